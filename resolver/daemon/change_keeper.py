@@ -1,11 +1,13 @@
 """Performs the commands for run-time changes, in the first worker, and ends negative trust anchors.
 
-`RuntimeChanges` says what a change is; the worker puts it into force in all workers, or in none. One change is made
-at a time, and none during a reload (`ChangeHost.reloading`), or during an upgrade, in which the other process may have
-read the file already. A negative trust anchor ends at its time, or before it
-when its zone validates again (RFC 7646 section 3). The latter is found out by a second resolver without the anchor and
-with a cache of its own, because the one that serves clients does not validate below an anchor. Validators honour no
-anchor past its end (`resolver.validate.anchors`); the timer here removes it and flushes what was cached below it.
+`RuntimeChanges` says what a change is; `WorkerChanges` puts it into force in all workers, or in none. One change is
+made at a time, and none during a reload (the lock of `WorkerReloads`), or during an upgrade, in which the other process
+may have read the file already.
+
+A negative trust anchor ends at its time, or before it when its zone validates again (RFC 7646 section 3). The latter is
+found out by a second resolver without the anchor and with a cache of its own, because the one that serves clients does
+not validate below an anchor. Validators honour no anchor past its end (`resolver.validate.anchors`); the timer here
+removes it and flushes what was cached below it.
 """
 
 import asyncio
@@ -35,6 +37,8 @@ from resolver.wire import consts as c
 if TYPE_CHECKING:
     from resolver.daemon.autotrust import AnchorUpdater
     from resolver.daemon.runtime_config import RuntimeConfig
+    from resolver.daemon.worker_changes import WorkerChanges
+    from resolver.daemon.worker_reload import WorkerReloads
     from resolver.daemon.worker_upgrade import WorkerUpgrades
 
 __all__ = ["ACTIONS", "ChangeHost", "ChangeKeeper", "lifetime_of"]
@@ -58,12 +62,13 @@ class ChangeHost(Protocol):
     def rollover(self) -> "AnchorUpdater | None": ...
 
     @property
-    def reloading(self) -> asyncio.Lock: ...
+    def reloads(self) -> "WorkerReloads": ...
+
+    @property
+    def change_steps(self) -> "WorkerChanges": ...
 
     @property
     def upgrades(self) -> "WorkerUpgrades": ...
-
-    def apply_changes(self, new: RuntimeChanges) -> Coroutine[Any, Any, str]: ...
 
     def flush_names(self, origin: bytes) -> Coroutine[Any, Any, None]: ...
 
@@ -89,7 +94,7 @@ class ChangeKeeper:
             raise ValueError(f"{kind!r} is not one of {', '.join(KINDS)}")
         if action == "list":
             return self._list(kind)
-        async with self._host.reloading:
+        async with self._host.reloads.lock:
             if self._host.upgrades.running:
                 raise ValueError(REFUSAL)
             before = self._host.changes
@@ -122,7 +127,7 @@ class ChangeKeeper:
         )
 
     async def _apply(self, new: RuntimeChanges, what: str) -> str:
-        missing = await self._host.apply_changes(new)
+        missing = await self._host.change_steps.apply(new)
         logger.info("run-time changes: %s", what)
         return missing
 
@@ -194,7 +199,7 @@ class ChangeKeeper:
         """Remove `gone`; whether that was possible."""
         if not gone:
             return True
-        async with self._host.reloading:
+        async with self._host.reloads.lock:
             if self._host.upgrades.running:
                 return False  # whichever process is the main one then calls `schedule`
             try:

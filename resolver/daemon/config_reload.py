@@ -6,7 +6,7 @@ worker fails or does not answer, all keep the old settings. A worker that dies i
 in force at that time; requests sent to it before are waiting in its socket (`WorkerChannels`). The first worker sends
 the settings in force to the supervisor.
 
-Nothing here changes what is running; `worker` does the switch.
+Nothing here changes what is running: `worker_reload` runs the steps, and `worker` does the switch.
 """
 
 import asyncio

@@ -11,7 +11,7 @@ import asyncio
 import errno
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from resolver.daemon.change_keeper import ChangeKeeper
 from resolver.daemon.management import ManagementServer
 from resolver.daemon.preflight import clock_trouble
 from resolver.daemon.runtime_changes import RuntimeChanges
+from resolver.daemon.switch_preparation import SwitchPreparation
 from resolver.daemon.top import Top
 from resolver.daemon.worker_commands import WorkerCommands, WorkerView, merge
 from resolver.daemon.worker_ipc import WorkerChannels, WorkerError
@@ -88,10 +89,7 @@ class ControlWorker(WorkerView, Protocol):
     def kept(self) -> KeptCounters | None: ...
 
     @property
-    def reload_problem(self) -> str: ...
-
-    @property
-    def awaiting_restart(self) -> tuple[str, ...]: ...
+    def preparation(self) -> SwitchPreparation: ...
 
     @property
     def change_keeper(self) -> ChangeKeeper | None: ...
@@ -101,8 +99,6 @@ class ControlWorker(WorkerView, Protocol):
 
     @property
     def upgrades(self) -> WorkerUpgrades: ...
-
-    def do_reload(self) -> Awaitable[str]: ...
 
 
 def parse_request(line: bytes) -> Request:
@@ -209,7 +205,7 @@ class ControlCommands:
         anchors = self._commands.perform({"command": "anchors"}) if host.rollover is not None else None
         validates = host.current.settings.dnssec.active
         found = health.problems(
-            workers=(await self.status())["workers"], reload_problem=host.reload_problem,
+            workers=(await self.status())["workers"], reload_problem=host.reloads.problem,
             clock=clock_trouble(clock) if validates else "", certificates=host.certificate_expiry(), anchors=anchors,
             zones=() if host.keeper is None else host.keeper.problems(), now=clock,
             changes_problem=host.changes.trouble,
@@ -391,10 +387,10 @@ class ControlCommands:
             raise RequestError(str(error)) from None
 
     async def _reload(self, request: Request) -> Request:
-        problem = await self._host.do_reload()
+        problem = await self._host.reloads.perform()
         if problem:
             raise RequestError(problem)
-        return {"awaiting_restart": list(self._host.awaiting_restart)}
+        return {"awaiting_restart": list(self._host.preparation.awaiting_restart)}
 
     async def _trace(self, request: Request) -> AsyncGenerator[str, None]:
         resolver = self._host.current.resolver

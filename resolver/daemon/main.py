@@ -262,13 +262,14 @@ def _serve(
         worker,
     )
     from resolver.daemon.service_manager import ServiceManager
+    from resolver.daemon.worker_options import Options
 
     log.set_up(settings.log)
     install_fault_handlers()
     resource_exhaustion.install_unraisable_hook(settings.log.rate_limit_interval)
     resource_exhaustion.hold_memory_reserve()
     server = settings.server
-    options = worker.Options(
+    options = Options(
         playground=arguments.playground,
         show_example=arguments.show_example,
         config=arguments.config or "",

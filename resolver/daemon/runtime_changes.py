@@ -125,7 +125,7 @@ class RuntimeChanges:
 
     `trouble` says why the file cannot be used, with its name; empty when it can. With trouble the file is never
     replaced, and nothing may be changed, except that negative trust anchors end in time. The first worker's are those
-    of the daemon: the others take them when it or one of them is started anew (`_Worker.align`).
+    of the daemon: the others take them when it or one of them is started anew (`WorkerAlignment`).
     """
 
     def __init__(self, path: Path | None = None, entries: Iterable[Change] = (), trouble: str = "") -> None:

@@ -27,6 +27,7 @@ from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint, close_all
 from resolver.daemon.successor import Successor
 from resolver.daemon.worker_ipc import NO_RELOAD
+from resolver.daemon.worker_options import Options
 from resolver.daemon.worker_upgrade import CONFIRMED, HANDED_OVER, IN_PROGRESS
 from resolver.settings import Settings, replace
 
@@ -38,7 +39,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.
 
 
 def run(
-    settings: Settings, shares: list[list[Endpoint]], *, reload: Callable[[], Settings], options: worker.Options
+    settings: Settings, shares: list[list[Endpoint]], *, reload: Callable[[], Settings], options: Options
 ) -> int:
     """Run one worker for each list of sockets in `shares` until a signal stops all; return the exit status.
 
@@ -52,7 +53,7 @@ class _Supervisor(Processes):
     """The parent process of the workers. `shares` has the sockets of each worker."""
 
     def __init__(
-        self, settings: Settings, shares: list[list[Endpoint]], reload: Callable[[], Settings], options: worker.Options
+        self, settings: Settings, shares: list[list[Endpoint]], reload: Callable[[], Settings], options: Options
     ) -> None:
         super().__init__(len(shares), SIGNALS, 0, limits.STOP_GRACE / 1000, logger)
         self.settings = settings

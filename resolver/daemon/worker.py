@@ -1,123 +1,85 @@
-"""One worker: an event loop with listeners and a resolver; start, reload and stop.
+"""One worker: an event loop with listeners and a resolver. It starts, switches between configurations, and stops.
 
-A reload is all or nothing. Each step that can fail (files, policies, trust anchors, sockets, locks of the cache) is
-done before the switch and undone when a later one fails; the switch itself cannot fail. Several workers reload
-together, led by the first. Queries in progress are completed with the old configuration. The cache is kept, unless
-settings changed on which cached answers depend (validation, local names, forwarding).
+Its parts are modules of their own, each of which owns some state and knows the worker by a protocol:
+
+- `SwitchPreparation`: what is prepared for a switch and not in force yet.
+- `WorkerReloads`, `WorkerChanges`, `WorkerAlignment`: the steps of a reload, of run-time changes, and of following the
+  first worker. One lock, of the reloads, serialises them.
+- `ReplacedConfigs`: configurations that still have queries.
+- `PeriodicWork`, `ChangeKeeper`: what is done from time to time; the end of negative trust anchors.
+- `WorkerManagement`, `WorkerCommands`, `Watching`: control socket, metrics and web page; commands; samples for them.
+- `WorkerUpgrades`: upgrades, and whether this process is the main one.
+- `AnchorKeeper`, `ZoneSharing`, `Fleet`: trust anchors, own zones, messages of other resolvers.
+
+State of the worker itself: `configured`, `changes` and `current` are what is in force: the settings of the file, the
+run-time changes, and the objects made of both. `switch` replaces all three at once and cannot fail; `listeners` and
+`endpoints` follow it. (`WorkerAlignment` alone replaces `changes` by equal ones, when only their file has another
+state.) Queries in progress are completed with the old configuration. The cache is kept, unless settings changed on
+which cached answers depend (validation, local names, forwarding). `past` has the counters of all that has ended.
+`stopping` gets the reason why the worker is to stop; then `drain` completes what is in progress.
 """
 
 import asyncio
 import gc
 import logging
 import math
-import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, ExitStack, suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, Any
 
 import corenet
-from corenet._version import __version__
 from corenet.serving.processes import receive
 from resolver import limits
 from resolver.api import make_store
 from resolver.cache import Store
-from resolver.daemon import log, reload_sockets, sockets
+from resolver.daemon import log
 from resolver.daemon.anchor_keeper import AnchorKeeper
-from resolver.daemon.cache_file import CacheFileError, load_at_start, save_at_stop
-from resolver.daemon.certificates import Certificates, ExpiryWatch
+from resolver.daemon.cache_file import load_at_start, save_at_stop
 from resolver.daemon.change_keeper import ChangeKeeper
-from resolver.daemon.config_reload import (
-    RefusedError,
-    abort_workers,
-    align_workers,
-    commit_workers,
-    describe_error,
-    log_reload_error,
-    merge_restart_only,
-    prepare_workers,
-    report_to_supervisor,
-    settings_digest,
-    with_config_location,
-)
+from resolver.daemon.config_reload import describe_error
 from resolver.daemon.fleet import Fleet
-from resolver.daemon.management_sockets import ManagementSockets
+from resolver.daemon.periodic_work import PeriodicWork
 from resolver.daemon.preflight import clock_trouble
+from resolver.daemon.replaced_configs import ReplacedConfigs
 from resolver.daemon.resource_exhaustion import install_exception_handler
-from resolver.daemon.runtime_changes import RuntimeChanges, candidate_of
-from resolver.daemon.runtime_changes import read as read_changes
+from resolver.daemon.runtime_changes import RuntimeChanges
 from resolver.daemon.runtime_config import Listeners, RuntimeConfig
-from resolver.daemon.service_manager import ServiceManager
-from resolver.daemon.sockets import Endpoint, ListenError
+from resolver.daemon.sockets import Endpoint
+from resolver.daemon.switch_preparation import Prepared, SwitchPreparation
 from resolver.daemon.timers import Timers
 from resolver.daemon.usage import usage
 from resolver.daemon.watching import Watching
-from resolver.daemon.worker_commands import (
-    WorkerCommands,
-    add_counters,
-    kept_part,
-    of_outputs,
-    of_runtime,
-    of_shared,
-)
-from resolver.daemon.worker_ipc import NO_RELOAD
-from resolver.daemon.worker_upgrade import CONFIRMED, HANDED_OVER, REFUSAL, WorkerUpgrades
+from resolver.daemon.worker_alignment import CHANGES_MISSING, WorkerAlignment
+from resolver.daemon.worker_changes import WorkerChanges
+from resolver.daemon.worker_commands import WorkerCommands, add_counters, kept_part
+from resolver.daemon.worker_management import WorkerManagement
+from resolver.daemon.worker_options import Options
+from resolver.daemon.worker_reload import WorkerReloads
+from resolver.daemon.worker_upgrade import CONFIRMED, HANDED_OVER, WorkerUpgrades
 from resolver.daemon.zone_sharing import ZoneSharing
-from resolver.net.in_thread import in_thread
 from resolver.net.turns import Turns
 from resolver.observe.catalogue import Statistics, counters_of
-from resolver.settings import Settings
+from resolver.settings import Settings, replace
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
 if TYPE_CHECKING:
     from resolver.daemon.autotrust import AnchorUpdater
-    from resolver.daemon.balance_checks import BalanceChecks
-    from resolver.daemon.management import ManagementServer
+    from resolver.daemon.control import ControlCommands
     from resolver.daemon.predecessor import Predecessor
-    from resolver.daemon.web_access import WebAccess
-    from resolver.daemon.web_server import WebServer
     from resolver.daemon.zone_keeper import ZoneKeeper
-    from resolver.net.client_contexts import TlsContexts
     from resolver.observe.kept import KeptCounters
     from resolver.observe.output import Output
 
-__all__ = ["Options", "Reload", "run"]
+__all__ = ["Reload", "run"]
 
 logger = logging.getLogger(__name__)
 
 Reload = Callable[[], Settings]
 HEARTBEAT = b"."
 WATCHDOG_HEARTBEATS = limits.WATCHDOG_HEARTBEATS
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Options of a worker that are not in the settings.
-
-    `config` is the path of the configuration file, or empty; `number` counts the workers from 0; `successor` tells that
-    this one replaces another that has ended; `management` has the sockets opened before the fork, of which the first
-    worker uses all and the others only the channels; `certificates` were read before the fork; `manager` is the service
-    manager, which the single worker or the supervisor notifies. `predecessor` is the process that the single worker
-    replaces at an upgrade; for other workers `confirmed` and `upgrading` say what `WorkerUpgrades` begins with.
-    """
-
-    playground: bool = False
-    show_example: bool = False
-    config: str = ""
-    number: int = 0
-    successor: bool = False
-    management: ManagementSockets | None = None
-    certificates: Certificates | None = None
-    tls_contexts: "TlsContexts | None" = None
-    manager: ServiceManager = field(default_factory=ServiceManager)
-    predecessor: "Predecessor | None" = None
-    confirmed: bool = True
-    upgrading: bool = False
 
 
 def run(
@@ -148,20 +110,6 @@ ANNOUNCED = {"dns": "UDP and TCP", "tls": "DNS over TLS", "https": "DNS over HTT
 # --- the worker ---------------------------------------------------------------------------------------------------
 
 
-class _Prepared(NamedTuple):
-    """All that a reload needs for the switch, which cannot fail."""
-
-    configured: Settings
-    runtime: RuntimeConfig
-    rollover: "AnchorUpdater | None"
-    changes: RuntimeChanges
-    added: list[Listeners]
-    undo: ExitStack
-    """Closes what was prepared when the reload is aborted."""
-    web_access: "WebAccess | None" = None
-    """Who may read the web page from now on; None: as before."""
-
-
 class _Worker:
     def __init__(
         self,
@@ -190,8 +138,7 @@ class _Worker:
         self.drain_until = math.inf
         self.status = 0
         self.commands = WorkerCommands(self)
-        self.management_servers: dict[str, ManagementServer] = {}
-        self.web: WebServer | None = None
+        self.management = WorkerManagement(self)
         self.listeners: list[Listeners] = []
         self.turns = Turns()
         self.kept: KeptCounters | None = None if options.management is None else options.management.kept
@@ -200,25 +147,21 @@ class _Worker:
         self.keeping_fails = False
         self.override_settings: Callable[[Settings], Settings] = lambda given: given
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.draining: dict[RuntimeConfig, asyncio.Task[None]] = {}
-        #: outputs of the query log and dnstap that were stopped, until their threads have ended.
-        self.ending: list[Output] = []
         self.in_playground = False
         self.timers = Timers()
         self.anchors = AnchorKeeper(self)
         self.zones = ZoneSharing(self)
         self.fleet = Fleet(self)
         self.watching = Watching(self)
+        self.periodic_work = PeriodicWork(self)
+        #: the run-time changes in force.
         self.changes = RuntimeChanges()
+        self.change_steps = WorkerChanges(self)
         self.change_keeper: ChangeKeeper | None = None
-        self.reloading = asyncio.Lock()
-        self.expiry_watch = ExpiryWatch()
-        self.reload_waits = False
-        self.prepared: _Prepared | None = None
-        #: why the last reload was refused; "" when it was not.
-        self.reload_problem = ""
-        self.awaiting_restart: tuple[str, ...] = ()
-        """Settings whose new values, read at the last reload, take effect after a restart."""
+        self.preparation = SwitchPreparation(self)
+        self.reloads = WorkerReloads(self)
+        self.alignment = WorkerAlignment(self)
+        self.replaced = ReplacedConfigs(self)
 
     async def main(self) -> int:
         loop = asyncio.get_running_loop()
@@ -227,7 +170,7 @@ class _Worker:
         self.stopping: asyncio.Future[str] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.on_stop, signal.Signals(number).name)
-        loop.add_signal_handler(signal.SIGHUP, self.on_reload)
+        loop.add_signal_handler(signal.SIGHUP, self.reloads.on_signal)
         loop.add_signal_handler(signal.SIGUSR1, self.on_report)
         if self.channel is not None:
             loop.add_reader(self.channel, self.on_supervisor)
@@ -268,28 +211,23 @@ class _Worker:
             gc.enable()
             await self.start_management()
             self.zones.ask_for_unwritten()
-            self.ask_for_changes()
+            self.alignment.ask_for_changes()
             if self.links is not None and not self.number:
                 if self.changes.path is not None:
-                    self.report_settings()  # the supervisor does not know whether the file could be used
+                    self.reloads.report_settings()  # the supervisor does not know whether the file could be used
                 if self.options.successor:
-                    self.start_task(self.align_workers())
+                    self.alignment.begin()
             self.announce()
             unblocked = (signal.SIGHUP, signal.SIGUSR1, *(() if self.multi_worker else (signal.SIGUSR2,)))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, unblocked)  # blocked by main
             self.anchors.probe()
-            self.watch_certificates()
-            self.rotate_ticket_keys()
+            self.periodic_work.follow()
             self.report_ready()
-            self.check_lists()
-            self.check_targets(None)
             self.keep_regularly()
-            self.log_limited_rates()
             if not self.number:
                 self.change_keeper = ChangeKeeper(self)
                 if self.is_main:
                     self.change_keeper.schedule()
-            self.flush_observation()
             if self.options.show_example:
                 from resolver.daemon import demo
 
@@ -333,18 +271,23 @@ class _Worker:
                 add_counters(total, {"client_udp": udp.statistics()})
             if listeners.tcp is not None:
                 add_counters(total, {GROUPS[listeners.endpoint.protocol]: listeners.tcp.statistics()})
-        if self.web is not None:
-            add_counters(total, {"web": self.web.statistics()})
+        if self.management.web is not None:
+            add_counters(total, {"web": self.management.web.statistics()})
         return total
 
     @property
     def configurations(self) -> "tuple[RuntimeConfig, ...]":
         """The configuration in force, and those replaced ones that still have queries."""
-        return (self.current, *self.draining)
+        return (self.current, *self.replaced.draining)
+
+    @property
+    def ending(self) -> "list[Output]":
+        """Outputs of replaced configurations whose threads have not ended."""
+        return self.replaced.ending
 
     def usage(self) -> Statistics:
         """What is in use of each bounded thing, and its limit."""
-        return {"usage": usage(self.current, self.listeners, self.management_servers, shared=not self.number)}
+        return {"usage": usage(self.current, self.listeners, self.management.servers, shared=not self.number)}
 
     def keep_counters(self, statistics: Statistics) -> None:
         """Keep the counters among `statistics` for the successor of this worker, if it can have one."""
@@ -414,11 +357,8 @@ class _Worker:
             logger.info("playground: cache.snapshot-file and dnssec.auto-trust-anchor-file are not used")
 
     async def start_management(self) -> None:
-        """The first worker serves the control socket, the metrics and the web page, when its process is the main one.
-        The others reply to its requests."""
-        management = self.options.management
-        if management is None:
-            return
+        """Connect this worker with the others. The first one also serves the control socket, the metrics and the web
+        page."""
         if self.links is not None:
             if self.number:
                 self.links.serve(self.loop, self.number, self.commands.perform_link)
@@ -426,59 +366,13 @@ class _Worker:
             self.links.listen(self.loop)
             self.loop.add_reader(self.links.upgrades.reports_fileno(), self.upgrades.take_reports)
             self.links.on_event = self.on_event
-        if management.control is None and management.metrics is None and management.web is None:
-            return
-        from resolver.daemon.control import ControlCommands, ControlServer
-        from resolver.daemon.metrics import MetricsServer
+        await self.management.start()
 
-        control_commands = ControlCommands(self, self.commands)
-        if management.control is not None:
-            self.management_servers["control"] = ControlServer(control_commands)
-        if management.metrics is not None:
-            self.management_servers["metrics"] = MetricsServer(control_commands.statistics, __version__)
-        if management.web is not None:
-            from resolver.daemon.web_server import WebServer
+    def make_control_commands(self) -> "ControlCommands":
+        """What performs the commands of the control socket, in the first worker."""
+        from resolver.daemon.control import ControlCommands
 
-            self.web = WebServer(control_commands, self.first_web_access(management))
-            self.management_servers["web"] = self.web
-        if self.is_main:
-            await self.accept_commands()
-
-    async def accept_commands(self) -> None:
-        """Accept connections on the sockets of `management_servers`, unless that is done already. Clients that connect
-        before wait in the queues of the sockets."""
-        management = self.options.management
-        for name, server in self.management_servers.items():
-            if server.started:
-                continue
-            assert management is not None
-            opened = {"control": management.control, "metrics": management.metrics, "web": management.web}[name]
-            assert opened is not None
-            await server.start(opened.dup())
-            if name == "web":
-                host, port = opened.getsockname()[:2]
-                logger.info("web: the page is at http://%s:%d/", f"[{host}]" if ":" in host else host, port)
-
-    def first_web_access(self, management: ManagementSockets) -> "WebAccess | None":
-        """Who may read the web page when this worker starts. A successor reads the token again, because the one that
-        was read at the start of the daemon may have been replaced since; without it, nobody may."""
-        if not self.options.successor:
-            return management.web_access
-        try:
-            return self.read_web_access(self.configured)
-        except ValueError as error:
-            logger.error("web: nobody can read the page until a reload: %s", error)
-            return None
-
-    def read_web_access(self, given: Settings) -> "WebAccess":
-        """Who may read the web page by `given`.
-
-        Raises:
-            ValueError: the token file cannot be used; the text names the setting.
-        """
-        from resolver.daemon.web_access import WebAccess
-
-        return WebAccess.load(given.web)
+        return ControlCommands(self, self.commands)
 
     def announce(self) -> None:
         settings = self.current.settings
@@ -544,84 +438,22 @@ class _Worker:
         """One line for the status of the service manager."""
         return "serving " + ", ".join(str(endpoint) for endpoint in self.endpoints)
 
+    # --- the cache and tasks --------------------------------------------------------------------------------------
+
     async def flush_names(self, origin: bytes) -> None:
+        """Flush what is cached at and below `origin`, in slices; log when that is impossible."""
         try:
             for _ in self.store.flush(origin, subtree=True):
                 await asyncio.sleep(0)
         except BlockingIOError as error:
             logger.warning("%s: old answers stay cached until their TTL expires: %s", names.to_text(origin), error)
 
-    # --- what is done from time to time ---------------------------------------------------------------------------
-
-    def watch_certificates(self) -> None:
-        """Warn of certificates that expire soon, once a day; the first worker does it for all."""
-        if self.number or self.stopping.done():
-            return
-        now, certificates = self.current.resolver.clock.time(), self.current.certificates
-        if certificates is not None:
-            for level, text in self.expiry_watch.due(certificates, now):
-                logger.log(level, "%s", text)
-        self.timers.start("certificates", limits.CERTIFICATE_CHECK, self.watch_certificates)
-
-    def rotate_ticket_keys(self) -> None:
-        """Use the session ticket keys of this period, in every worker, and go on at the next one."""
-        self.timers.cancel("tickets")
-        certificates = self.current.certificates
-        if certificates is None or self.stopping.done():
-            return
-        left = certificates.rotate_ticket_keys(time.monotonic())
-        if certificates.ticket_trouble and not self.number:
-            logger.warning("tls: %s; they are not changed, and a reload with other certificates makes new ones",
-                           certificates.ticket_trouble)
-        self.timers.start("tickets", left, self.rotate_ticket_keys)
-
-    def log_limited_rates(self) -> None:
-        """Log which client prefixes have begun to exceed a limit of rates, and go on doing so."""
-        self.timers.cancel("rates")
-        rates = self.current.rates
-        if not rates.active or self.stopping.done():
-            return
-        for prefix, kind, verdict in rates.take_events():
-            if kind in ("unverified", "verified"):
-                logger.warning("rate limit: %s queries of %s exceed the limit: %s", kind, prefix, verdict)
-            else:
-                logger.warning("rate limit: replies (%s) to %s exceed the limit: %s", kind, prefix, verdict)
-        interval = max(self.configured.log.rate_limit_interval, limits.RATE_LOG_INTERVAL)
-        self.timers.start("rates", interval, self.log_limited_rates)
-
-    def check_lists(self) -> None:
-        """Load lists whose files have changed, and go on doing so; the first worker also fetches them."""
-        self.timers.cancel("lists")
-        lists = self.current.lists
-        if lists is None or self.stopping.done():
-            return
-        fetches = not self.number and self.is_main
-        self.start_task(lists.update(fetches=fetches, changed=self.apply_list_change))
-        self.timers.start("lists", limits.LIST_CHECK_INTERVAL, self.check_lists)
-
-    def check_targets(self, before: "BalanceChecks | None") -> None:
-        """Check the targets of balanced names in this worker, with the states of `before`, which is stopped."""
-        checks = self.current.balance
-        if checks is not None and not self.stopping.done():
-            checks.start(before)
-        elif before is not None:
-            before.close()
-
-    def flush_observation(self) -> None:
-        """Let the query log and dnstap write what was recorded, and go on doing so."""
-        self.timers.cancel("observation")
-        if self.current.observation.outputs:
-            self.current.observation.flush()
-            self.timers.start("observation", limits.OBSERVE_FLUSH / 1000, self.flush_observation)
-
-    def settle_outputs(self) -> None:
-        """Remember the counters of stopped outputs whose threads have ended, and look again for the others."""
-        for output in [one for one in self.ending if not one.alive]:
-            self.ending.remove(output)
-            output.note_unwritten()
-            self.remember(of_outputs([output]))
-        if self.ending:
-            self.timers.start("outputs", limits.OBSERVE_STOP / 1000, self.settle_outputs)
+    def try_clear(self) -> None:
+        """Flush the cache; if a stopped process holds a lock of it, log that outdated answers stay."""
+        try:
+            self.store.clear()
+        except BlockingIOError as error:
+            logger.warning("reload: old answers stay cached until their TTL expires: %s", error)
 
     def apply_list_change(self, asks_servers: bool) -> None:
         """Flush what was cached before a list changed. `asks_servers`: it is a response policy zone with triggers for
@@ -675,29 +507,35 @@ class _Worker:
             return
         try:
             if not self.changes.trouble:
-                await self.align(
+                await self.alignment.use(
                     self.configured, RuntimeChanges.load(self.configured.control.changes_file, self.changes)
                 )
         except (ValueError, OSError, MemoryError) as error:
             logger.error("upgrade: the run-time changes of the other process are not in force until a reload: %s",
                          describe_error(error))
         try:
-            await self.accept_commands()
+            await self.management.accept()
         except OSError as error:
             logger.error("upgrade: the control socket or the metrics are not served until a restart: %s",
                          describe_error(error))
         self.zones.catch_up()
         self.anchors.catch_up()
-        self.check_lists()
+        self.periodic_work.check_lists()
         if self.change_keeper is not None:
             self.change_keeper.schedule()
 
     def stop_reading(self) -> None:
         """Take no more queries and commands, except on connections that are open."""
-        for server in self.management_servers.values():
-            server.stop_accepting()
+        self.management.stop_accepting()
         for listeners in self.listeners:
             listeners.stop_reading()
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """In the first worker: something that another one tells."""
+        if CHANGES_MISSING in event:
+            self.alignment.begin()
+        else:
+            self.zones.on_event(event)
 
     def on_report(self) -> None:
         """Log every counter that is not zero."""
@@ -705,245 +543,9 @@ class _Worker:
             shown = " ".join(f"{name}={value}" for name, value in _without_zeros(counters).items())
             logger.info("statistics: %s: %s", group, shown or "all counters are zero")
 
-    # --- reload ---------------------------------------------------------------------------------------------------
-
-    def on_reload(self) -> None:
-        """SIGHUP: start a reload, unless one is already waiting to start."""
-        if self.number:
-            logger.info("reload: worker %d ignores SIGHUP; send it to the supervisor", self.number)
-        elif self.upgrades.running:
-            self.upgrades.reload_after = True
-        elif not self.reload_waits and not self.stopping.done():
-            self.reload_waits = True
-            self.start_task(self.reload_in_turn())
-
-    async def reload_in_turn(self) -> None:
-        async with self.reloading:
-            self.reload_waits = False
-            if self.upgrades.running:
-                self.upgrades.reload_after = True
-            else:
-                await self.run_reload()
-
-    async def do_reload(self) -> str:
-        """Reload the configuration. Return "" when it is in force, else the reason why the old one was kept."""
-        async with self.reloading:
-            return REFUSAL if self.upgrades.running else await self.run_reload()
-
-    async def run_reload(self) -> str:
-        """One reload, of which the service manager is notified unless there is a supervisor that does it."""
-        manager = ServiceManager() if self.multi_worker else self.options.manager
-        manager.reloading()
-        try:
-            self.reload_problem = await self.reload_all()
-        finally:
-            refused = self.reload_problem
-            manager.ready(f"the last reload was refused: {refused}" if refused else self.describe_service())
-        return self.reload_problem
-
-    async def reload_all(self) -> str:
-        """One reload; the first of several workers reloads the others too."""
-        asked = self.links.reloads.last_request() if self.links is not None else 0
-        try:
-            new = await self.prepare()
-            with new.undo:
-                if self.links is not None:
-                    await prepare_workers(self.links, new.configured)
-                if new.runtime.rules != self.current.rules:
-                    self.store.clear()  # last, so that a failed reload does not flush the cache
-                new.undo.pop_all()
-        except (ValueError, OSError, MemoryError, RefusedError) as error:
-            # Whatever the reason, the other workers must discard what they have prepared.
-            if self.links is not None:
-                await abort_workers(self.links)
-                report_to_supervisor(self.links, asked, None)
-            return log_reload_error(error)
-        self.switch(new)
-        if self.links is None:
-            return ""
-        self.report_settings(asked)
-        missing = await commit_workers(self.links)
-        return f"the new configuration is in force, but not in all workers: {missing}" if missing else ""
-
-    def report_settings(self, asked: int = NO_RELOAD) -> None:
-        """Tell the supervisor which settings are in force. `asked` is the number of the reload that it requested."""
-        assert self.links is not None
-        report_to_supervisor(self.links, asked, (self.configured, self.current.settings))
-
-    # The other workers run the steps below in the order of the requests: each waits for `reloading`.
-
-    async def prepare_reload(self, expected: str = "") -> None:
-        """Prepare a switch that the first worker will commit or abort. `expected` is the digest of its settings.
-
-        Raises:
-            ValueError: the configuration is invalid; the text says where and why.
-            OSError: an address or a descriptor is not available.
-        """
-        async with self.reloading:
-            await self.prepare_alone(expected)
-
-    async def prepare_alone(self, expected: str = "") -> None:
-        """As `prepare_reload`; the caller holds `reloading`."""
-        self.abort_reload()
-        with ExitStack() as undo:
-            given, runtime, rollover, changes, _ = await self.build_new(undo)
-            if expected and settings_digest(given) != expected:
-                raise ValueError("the configuration file has changed during the reload")
-            self.prepared = _Prepared(given, runtime, rollover, changes, [], undo.pop_all())
-
-    async def abort_prepared(self) -> None:
-        """Discard what an earlier request prepares or has prepared."""
-        async with self.reloading:
-            self.abort_reload()
-
-    def abort_reload(self) -> None:
-        """Discard what was prepared."""
-        if self.prepared is not None:
-            self.prepared.undo.close()
-            self.prepared = None
-
-    async def commit_reload(self) -> None:
-        """Switch after the first worker.
-
-        Raises:
-            ValueError, OSError: this worker was started after the preparation and cannot prepare now.
-        """
-        async with self.reloading:
-            if self.prepared is None:
-                await self.prepare_alone()
-            new, self.prepared = self.prepared, None
-            assert new is not None
-            new.undo.pop_all()
-            if new.runtime.rules != self.current.rules:
-                self.try_clear()
-            self.switch(new)
-
-    async def align_workers(self) -> None:
-        """Make the other workers use the configuration and the run-time changes of this one: when its predecessor may
-        have died in a reload, and when another one was started anew and could not read the changes."""
-        assert self.links is not None
-        async with self.reloading:
-            await align_workers(self.links, self.configured, self.changes)
-
-    def on_event(self, event: dict[str, Any]) -> None:
-        """In the first worker: something that another one tells."""
-        if "changes-missing" in event:
-            self.start_task(self.align_workers())
-        else:
-            self.zones.on_event(event)
-
-    def ask_for_changes(self) -> None:
-        """A successor that cannot use the file of the run-time changes asks the first worker for those in force."""
-        if self.options.successor and self.number and self.changes.trouble and self.links is not None:
-            self.links.tell_first({"changes-missing": True})
-
-    async def align(self, settings: Settings, changes: RuntimeChanges) -> None:
-        """Use `settings` and `changes` of the first worker, unless they are in force.
-
-        Raises:
-            ValueError: the configuration is invalid; the text says where and why.
-            OSError: a descriptor is not available.
-        """
-        async with self.reloading:
-            self.abort_reload()
-            if settings == self.configured and changes.entries == self.changes.entries:
-                self.changes = changes
-                return
-            with ExitStack() as undo:
-                given, runtime, rollover, changes, _ = await self.build_new(undo, changes, settings)
-                new = _Prepared(given, runtime, rollover, changes, [], undo.pop_all())
-            new.undo.pop_all()
-            if new.runtime.rules != self.current.rules:
-                self.try_clear()
-            self.switch(new)
-
-    # --- run-time changes -----------------------------------------------------------------------------------------
-
-    async def apply_changes(self, new: RuntimeChanges) -> str:
-        """Put run-time changes into force in all workers, or in none. The caller holds `reloading`.
-
-        The file is replaced after all have prepared and before one has switched, so a worker that is started in between
-        finds the changes. A damaged file is not replaced. Return "", or which workers did not confirm the switch.
-
-        Raises:
-            ValueError: the changes cannot be used or written; the text says why.
-        """
-        assert new.path is not None
-        candidate = candidate_of(new.path)
-        try:
-            with ExitStack() as undo:
-                await in_thread(new.write, candidate)
-                undo.callback(candidate.unlink, missing_ok=True)
-                prepared = await self.build_changed(new)
-                undo.callback(prepared.undo.close)
-                if self.links is not None:
-                    await prepare_workers(self.links, self.configured, "changes")
-                if new.trouble:
-                    candidate.unlink()  # the damaged file stays for the operator
-                else:
-                    os.replace(candidate, new.path)
-                undo.pop_all()
-        except (ValueError, OSError, MemoryError, RefusedError, CacheFileError) as error:
-            if self.links is not None:
-                await abort_workers(self.links)
-            raise ValueError(describe_error(error)) from None
-        prepared.undo.pop_all()
-        changed = self.changed_names(new)
-        self.switch(prepared, changed)
-        if self.links is not None:
-            self.report_settings()
-        missing = "" if self.links is None else await commit_workers(self.links, "changes")
-        for name in changed:
-            await self.flush_names(name)
-        return missing
-
-    def changed_names(self, new: RuntimeChanges) -> tuple[bytes, ...]:
-        """The names at and below which answers may change with `new`."""
-        differ = set(self.changes.entries) ^ set(new.entries)
-        return tuple(sorted({change.origin for change in differ}))
-
-    async def prepare_changes(self) -> None:
-        """Prepare run-time changes in the candidate file of the first worker, which will commit or abort them.
-
-        Raises:
-            ValueError, OSError: they cannot be used or read.
-        """
-        async with self.reloading:
-            await self.prepare_changes_in(candidate_of(Path(self.configured.control.changes_file)))
-
-    async def prepare_changes_in(self, path: Path) -> None:
-        """As `prepare_changes`, from the file `path`; the caller holds `reloading`."""
-        self.abort_reload()
-        file = self.configured.control.changes_file
-        self.prepared = await self.build_changed(RuntimeChanges(Path(file), read_changes(path), self.changes.trouble))
-
-    async def commit_changes(self) -> None:
-        """Switch after the first worker.
-
-        Raises:
-            ValueError, OSError: this worker was started after the preparation and cannot prepare now.
-        """
-        async with self.reloading:
-            if self.prepared is None:
-                await self.prepare_changes_in(Path(self.configured.control.changes_file))
-            new, self.prepared = self.prepared, None
-            assert new is not None
-            new.undo.pop_all()
-            self.switch(new, self.changed_names(new.changes))
-
-    async def build_changed(self, changes: RuntimeChanges) -> _Prepared:
-        """What a switch to other run-time changes needs.
-
-        Raises:
-            ValueError: they do not go with the configuration.
-        """
-        with ExitStack() as undo:
-            given, runtime, rollover, _, _ = await self.build_new(undo, changes)
-            return _Prepared(given, runtime, rollover, changes, [], undo.pop_all())
-
     # --- the switch -----------------------------------------------------------------------------------------------
 
-    def switch(self, new: _Prepared, changed: tuple[bytes, ...] | None = None) -> None:
+    def switch(self, new: Prepared, changed: tuple[bytes, ...] | None = None) -> None:
         """Switch to what was prepared; this cannot fail. `changed`: only run-time changes were made, and answers at and
         below these names may change."""
         old_differs = new.runtime.rules != self.current.rules
@@ -978,20 +580,14 @@ class _Worker:
         self.listeners += new.added
         self.endpoints += [listeners.endpoint for listeners in new.added]
         self.watching.follow()  # the listeners have the lanes of the new configuration now
-        if new.web_access is not None and self.web is not None:
-            self.web.switch(new.web_access)
+        self.management.switch(new.web_access)
         self.configured = new.configured
-        self.draining[old] = self.loop.create_task(self.retire(old))
+        self.replaced.add(old)
         if changed is None:
             log.set_up(new.configured.log)
         self.anchors.save()
         self.anchors.probe()
-        self.watch_certificates()
-        self.rotate_ticket_keys()
-        self.check_lists()
-        self.check_targets(old.balance)
-        self.flush_observation()
-        self.log_limited_rates()
+        self.periodic_work.follow(old.balance)
         if self.change_keeper is not None:
             self.change_keeper.schedule()
         if changed is None:
@@ -999,117 +595,9 @@ class _Worker:
                 logger.error("%s", new.changes.trouble)
             logger.info("reload: the new configuration is in force")
 
-    async def build_new(
-        self, undo: ExitStack, changes: RuntimeChanges | None = None, settings: Settings | None = None
-    ) -> "tuple[Settings, RuntimeConfig, AnchorUpdater | None, RuntimeChanges, list[Endpoint]]":
-        """The new settings, their objects, the run-time changes, and opened sockets without listeners; `undo` closes
-        them. With `changes`, `settings` or those in force with these changes, and no sockets.
-
-        Raises:
-            ValueError: the configuration is invalid; the text says where and why.
-            OSError: an address or a descriptor is not available.
-        """
-        with with_config_location(self.options.config if changes is None else ""):
-            opened = []
-            if changes is None:
-                given, self.awaiting_restart = merge_restart_only(
-                    self.configured, self.reload(), several=self.multi_worker
-                )
-                sockets.check_sources(given.iteration)
-                opened = [] if self.multi_worker else reload_sockets.open_new(
-                    given, self.endpoints, self.options.config
-                )
-                changes = RuntimeChanges.load(given.control.changes_file, self.changes)
-            else:
-                given = settings or self.configured
-            undo.callback(sockets.close_all, [opened])
-            wanted = changes.applied_to(self.override_settings(given))
-            new_lists = None
-            if wanted.list or wanted.rpz:
-                from resolver.daemon.list_updates import compile_new  # most configurations have none
-
-                new_lists = await compile_new(wanted, self.current.lists)
-            runtime = RuntimeConfig(
-                wanted, self.store, self.loop, self.current.certificates, self.current.resolver.tls_contexts,
-                self.current.lists, self.current.rates, self.current.observation, new_lists,
-            )
-        undo.callback(runtime.close, self.current)
-        return given, runtime, self.anchors.make(runtime), changes, opened
-
-    async def prepare(self) -> _Prepared:
-        """All steps of a reload that can fail. On error, completed steps are undone.
-
-        Raises:
-            ValueError: the configuration is invalid; the text says where and why.
-            OSError: an address or a descriptor is not available.
-        """
-        with ExitStack() as undo:
-            given, runtime, rollover, changes, opened = await self.build_new(undo)
-            contexts = runtime.resolver.tls_contexts
-            if contexts is not None:
-                # In a thread, because it takes some 25 ms for each context. The other workers make theirs when needed.
-                with with_config_location(self.options.config):
-                    await in_thread(contexts.prepare_all, runtime.settings)
-            added = []
-            for endpoint in opened:
-                listeners = Listeners(endpoint, self.turns)
-                try:
-                    await listeners.start(runtime)
-                except OSError as error:
-                    text = f"cannot serve {endpoint}: {error.strerror or error}"
-                    refusal = ListenError(error.errno, text, endpoint=endpoint.key)
-                    raise reload_sockets.with_setting(refusal, given, self.options.config) from None
-                undo.callback(listeners.close)
-                added.append(listeners)
-            access = None
-            if self.web is not None:
-                with with_config_location(self.options.config):
-                    access = self.read_web_access(given)
-            return _Prepared(given, runtime, rollover, changes, added, undo.pop_all(), access)
-
-    async def retire(self, old: RuntimeConfig) -> None:
-        """Close a replaced configuration when its last query is answered, or after its query timeout."""
-        until = self.loop.time() + old.settings.iteration.query_timeout
-        while old.service.waiting and self.loop.time() < until:
-            await asyncio.sleep(limits.DRAIN_POLL / 1000)
-        self.finish(old)
-        del old
-        # Its objects refer to each other. They are few, so the collector, which counts objects, would let them be for
-        # long; but they hold the tables of lists and policies, which are large.
-        gc.collect()
-
-    def finish(self, old: RuntimeConfig) -> None:
-        """Close a replaced configuration, and flush the cache if its last queries may have stored outdated answers."""
-        del self.draining[old]
-        self.remember(of_runtime(old))
-        self.remember(of_shared((old,), self.configurations))
-        self.ending += old.close(self.current)
-        self.settle_outputs()
-        if old.flush_on_close:
-            self.try_clear()
-        for name in old.names_on_close:
-            if self.stopping.done():
-                self.try_drop(name)  # no task is run any more, and the cache may be saved
-            else:
-                self.start_task(self.flush_names(name))
-
-    def try_drop(self, name: bytes) -> None:
-        """Flush what is cached at and below `name`; log when that is impossible, as `try_clear`."""
-        try:
-            self.store.drop(name, subtree=True)
-        except BlockingIOError as error:
-            logger.warning("%s: old answers stay cached until their TTL expires: %s", names.to_text(name), error)
-
     def remember(self, statistics: Statistics) -> None:
         """Go on showing the counters of something that ends."""
         add_counters(self.past, counters_of(statistics))
-
-    def try_clear(self) -> None:
-        """Flush the cache; if a stopped process holds a lock of it, log that outdated answers stay."""
-        try:
-            self.store.clear()
-        except BlockingIOError as error:
-            logger.warning("reload: old answers stay cached until their TTL expires: %s", error)
 
     # --- stop -----------------------------------------------------------------------------------------------------
 
@@ -1119,7 +607,7 @@ class _Worker:
         if self.handed_over:
             self.stop_reading()  # a worker that was starting has opened its listeners since
         else:
-            self.close_management()
+            self.management.close()
         self.timers.close()
         if self.change_keeper is not None:
             self.change_keeper.stop()
@@ -1128,36 +616,26 @@ class _Worker:
             self.links.stop()
         grace = self.configured.iteration.query_timeout if self.handed_over else limits.DRAIN / 1000
         self.drain_until = min(self.drain_until, self.loop.time() + grace)
-        configurations = (self.current, *self.draining)
+        configurations = self.configurations
         for task in self.tasks:
             task.cancel()
         while self.loop.time() < self.drain_until and (
-            any(one.service.waiting for one in configurations) or (self.handed_over and not self.settled())
+            any(one.service.waiting for one in configurations) or (self.handed_over and not self.settled)
         ):
             await asyncio.sleep(limits.DRAIN / 10000)
         await asyncio.sleep(0)  # replies of this iteration of the loop are sent in the next one
-        self.close_management()
-        self.abort_reload()
+        self.management.close()
+        self.preparation.discard()
         for listeners in self.listeners:
             listeners.close()
-        for old, task in list(self.draining.items()):
-            task.cancel()
-            self.finish(old)
-        self.ending += self.current.close()
-        for output in self.ending:
-            output.join()
-            output.note_unwritten()
+        self.replaced.stop()
         if self.channel is not None:
             self.loop.remove_reader(self.channel)
 
+    @property
     def settled(self) -> bool:
         """After `hand_over`: whether all connections of clients and commands have ended."""
-        control = self.management_servers.get("control")
-        return (control is None or not control.connections) and all(one.settled for one in self.listeners)
-
-    def close_management(self) -> None:
-        for server in self.management_servers.values():
-            server.close()
+        return self.management.settled and all(one.settled for one in self.listeners)
 
 
 def _without_zeros(counters: dict[str, Any]) -> dict[str, Any]:

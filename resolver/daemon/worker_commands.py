@@ -20,16 +20,18 @@ from resolver.daemon.config_reload import describe_error
 from resolver.effects import Server
 from resolver.log_limit import LineLimit
 from resolver.observe.catalogue import Statistics, counters_of
-from resolver.settings import LOG_LEVELS, Settings
+from resolver.settings import LOG_LEVELS
 from resolver.upstream_address import parse_upstream
 from resolver.wire import consts as c
 
 if TYPE_CHECKING:
     from resolver.daemon.anchor_keeper import AnchorKeeper
     from resolver.daemon.autotrust import AnchorUpdater
-    from resolver.daemon.runtime_changes import RuntimeChanges
     from resolver.daemon.runtime_config import RuntimeConfig
     from resolver.daemon.watching import Watching
+    from resolver.daemon.worker_alignment import WorkerAlignment
+    from resolver.daemon.worker_changes import WorkerChanges
+    from resolver.daemon.worker_reload import WorkerReloads
     from resolver.daemon.zone_keeper import ZoneKeeper
     from resolver.net.zone_server import ZoneServer
     from resolver.observe.output import Output
@@ -76,21 +78,18 @@ class WorkerView(Protocol):
     @property
     def watching(self) -> "Watching": ...
 
-    async def prepare_reload(self, expected: str = "") -> None: ...
+    @property
+    def reloads(self) -> "WorkerReloads": ...
 
-    async def commit_reload(self) -> None: ...
+    @property
+    def change_steps(self) -> "WorkerChanges": ...
 
-    async def abort_prepared(self) -> None: ...
+    @property
+    def alignment(self) -> "WorkerAlignment": ...
 
     def usage(self) -> Statistics: ...
 
     def keep_counters(self, statistics: Statistics) -> None: ...
-
-    async def prepare_changes(self) -> None: ...
-
-    async def align(self, settings: Settings, changes: "RuntimeChanges") -> None: ...
-
-    async def commit_changes(self) -> None: ...
 
     def connections(self) -> Mapping[str, Mapping[str, Any]]: ...
 
@@ -109,11 +108,11 @@ class WorkerCommands:
         self._began = time.monotonic()
         # Steps of a reload. Only the first worker requests them; they are not in `control.GRAMMAR`.
         self._steps: dict[str, Callable[[Mapping[str, Any]], Coroutine[Any, Any, None]]] = {
-            "prepare-reload": lambda request: host.prepare_reload(request["settings"]),
-            "commit-reload": lambda request: host.commit_reload(),
-            "abort-reload": lambda request: host.abort_prepared(),
-            "prepare-changes": lambda request: host.prepare_changes(),
-            "commit-changes": lambda request: host.commit_changes(),
+            "prepare-reload": lambda request: host.reloads.prepare(request["settings"]),
+            "commit-reload": lambda request: host.reloads.commit(),
+            "abort-reload": lambda request: host.reloads.abort(),
+            "prepare-changes": lambda request: host.change_steps.prepare(),
+            "commit-changes": lambda request: host.change_steps.commit(),
             "align": self._align,
         }
         self._known = {
@@ -312,7 +311,7 @@ class WorkerCommands:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         with file:
             settings, changes = pickle.load(file)  # trusted: from a worker of this daemon over our own socket
-        await self._host.align(settings, changes)
+        await self._host.alignment.use(settings, changes)
 
     def _log(self, request: Mapping[str, Any]) -> dict[str, Any]:
         level = request["level"]

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver.cache import Store
 from resolver.daemon.cache_file import snapshot
-from resolver.daemon.management_sockets import ManagementSockets
-from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint
 from resolver.daemon.successor import Successor
 from resolver.daemon.worker_ipc import WorkerChannels
+from resolver.daemon.worker_options import Options
 from resolver.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,14 +41,16 @@ IN_PROGRESS = "an upgrade is in progress"
 REFUSAL = f"{IN_PROGRESS}: try again when it has ended"
 
 
-class Options(Protocol):
-    """What an upgrade needs of the worker's options."""
+class Reloads(Protocol):
+    """What an upgrade needs of the worker's reloads."""
 
     @property
-    def management(self) -> ManagementSockets | None: ...
+    def lock(self) -> asyncio.Lock: ...
 
     @property
-    def manager(self) -> ServiceManager: ...
+    def waits(self) -> bool: ...
+
+    def on_signal(self) -> None: ...
 
 
 class Host(Protocol):
@@ -80,12 +81,7 @@ class Host(Protocol):
     def endpoints(self) -> Sequence[Endpoint]: ...
 
     @property
-    def reloading(self) -> asyncio.Lock: ...
-
-    @property
-    def reload_waits(self) -> bool: ...
-
-    def on_reload(self) -> None: ...
+    def reloads(self) -> Reloads: ...
 
     def hand_over(self) -> None: ...
 
@@ -131,7 +127,7 @@ class WorkerUpgrades:
         host = self._host
         if self.running or self._waiting:
             raise ValueError(IN_PROGRESS)
-        if host.reloading.locked() or host.reload_waits:
+        if host.reloads.lock.locked() or host.reloads.waits:
             raise ValueError("a reload is in progress")
 
     def on_signal(self) -> None:
@@ -232,4 +228,4 @@ class WorkerUpgrades:
             if pid:
                 os.kill(pid, signal.SIGHUP)
             else:
-                self._host.on_reload()
+                self._host.reloads.on_signal()

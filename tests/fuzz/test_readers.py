@@ -117,7 +117,6 @@ NONE = {
     "resolver/cli/importers/unbound.py": "the operator's own files",
     "resolver/cli/importers/unbound_syntax.py": "the operator's own files",
     "resolver/daemon/web_page.py": "files of the package",
-    "resolver/daemon/worker.py": "a file of the operator, read by web_access",
     "resolver/daemon/service_manager.py": "the environment of the daemon",
     "resolver/daemon/predecessor.py": "messages of the daemon that has started this process, over a socket of its own",
     "resolver/net/stream_upstream.py": "gives queries to connections",

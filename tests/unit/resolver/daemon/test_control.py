@@ -79,6 +79,15 @@ class Upgrades:
         return self.result
 
 
+class Reloads:
+    """Of a worker whose reloads have the given result."""
+
+    problem = ""
+
+    async def perform(self):
+        return self.problem
+
+
 class Worker:
     """The first worker without its listeners."""
 
@@ -90,8 +99,6 @@ class Worker:
     kept = None
     changes = RuntimeChanges()
     change_keeper = None
-    reload_problem = ""
-    awaiting_restart: tuple = ()
     watching = SimpleNamespace(watchers=0)
 
     def __init__(self, settings):
@@ -99,7 +106,8 @@ class Worker:
         self.current = Serving(settings, self.store)
         self.configurations = [self.current]
         self.past = {"resolution": {"submitted": 10}, "clients": {"queries": {"udp.A": 20}}}
-        self.problem = ""
+        self.reloads = Reloads()
+        self.preparation = SimpleNamespace(awaiting_restart=())
         self.upgrades = Upgrades()
 
     def usage(self):
@@ -119,9 +127,6 @@ class Worker:
 
     def certificate_expiry(self):
         return {"/etc/dns.pem": 1_800_000_000}
-
-    async def do_reload(self):
-        return self.problem
 
 
 class Room:
@@ -346,9 +351,9 @@ def test_trace_has_every_step(serving):
 def test_reload_reports_errors(serving):
     async def test(opened):
         assert await opened.ask(command="reload") == ([], {"awaiting_restart": []})
-        opened.worker.awaiting_restart = ("cache.size",)
+        opened.worker.preparation.awaiting_restart = ("cache.size",)
         assert await opened.ask(command="reload") == ([], {"awaiting_restart": ["cache.size"]})
-        opened.worker.problem = "resolverd.toml:3: server.listen: wrong"
+        opened.worker.reloads.problem = "resolverd.toml:3: server.listen: wrong"
         with pytest.raises(ValueError, match="toml:3"):
             await opened.ask(command="reload")
 

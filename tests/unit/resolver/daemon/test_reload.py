@@ -22,7 +22,16 @@ from corenet.serving.processes import WorkerSlot
 from resolver import limits
 from resolver.api import Resolver, make_store
 from resolver.cache import Store
-from resolver.daemon import config, list_updates, reload_sockets, runtime_config, sockets, supervisor
+from resolver.daemon import (
+    config,
+    list_updates,
+    reload_sockets,
+    replaced_configs,
+    runtime_config,
+    sockets,
+    supervisor,
+    worker_reload,
+)
 from resolver.daemon import worker as module
 from resolver.daemon.change_keeper import ChangeKeeper
 from resolver.daemon.config_reload import merge_restart_only
@@ -31,6 +40,7 @@ from resolver.daemon.runtime_changes import RuntimeChanges, make_change
 from resolver.daemon.runtime_config import Listeners, RuntimeConfig
 from resolver.daemon.sockets import open_endpoints
 from resolver.daemon.worker_ipc import ReloadChannel
+from resolver.daemon.worker_options import Options
 from resolver.mesh import Mesh
 from resolver.net.encryption_probing import Outcome
 from resolver.net.in_thread import in_thread
@@ -54,7 +64,7 @@ class Opened:
         self.write(1, self.port)
         settings = config.load(self.path)
         self.endpoints = open_endpoints(settings.server.endpoints)[0]
-        options = module.Options(config=str(self.path))
+        options = Options(config=str(self.path))
         self.worker = module._Worker(settings, self.endpoints, lambda: config.load(self.path), options, None, None)
 
     def write(self, number, *ports, extra=""):
@@ -73,7 +83,7 @@ class Opened:
 
     async def reload(self, number, *ports, extra=""):
         self.write(number, *ports, extra=extra)
-        return await self.worker.do_reload()
+        return await self.worker.reloads.perform()
 
     async def numbers(self, port):
         """What box.lan is now, over UDP and TCP."""
@@ -228,7 +238,7 @@ auto-trust-anchor-file = "{opened.path.parent / 'anchors'}"
 listen = ["127.0.0.1:{{port}}"]
 """
         opened.path.write_text(anchors.format(port=opened.port))
-        assert await worker.do_reload() == ""
+        assert await worker.reloads.perform() == ""
         [(zone, point)] = worker.rollover.points.items()
         real = StreamListener.start
 
@@ -238,7 +248,7 @@ listen = ["127.0.0.1:{{port}}"]
 
         monkeypatch.setattr(StreamListener, "start", start)
         opened.path.write_text(anchors.format(port=free_port()))
-        assert await worker.do_reload() == ""
+        assert await worker.reloads.perform() == ""
         assert worker.rollover.points[zone] is not point
         assert worker.rollover.points[zone].looked == 1_800_000_000
 
@@ -265,7 +275,7 @@ def test_concurrent_reloads_are_serialised(serving):
     async def test(opened):
         new = free_port()
         opened.write(2, new)
-        assert await asyncio.gather(opened.worker.do_reload(), opened.worker.do_reload()) == ["", ""]
+        assert await asyncio.gather(opened.worker.reloads.perform(), opened.worker.reloads.perform()) == ["", ""]
         assert await opened.numbers(new) == [2, 2]
         assert len(opened.worker.listeners) == len(opened.endpoints) == 1
 
@@ -275,16 +285,16 @@ def test_concurrent_reloads_are_serialised(serving):
 def test_signals_during_a_reload_cause_one_more(serving):
     async def test(opened):
         worker = opened.worker
-        async with worker.reloading:
+        async with worker.reloads.lock:
             for _ in range(3):
-                worker.on_reload()
+                worker.reloads.on_signal()
             assert len(worker.tasks) == 1
             await asyncio.sleep(0)
             opened.write(2, opened.port)
         await next(iter(worker.tasks))
         assert await opened.numbers(opened.port) == [2, 2]
         worker.stopping.set_result("for the test")
-        worker.on_reload()
+        worker.reloads.on_signal()
         assert not worker.tasks
 
     serving(test)
@@ -302,7 +312,7 @@ def test_a_foreign_source_address_is_refused_as_at_the_start(serving):
 def test_an_address_that_contains_one_that_is_served_needs_a_restart(serving):
     async def test(opened):
         opened.path.write_text(f'[server]\nlisten = ["0.0.0.0:{opened.port}"]\n{BOX.format(number=2)}')
-        said = await opened.worker.do_reload()
+        said = await opened.worker.reloads.perform()
         assert said.endswith(f"while this daemon serves 127.0.0.1:{opened.port}; restart to change it")
         assert await opened.numbers(opened.port) == [1, 1]
 
@@ -354,7 +364,7 @@ class Replaced:
 
 
 def test_stop_waits_for_clients_of_the_previous_configuration_too(serving, monkeypatch):
-    monkeypatch.setattr(module, "of_runtime", lambda old: {})
+    monkeypatch.setattr(replaced_configs, "of_runtime", lambda old: {})
     turn = asyncio.sleep
     # However slow the machine, the limit does not end first; looks follow each other at once.
     monkeypatch.setattr(limits, "DRAIN", 60_000)
@@ -362,9 +372,9 @@ def test_stop_waits_for_clients_of_the_previous_configuration_too(serving, monke
 
     async def test(opened):
         old = Replaced(3)
-        opened.worker.draining[old] = opened.worker.loop.create_task(asyncio.sleep(0))
+        opened.worker.replaced.draining[old] = opened.worker.loop.create_task(asyncio.sleep(0))
         await opened.worker.drain()
-        assert not old.open and not opened.worker.draining
+        assert not old.open and not opened.worker.replaced.draining
 
     serving(test)
 
@@ -386,11 +396,11 @@ def test_records_of_a_stopped_output_are_counted(serving, tmp_path, caplog):
         before = worker.commands.collect()["dnstap"]
         assert before["dropped_stopped"] == 0
         assert await opened.reload(1, opened.port) == ""
-        await asyncio.gather(*worker.draining.values())
-        for output in worker.ending:
+        await asyncio.gather(*worker.replaced.draining.values())
+        for output in worker.replaced.ending:
             await in_thread(output.join)
-        worker.settle_outputs()
-        assert not worker.ending
+        worker.replaced.settle_outputs()
+        assert not worker.replaced.ending
         found = worker.commands.collect()["dnstap"]
         assert found["records"] == before["records"] == 6 == found["dropped_stopped"]
         assert worker.commands.collect()["dnstap"] == found, "once"
@@ -436,17 +446,17 @@ def test_a_changed_content_of_a_named_file_is_a_change(serving, tmp_path):
 
 @pytest.mark.parametrize("flush_on_close", [True, False])
 def test_results_of_the_old_configuration_are_not_cached_after_the_switch(serving, monkeypatch, flush_on_close):
-    monkeypatch.setattr(module, "of_runtime", lambda old: {})
+    monkeypatch.setattr(replaced_configs, "of_runtime", lambda old: {})
 
     async def test(opened):
         worker = opened.worker
         old = Replaced(0, flush_on_close=flush_on_close)
-        worker.draining[old] = worker.loop.create_task(worker.retire(old))
+        worker.replaced.add(old)
         now = worker.current.resolver.clock.time()
         worker.store.rrsets.put_failure(names.from_text("late.test."), c.A, kind=7, verdict=None, ede=0, text="",
                                         ttl=60, now=now)
-        await worker.draining[old]
-        assert not old.open and not worker.draining
+        await worker.replaced.draining[old]
+        assert not old.open and not worker.replaced.draining
         assert (sum(v for k, v in worker.store.statistics().items() if k.startswith("entries_")) == 0) is flush_on_close
 
     serving(test)
@@ -463,7 +473,7 @@ def test_counters_go_on_after_a_reload_and_without_their_listener(serving):
             before = seen()
             assert await opened.reload(turn, *ports) == ""
             assert seen()["clients"] == before["clients"], "also while the old configuration is there"
-            while opened.worker.draining:
+            while opened.worker.replaced.draining:
                 await asyncio.sleep(0)
             after = seen()
             for group in ("clients", "client_latency", "fast_path", "slow_path", "upstream", "client_tcp"):
@@ -494,7 +504,7 @@ class Company:
         self.workers = [self.make(number) for number in range(count)]
 
     def make(self, number, successor=False):
-        options = module.Options(
+        options = Options(
             config=str(self.path), number=number, management=self.management, successor=successor)
         reload = lambda: config.load(self.path)  # noqa: E731
         worker = module._Worker(reload(), [], reload, options, self.store, self.lifeline[0])
@@ -514,7 +524,7 @@ class Company:
         return [dict(worker.current.settings.policy.hosts)["box.lan"][0][-1] for worker in self.workers]
 
     def prepared(self):
-        return [worker.prepared is not None for worker in self.workers]
+        return [worker.preparation.held is not None for worker in self.workers]
 
 
 @pytest.fixture(params=["corenet", "asyncio"])
@@ -545,7 +555,7 @@ def test_all_workers_switch(company):
     async def test(company):
         company.write(2)
         before = {worker.current for worker in company.workers}
-        assert await company.workers[0].do_reload() == ""
+        assert await company.workers[0].reloads.perform() == ""
         assert company.numbers() == ["2", "2", "2"]
         assert not before & {worker.current for worker in company.workers}
         assert company.prepared() == [False, False, False]
@@ -573,12 +583,12 @@ def test_no_worker_switches_when_one_cannot(company, monkeypatch, caplog, error,
         before = [worker.current for worker in company.workers]
         with monkeypatch.context() as patched:
             patched.setattr(company.workers[2], "reload", refuse)
-            assert re.match(words, await company.workers[0].do_reload())
+            assert re.match(words, await company.workers[0].reloads.perform())
         assert [worker.current for worker in company.workers] == before
         assert company.numbers() == ["1", "1", "1"] and company.prepared() == [False, False, False]
         assert len(closed) == 2 and not set(closed) & {current.resolver for current in before}
         assert "stays in force" in caplog.text
-        assert await company.workers[0].do_reload() == "" and company.numbers() == ["2", "2", "2"]
+        assert await company.workers[0].reloads.perform() == "" and company.numbers() == ["2", "2", "2"]
 
     company(test)
 
@@ -607,7 +617,7 @@ def test_workers_go_on_while_a_new_list_is_loaded(company, tmp_path, monkeypatch
         company.write(2, LIST.format(path=tmp_path / "ads"))
         permits, started = hold_loads(monkeypatch)
         first = company.workers[0]
-        reload = asyncio.ensure_future(first.do_reload())
+        reload = asyncio.ensure_future(first.reloads.perform())
         while not started:
             await asyncio.sleep(0)
         permits.release()
@@ -630,8 +640,8 @@ def test_an_abort_waits_for_the_preparation(company, tmp_path, monkeypatch):
         company.write(2, LIST.format(path=tmp_path / "ads"))
         permits, _ = hold_loads(monkeypatch)
         worker, closed = company.workers[1], []
-        prepared = asyncio.ensure_future(worker.prepare_reload())
-        aborted = asyncio.ensure_future(worker.abort_prepared())
+        prepared = asyncio.ensure_future(worker.reloads.prepare())
+        aborted = asyncio.ensure_future(worker.reloads.abort())
         real = RuntimeConfig.close
         monkeypatch.setattr(RuntimeConfig, "close", lambda one, *given: closed.append(one) or real(one, *given))
         await asyncio.sleep(0)
@@ -664,9 +674,9 @@ def test_workers_with_other_views_do_not_share_finished_answers(company, monkeyp
         old, new = ("".join(VIEW.format(name=f"view{one}", client=one) for one in order) for order in ((2, 3), (3, 2)))
         first = company.workers[0]
         company.write(1, old)
-        assert await first.do_reload() == ""
+        assert await first.reloads.perform() == ""
         seen = []
-        real = module.commit_workers
+        real = worker_reload.commit_workers
 
         async def ask_between(*given):
             for _ in range(2):
@@ -675,14 +685,14 @@ def test_workers_with_other_views_do_not_share_finished_answers(company, monkeyp
             return await real(*given)
 
         with monkeypatch.context() as patched:
-            patched.setattr(module, "commit_workers", ask_between)
+            patched.setattr(worker_reload, "commit_workers", ask_between)
             company.write(1, new)
-            assert await first.do_reload() == ""
+            assert await first.reloads.perform() == ""
         assert all(client == answer for client, answer, _ in seen), seen
         assert all(hit for _, _, hit in seen[len(seen) // 2 :]), "workers with the same settings share answers"
         for worker in company.workers:
             assert [ask(worker, client)[0] for client in (2, 3)] == [2, 3]
-        assert await first.do_reload() == "", "with the same settings"
+        assert await first.reloads.perform() == "", "with the same settings"
         for worker in company.workers:
             assert [ask(worker, client) for client in (2, 3)] == [(2, True), (3, True)]
 
@@ -696,11 +706,11 @@ def test_a_negative_trust_anchor_ends_in_all_workers_although_the_file_is_damage
     async def test(company):
         first = company.workers[0]
         company.write(2, extra=f"[control]\nchanges-file = '{path}'\n")
-        assert await first.reload_all() == ""
+        assert await first.reloads.reload_all() == ""
         path.write_bytes(path.read_bytes() + b"edited\n")
         damaged = path.read_bytes()
         company.write(3, extra=f"[control]\nchanges-file = '{path}'\n")
-        assert await first.reload_all() == ""
+        assert await first.reloads.reload_all() == ""
         anchors = lambda: [one.current.settings.dnssec.negative_trust_anchors for one in company.workers]  # noqa: E731
         assert anchors() == [("a.test. 1",)] * 3
         keeper = ChangeKeeper(first)
@@ -721,7 +731,7 @@ def test_with_a_damaged_file_all_workers_have_the_changes_of_the_first(company, 
 
     async def test(company):
         company.write(2, extra=f"[control]\nchanges-file = '{path}'\n")
-        assert await company.workers[0].reload_all() == ""
+        assert await company.workers[0].reloads.reload_all() == ""
         path.write_bytes(path.read_bytes() + b"edited\n")
         await company.workers[number].drain()
         successor = company.workers[number] = company.make(number, successor=True)
@@ -732,13 +742,13 @@ def test_with_a_damaged_file_all_workers_have_the_changes_of_the_first(company, 
         if not number:
             for worker in company.workers[1:]:  # all use one `WorkerChannels` here, which the first worker has stopped
                 company.management.links.serve(worker.loop, worker.number, worker.commands.perform_link)
-            await first.align_workers()
+            await first.alignment.align_others()
         else:
             company.management.links.listen(first.loop)
             company.management.links.on_event = first.on_event
             company.management.links.serve(first.loop, 2, company.workers[2].commands.perform_link)
             assert not successor.changes.entries
-            successor.ask_for_changes()
+            successor.alignment.ask_for_changes()
             while not first.tasks:
                 await asyncio.sleep(0)
             await asyncio.gather(*first.tasks)
@@ -756,18 +766,18 @@ def test_a_file_that_changes_during_a_reload_is_refused(company, monkeypatch):
 
     async def test(company):
         company.write(2)
-        real = module.prepare_workers
+        real = worker_reload.prepare_workers
 
         async def write_and_prepare(*given):
             company.write(3)
             await real(*given)
 
         with monkeypatch.context() as patched:
-            patched.setattr(module, "prepare_workers", write_and_prepare)
-            refused = await company.workers[0].do_reload()
+            patched.setattr(worker_reload, "prepare_workers", write_and_prepare)
+            refused = await company.workers[0].reloads.perform()
         assert "the configuration file has changed during the reload" in refused
         assert company.numbers() == ["1", "1", "1"] and company.prepared() == [False, False, False]
-        assert await company.workers[0].do_reload() == "" and company.numbers() == ["3", "3", "3"]
+        assert await company.workers[0].reloads.perform() == "" and company.numbers() == ["3", "3", "3"]
 
     company(test)
 
@@ -780,9 +790,9 @@ def test_a_successor_of_the_first_worker_aligns_the_others(company, in_force, co
     async def test(company):
         company.write(2)
         for worker in company.workers[1:]:
-            await worker.prepare_reload()
+            await worker.reloads.prepare()
         for worker in company.workers[1 : 1 + committed]:
-            await worker.commit_reload()
+            await worker.reloads.commit()
         assert company.numbers() == ["1", *(["2"] * committed + ["1"] * 2)[:2]]
         await company.workers[0].drain()
         company.write(in_force)
@@ -792,7 +802,7 @@ def test_a_successor_of_the_first_worker_aligns_the_others(company, in_force, co
             company.management.links.serve(worker.loop, worker.number, worker.commands.perform_link)
         company.write(9)
         before = [worker.current for worker in company.workers]
-        await successor.align_workers()
+        await successor.alignment.align_others()
         assert company.numbers() == [str(in_force)] * 3 and company.prepared() == [False, False, False]
         changed = [worker.current is not old for worker, old in zip(company.workers, before, strict=True)]
         assert changed == [False, (1 <= committed) != (in_force == 2), (2 <= committed) != (in_force == 2)]
@@ -809,11 +819,11 @@ def test_a_silent_worker_makes_the_reload_fail_for_all(company, monkeypatch):
         company.management.links.serve(first.loop, 2, company.workers[2].commands.perform_link)
         with monkeypatch.context() as patched:
             patched.setattr(limits, "RELOAD_TIMEOUT", 100)
-            assert await first.do_reload() == "worker 1 does not answer"
+            assert await first.reloads.perform() == "worker 1 does not answer"
         assert company.numbers() == ["1", "1", "1"] and company.prepared() == [False, False, False]
         # It reads its messages in the end: prepare, and abort.
         company.management.links.serve(first.loop, 1, company.workers[1].commands.perform_link)
-        assert await first.do_reload() == "" and company.numbers() == ["2", "2", "2"]
+        assert await first.reloads.perform() == "" and company.numbers() == ["2", "2", "2"]
 
     company(test)
 
@@ -827,7 +837,7 @@ def test_a_stop_during_a_reload_leaves_no_socket_open(company, monkeypatch):
         end = Resolver.close
         monkeypatch.setattr(Resolver, "close", lambda resolver: closed.append(resolver) or end(resolver))
         company.write(2)
-        task = asyncio.ensure_future(company.workers[0].do_reload())
+        task = asyncio.ensure_future(company.workers[0].reloads.perform())
         while len(made) < 2:
             await asyncio.sleep(0)
         task.cancel()
@@ -835,7 +845,7 @@ def test_a_stop_during_a_reload_leaves_no_socket_open(company, monkeypatch):
             await task
         assert company.numbers() == ["1", "1", "1"] and made[0] in closed
         for worker in company.workers[1:]:
-            worker.abort_reload()
+            worker.preparation.discard()
         assert set(made) == set(closed)
 
     company(test)
@@ -849,7 +859,7 @@ def test_a_failing_flush_makes_the_reload_fail_for_all(company, monkeypatch):
         company.write(2)
         with monkeypatch.context() as patched:
             patched.setattr(Store, "clear", held)
-            assert "a lock of the cache is held" in await company.workers[0].do_reload()
+            assert "a lock of the cache is held" in await company.workers[0].reloads.perform()
         assert company.numbers() == ["1", "1", "1"] and company.prepared() == [False, False, False]
 
     company(test)
@@ -858,22 +868,22 @@ def test_a_failing_flush_makes_the_reload_fail_for_all(company, monkeypatch):
 def test_a_worker_started_in_between_prepares_at_the_commit(company, monkeypatch, caplog):
     async def test(company):
         company.write(2)
-        real = module.prepare_workers
+        real = worker_reload.prepare_workers
 
         async def prepare_and_lose(*given):
             await real(*given)
-            company.workers[1].abort_reload()
+            company.workers[1].preparation.discard()
 
-        monkeypatch.setattr(module, "prepare_workers", prepare_and_lose)
-        assert await company.workers[0].do_reload() == "" and company.numbers() == ["2", "2", "2"]
+        monkeypatch.setattr(worker_reload, "prepare_workers", prepare_and_lose)
+        assert await company.workers[0].reloads.perform() == "" and company.numbers() == ["2", "2", "2"]
 
         async def prepare_and_spoil(*given):
             await prepare_and_lose(*given)
             company.write(4, "[nonsense]\n")
 
         company.write(3)
-        monkeypatch.setattr(module, "prepare_workers", prepare_and_spoil)
-        said = await company.workers[0].do_reload()
+        monkeypatch.setattr(worker_reload, "prepare_workers", prepare_and_spoil)
+        said = await company.workers[0].reloads.perform()
         assert re.match("the new configuration is in force, but not in all workers: worker 1: .*nonsense", said)
         assert company.numbers() == ["3", "2", "3"] and "still uses the old configuration" in caplog.text
 
@@ -884,9 +894,9 @@ def test_only_the_first_worker_acts_on_a_signal(company, caplog):
     async def test(company):
         caplog.set_level("INFO")
         company.write(2)
-        company.workers[1].on_reload()
+        company.workers[1].reloads.on_signal()
         assert not company.workers[1].tasks and "worker 1 ignores SIGHUP" in caplog.text
-        company.workers[0].on_reload()
+        company.workers[0].reloads.on_signal()
         await asyncio.gather(*company.workers[0].tasks)
         assert company.numbers() == ["2", "2", "2"]
 
@@ -897,14 +907,14 @@ def test_the_supervisor_gets_the_result(company):
     async def test(company):
         first, reloads = company.workers[0], company.management.links.reloads
         reloads.request(1)
-        assert await first.do_reload() == ""
+        assert await first.reloads.perform() == ""
         assert select.select([reloads], [], [], 0)[0]
         assert reloads.results() == [(1, (first.configured, first.current.settings))]
         assert not select.select([reloads], [], [], 0)[0]
         reloads.request(2)
         reloads.request(3)
         company.write(2, "[nonsense]\n")
-        assert "nonsense" in await first.do_reload()
+        assert "nonsense" in await first.reloads.perform()
         assert reloads.results() == [(3, None)]
 
     company(test)
@@ -916,7 +926,7 @@ def test_a_result_that_cannot_be_sent_is_logged(company, monkeypatch, caplog):
             raise OSError(errno.EMFILE, "Too many open files")
 
         monkeypatch.setattr(os, "memfd_create", refuse)
-        assert await company.workers[0].do_reload() == ""
+        assert await company.workers[0].reloads.perform() == ""
         assert "cannot report the result to the supervisor: Too many open files; restarted workers" in caplog.text
 
     company(test)
@@ -1240,7 +1250,7 @@ def test_a_replaced_configuration_is_freed(serving):
         try:
             for number in (2, 3):
                 assert await opened.reload(number, opened.port) == ""
-                await asyncio.gather(*opened.worker.draining.values())
+                await asyncio.gather(*opened.worker.replaced.draining.values())
             assert alive() == before
         finally:
             gc.enable()

@@ -153,7 +153,8 @@ class Host:
         self.settings = settings
         self.resolver = self
         self.clock = Clock()
-        self.reloading = asyncio.Lock()
+        self.reloads = SimpleNamespace(lock=asyncio.Lock())
+        self.change_steps = SimpleNamespace(apply=self.apply)
         self.tasks = []
         self.fault = ""
         self.flushed = []
@@ -162,7 +163,7 @@ class Host:
     def current(self):
         return self
 
-    async def apply_changes(self, new):
+    async def apply(self, new):
         if self.fault:
             raise ValueError(self.fault)
         self.changes = new

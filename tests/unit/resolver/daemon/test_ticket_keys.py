@@ -5,7 +5,7 @@ import pytest
 from resolver import limits
 from resolver.daemon import supervisor
 from resolver.daemon.ticket_keys import TicketKeys
-from resolver.daemon.worker import Options
+from resolver.daemon.worker_options import Options
 
 PERIOD = limits.TICKET_KEY_PERIOD
 SECRET = bytes(range(64))

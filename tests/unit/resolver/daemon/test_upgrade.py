@@ -25,7 +25,10 @@ from resolver.daemon.runtime_changes import RuntimeChanges
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import close_all, open_endpoints
 from resolver.daemon.successor import Successor, _messages
-from resolver.daemon.worker import Options, _Worker
+from resolver.daemon.worker import _Worker
+from resolver.daemon.worker_management import WorkerManagement
+from resolver.daemon.worker_options import Options
+from resolver.daemon.worker_reload import WorkerReloads
 from resolver.daemon.worker_upgrade import REFUSAL, WorkerUpgrades
 from resolver.settings import CacheSettings, ControlSettings, MetricsSettings, Settings
 from resolver.wire import consts as c
@@ -301,11 +304,8 @@ class Host:
     def __init__(self, done):
         self.done = done
         self.links = None
-        self.reloading = asyncio.Lock()
-        self.reload_waits = False
-
-    def on_reload(self):
-        self.done.append("reloads")
+        self.reloads = SimpleNamespace(
+            lock=asyncio.Lock(), waits=False, on_signal=lambda: self.done.append("reloads"))
 
     async def catch_up(self):
         self.done.append("catches up")
@@ -329,29 +329,27 @@ def test_a_new_process_makes_no_changes_before_it_is_the_main_one():
 def test_an_upgrade_waits_for_a_reload_that_was_asked_for_before():
     host = Host([])
     upgrades = WorkerUpgrades(host)
-    host.reload_waits = True  # SIGHUP has come, and its task has not begun
+    host.reloads.waits = True  # SIGHUP has come, and its task has not begun
     with pytest.raises(ValueError, match="a reload is in progress"):
         upgrades._refuse()
 
 
 def test_a_reload_that_gets_its_turn_during_an_upgrade_is_for_the_process_that_serves():
-    class Reloading(_Worker):
-        def __init__(self):
-            self.reloading = asyncio.Lock()
-            self.reload_waits = True
-            self.upgrades = WorkerUpgrades(self)
-
-        async def run_reload(self):
+    class Reloads(WorkerReloads):
+        async def run(self):
             pytest.fail("the new process may have read its files already")
 
     async def main():
-        worker = Reloading()
-        async with worker.reloading:  # another one is in progress when both are asked for
-            waiting = [asyncio.ensure_future(one) for one in (worker.reload_in_turn(), worker.do_reload())]
+        host = SimpleNamespace()
+        host.upgrades = WorkerUpgrades(host)
+        reloads = host.reloads = Reloads(host)
+        reloads.waits = True
+        async with reloads.lock:  # another one is in progress when both are asked for
+            waiting = [asyncio.ensure_future(one) for one in (reloads.reload_in_turn(), reloads.perform())]
             await asyncio.sleep(0)
-        worker.upgrades.running = True  # the lock is free before the next one has it
+        host.upgrades.running = True  # the lock is free before the next one has it
         assert await asyncio.gather(*waiting) == [None, REFUSAL]
-        assert worker.upgrades.reload_after and not worker.reload_waits
+        assert host.upgrades.reload_after and not reloads.waits
 
     asyncio.run(main())
 
@@ -366,22 +364,22 @@ def test_commands_are_taken_although_changes_cannot_be_used(caplog):
             self.started = True
             done.append(listening)
 
+    async def refuse(settings, changes):
+        raise ValueError("forward: wrong")
+
     class New(_Worker):
         def __init__(self):
             self.stopping = asyncio.get_running_loop().create_future()
             self.configured, self.changes = Settings(), RuntimeChanges()
-            self.management_servers = {"control": Server(), "metrics": Server(), "web": Server()}
+            self.management = WorkerManagement(self)
+            self.management.servers = {"control": Server(), "metrics": Server(), "web": Server()}
             self.options = SimpleNamespace(management=SimpleNamespace(**{
                 name: SimpleNamespace(dup=lambda name=name: name, getsockname=lambda: ("::1", 9))
                 for name in ("control", "metrics", "web")}))
             self.zones = self.anchors = self.change_keeper = SimpleNamespace(
                 catch_up=lambda: done.append("catches up"), schedule=lambda: done.append("schedules"))
-
-        def check_lists(self):
-            done.append("lists")
-
-        async def align(self, settings, changes):
-            raise ValueError("forward: wrong")
+            self.periodic_work = SimpleNamespace(check_lists=lambda: done.append("lists"))
+            self.alignment = SimpleNamespace(use=refuse)
 
     async def main():
         new = New()
