@@ -35,7 +35,7 @@ class Loaded(NamedTuple):
     """A compiled file, or version of a transferred zone. `errors` are the first problems in it, `identity` tells
     whether the file is another one, `serial` is that of a transferred zone."""
 
-    made: CompiledList | RpzZone
+    rules: CompiledList | RpzZone
     entries: int
     error_count: int
     errors: tuple[str, ...]
@@ -91,17 +91,17 @@ def _read_list(settings: ListSettings, pieces: Iterator[bytes], key: bytes) -> L
     reader.feed(first)
     for piece in pieces:
         reader.feed(piece)
-    made = reader.close()
-    report = made.report
+    compiled = reader.close()
+    report = compiled.report
     errors = tuple(f"line {number}: {why}" for number, why in report.errors)
-    return Loaded(made, report.names + report.exceptions, report.error_count, errors, None, ())
+    return Loaded(compiled, report.names + report.exceptions, report.error_count, errors, None, ())
 
 
 def _read_zone(settings: RpzSettings, pieces: Iterator[bytes], key: bytes) -> Loaded:
     compiler = ZoneCompiler(names.from_text(settings.name.rstrip(".") + "."), key)
     read_zone(_lines(pieces), compiler)
-    made = compiler.finish(options_of(settings))
-    return Loaded(made, compiler.count, compiler.error_count, tuple(compiler.errors), None, ())
+    rules = compiler.finish(options_of(settings))
+    return Loaded(rules, compiler.count, compiler.error_count, tuple(compiler.errors), None, ())
 
 
 def compile_transferred(settings: RpzSettings, zone: Zone, key: bytes) -> Loaded:
@@ -114,8 +114,8 @@ def compile_transferred(settings: RpzSettings, zone: Zone, key: bytes) -> Loaded
     compiler.add(zone.soa)
     for rrset in zone.sets():
         compiler.add(rrset)
-    made = compiler.finish(options_of(settings))
-    return Loaded(made, compiler.count, compiler.error_count, tuple(compiler.errors), None, (), zone.serial)
+    rules = compiler.finish(options_of(settings))
+    return Loaded(rules, compiler.count, compiler.error_count, tuple(compiler.errors), None, (), zone.serial)
 
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[str]:

@@ -45,46 +45,47 @@ __all__ = ["ListUpdates", "NewLists", "compile_new"]
 logger = logging.getLogger(__name__)
 
 
-class _Held:
+class _ListState:
     """One list: its settings, what is in force, and the state of its fetches."""
 
     def __init__(self, settings: Source) -> None:
         self.settings = settings
         self.loaded: Loaded | None = None
-        self.seen: tuple[int, ...] = ()
+        self.file_identity: tuple[int, ...] = ()
         """The identity of the file that was loaded, or could not be; set together with `loaded` and `error`."""
-        self.compiling: tuple[int, ...] = ()
+        self.compiling_identity: tuple[int, ...] = ()
         """The identity of the file that is being compiled for this configuration. Another one that takes over `loaded`
         meanwhile does not take this, so it compiles the file itself."""
         self.error = ""
         self.source = ListSource(settings.url, settings.interval) if settings.url else None
         self.transferred = _is_transferred(settings)
-        self.confirmed = 0
+        self.confirmed_at = 0
         """When a primary has confirmed the version of a transferred zone, in seconds since 1970; 0: never."""
         self.expired = False
         """Whether a transferred zone has expired, so that its rules are not in force."""
 
     @property
-    def made(self) -> CompiledList | RpzZone | None:
+    def in_force(self) -> CompiledList | RpzZone | None:
         """What is in force."""
-        return None if self.loaded is None or self.expired else self.loaded.made
+        return None if self.loaded is None or self.expired else self.loaded.rules
 
     @property
-    def what(self) -> str:
+    def title(self) -> str:
+        """Kind and name of this list, for messages."""
         kind = "list" if isinstance(self.settings, ListSettings) else "response policy zone"
         return f"{kind} {self.settings.name}"
 
     @property
     def consequence(self) -> str:
         """What is in force after an error of this list, for messages."""
-        return "none of its entries are in force" if self.made is None else "the previous version stays in force"
+        return "none of its entries are in force" if self.in_force is None else "the previous version stays in force"
 
 
 class _FirstLoad(NamedTuple):
     """The first attempt to load a file: its identity before, then what was made of it or the error; neither while it
     does not exist and is fetched."""
 
-    seen: tuple[int, ...]
+    file_identity: tuple[int, ...]
     loaded: Loaded | None
     error: str
 
@@ -93,17 +94,17 @@ class NewLists(NamedTuple):
     """The files of a configuration that the one in force has not loaded. `key` is that of their compiled names."""
 
     key: bytes
-    loads: Mapping[Source, _FirstLoad] = MappingProxyType({})
+    first_loads: Mapping[Source, _FirstLoad] = MappingProxyType({})
 
 
 def _first_load(settings: Source, key: bytes) -> _FirstLoad:
-    seen = identity(settings.file)
-    if settings.url and not seen:
+    before = identity(settings.file)
+    if settings.url and not before:
         return _FirstLoad((), None, "")
     try:
-        return _FirstLoad(seen, load(settings, key), "")
+        return _FirstLoad(before, load(settings, key), "")
     except ValueError as error:
-        return _FirstLoad(seen, None, str(error))
+        return _FirstLoad(before, None, str(error))
 
 
 async def compile_new(settings: Settings, before: "ListUpdates | None") -> NewLists:
@@ -113,13 +114,13 @@ async def compile_new(settings: Settings, before: "ListUpdates | None") -> NewLi
         OSError: there is no thread.
     """
     key = _new_key() if before is None else before._key
-    known = set() if before is None else {held.settings for held in before._held if held.loaded is not None}
-    found: dict[Source, _FirstLoad] = {}
+    known = set() if before is None else {state.settings for state in before._states if state.loaded is not None}
+    first_loads: dict[Source, _FirstLoad] = {}
     sources: tuple[Source, ...] = (*settings.list, *settings.rpz)
     for one in sources:
         if one not in known and not _is_transferred(one):
-            found[one] = await in_thread(_first_load, one, key)
-    return NewLists(key, found)
+            first_loads[one] = await in_thread(_first_load, one, key)
+    return NewLists(key, first_loads)
 
 
 def _new_key() -> bytes:
@@ -152,20 +153,22 @@ class ListUpdates:
             self._client = before._client
         self._busy = False
         self._compiling = asyncio.Lock()  # one list at a time, because each takes memory and time
-        both: tuple[Source, ...] = (*settings.list, *settings.rpz)
-        self._held = [_Held(one) for one in both]
+        sources: tuple[Source, ...] = (*settings.list, *settings.rpz)
+        self._states = [_ListState(one) for one in sources]
         self._lists = BlockLists(settings.list)
         self._zones = ResponsePolicyZones(settings.rpz)
         zones: tuple[PolicyModule, ...] = (self._zones, RpzAliases(self._zones)) if settings.rpz else ()
         self.modules = (*zones, self._lists) if settings.list else zones
-        self._transferred = {_origin(held.settings): held for held in self._held if held.transferred}
-        known = {held.settings: held for held in before._held} if before is not None else {}
-        for held in self._held:
-            same = known.get(held.settings)
-            if same is not None:
-                held.loaded, held.seen, held.error, held.source = same.loaded, same.seen, same.error, same.source
-            if held.loaded is None and not held.transferred:
-                self._load_at_start(held, new.loads.get(held.settings) or _first_load(held.settings, self._key))
+        self._transferred = {_origin(state.settings): state for state in self._states if state.transferred}
+        known = {state.settings: state for state in before._states} if before is not None else {}
+        for state in self._states:
+            earlier = known.get(state.settings)
+            if earlier is not None:
+                state.loaded, state.file_identity = earlier.loaded, earlier.file_identity
+                state.error, state.source = earlier.error, earlier.source
+            if state.loaded is None and not state.transferred:
+                first = new.first_loads.get(state.settings) or _first_load(state.settings, self._key)
+                self._load_at_start(state, first)
         if before is not None:
             self._carry_over(before)
         self._activate()
@@ -173,44 +176,44 @@ class ListUpdates:
     def _carry_over(self, before: "ListUpdates") -> None:
         """Go on with the rules of transferred zones until they are read again, whatever else of their settings has
         changed."""
-        for origin, held in self._transferred.items():
-            same = before._transferred.get(origin)
-            if same is None or same.loaded is None:
+        for origin, state in self._transferred.items():
+            earlier = before._transferred.get(origin)
+            if earlier is None or earlier.loaded is None:
                 continue
-            assert isinstance(held.settings, RpzSettings) and isinstance(same.loaded.made, RpzZone)
-            made = replace(same.loaded.made, **options_of(held.settings)._asdict())
-            held.loaded = same.loaded._replace(made=made)
-            held.confirmed, held.expired, held.error = same.confirmed, same.expired, same.error
+            assert isinstance(state.settings, RpzSettings) and isinstance(earlier.loaded.rules, RpzZone)
+            rules = replace(earlier.loaded.rules, **options_of(state.settings)._asdict())
+            state.loaded = earlier.loaded._replace(rules=rules)
+            state.confirmed_at, state.expired, state.error = earlier.confirmed_at, earlier.expired, earlier.error
 
-    def _load_at_start(self, held: _Held, first: _FirstLoad) -> None:
-        held.seen = first.seen
+    def _load_at_start(self, state: _ListState, first: _FirstLoad) -> None:
+        state.file_identity = first.file_identity
         if first.loaded is not None:
-            self._take(held, first.loaded)
+            self._use(state, first.loaded)
         elif not first.error:
-            logger.info("%s: %r does not exist yet; it is fetched", held.what, held.settings.file)
-        elif held.source is None:
-            where = "list" if isinstance(held.settings, ListSettings) else "rpz"
-            raise ValueError(f"{where}: {held.settings.name}: {first.error}")
+            logger.info("%s: %r does not exist yet; it is fetched", state.title, state.settings.file)
+        elif state.source is None:
+            where = "list" if isinstance(state.settings, ListSettings) else "rpz"
+            raise ValueError(f"{where}: {state.settings.name}: {first.error}")
         else:
-            held.error = first.error
-            logger.warning("%s: %s; it is fetched again", held.what, first.error)
+            state.error = first.error
+            logger.warning("%s: %s; it is fetched again", state.title, first.error)
 
-    def _take(self, held: _Held, loaded: Loaded) -> None:
-        reported = () if held.loaded is None else held.loaded.errors
-        held.loaded, held.seen, held.error = loaded, loaded.identity, ""
-        if held.source is not None and loaded.head is not None and not held.source.fetching:
-            held.source.restore(loaded.head, time.monotonic(), time.time(), random.random())
-        if held.made is not None:
-            logger.info("%s: %d entries are in force", held.what, loaded.entries)
+    def _use(self, state: _ListState, loaded: Loaded) -> None:
+        reported = () if state.loaded is None else state.loaded.errors
+        state.loaded, state.file_identity, state.error = loaded, loaded.identity, ""
+        if state.source is not None and loaded.head is not None and not state.source.fetching:
+            state.source.restore(loaded.head, time.monotonic(), time.time(), random.random())
+        if state.in_force is not None:
+            logger.info("%s: %d entries are in force", state.title, loaded.entries)
         if loaded.error_count and loaded.errors != reported:  # a feed may have the same ones in each version
-            logger.warning("%s: %d entries were left out; the first: %s", held.what, loaded.error_count,
+            logger.warning("%s: %d entries were left out; the first: %s", state.title, loaded.error_count,
                            loaded.errors[0])
 
     def _activate(self) -> None:
         """Put everything that is loaded in force."""
-        held = [(one.settings.name, one.made) for one in self._held]
-        self._lists.replace({name: made for name, made in held if isinstance(made, CompiledList)})
-        self._zones.replace({name: made for name, made in held if isinstance(made, RpzZone)})
+        in_force = [(one.settings.name, one.in_force) for one in self._states]
+        self._lists.replace({name: rules for name, rules in in_force if isinstance(rules, CompiledList)})
+        self._zones.replace({name: rules for name, rules in in_force if isinstance(rules, RpzZone)})
 
     async def update(self, *, fetches: bool, changed: Callable[[bool], None]) -> None:
         """Load changed files and, with `fetches`, fetch what is due. `changed` is called after each change, with
@@ -220,60 +223,60 @@ class ListUpdates:
             return
         self._busy = True
         try:
-            for held in self._held:
-                await self._reload(held, changed)
+            for state in self._states:
+                await self._reload(state, changed)
         finally:
             self._busy = False
         if fetches:
-            await asyncio.gather(*(self._renew(held, held.source, changed) for held in self._held if held.source))
+            await asyncio.gather(*(self._renew(state, state.source, changed) for state in self._states if state.source))
 
-    async def _renew(self, held: _Held, source: ListSource, changed: Callable[[bool], None]) -> None:
+    async def _renew(self, state: _ListState, source: ListSource, changed: Callable[[bool], None]) -> None:
         """Fetch a list when it is due."""
         # A configuration that was replaced may be fetching it: both share the state of the source.
         if not source.fetching and source.due <= time.monotonic():
-            await self._fetch(held, source)
-            await self._reload(held, changed)
+            await self._fetch(state, source)
+            await self._reload(state, changed)
 
-    async def _reload(self, held: _Held, changed: Callable[[bool], None]) -> None:
+    async def _reload(self, state: _ListState, changed: Callable[[bool], None]) -> None:
         """Load the file of a list when it has changed."""
-        found = () if held.transferred else identity(held.settings.file)
-        if not found or found in (held.seen, held.compiling):
+        current = () if state.transferred else identity(state.settings.file)
+        if not current or current in (state.file_identity, state.compiling_identity):
             return
-        held.compiling = found
+        state.compiling_identity = current
         try:
             async with self._compiling:
-                loaded = await in_thread(load, held.settings, self._key)
+                loaded = await in_thread(load, state.settings, self._key)
         except ValueError as error:
-            held.seen, held.error = found, str(error)
-            logger.error("%s: %s; %s", held.what, error, held.consequence)
+            state.file_identity, state.error = current, str(error)
+            logger.error("%s: %s; %s", state.title, error, state.consequence)
             return
         except OSError as error:  # no thread: the next look tries again
-            held.error = f"cannot be loaded now: {error.strerror}"
-            logger.error("%s: %s; %s", held.what, held.error, held.consequence)
+            state.error = f"cannot be loaded now: {error.strerror}"
+            logger.error("%s: %s; %s", state.title, state.error, state.consequence)
             return
         finally:
-            held.compiling = ()
-        before = held.made
-        self._take(held, loaded)
+            state.compiling_identity = ()
+        before = state.in_force
+        self._use(state, loaded)
         self._activate()
-        changed(_asks_servers(before) or _asks_servers(held.made))
+        changed(_asks_servers(before) or _asks_servers(state.in_force))
 
-    async def _fetch(self, held: _Held, source: ListSource) -> None:
+    async def _fetch(self, state: _ListState, source: ListSource) -> None:
         """One fetch. A new list is compiled before it replaces the file."""
         from corenet.http import HttpError
 
         fields = source.begin()
         try:
-            await self._download(held, source, fields)
+            await self._download(state, source, fields)
         except (HttpError, OSError, ValueError) as error:
             why = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error)
             if why != source.error:
-                logger.warning("%s: %s: %s; %s", held.what, source.url, why, held.consequence)
+                logger.warning("%s: %s: %s; %s", state.title, source.url, why, state.consequence)
             source.failed(why, time.monotonic(), random.random())
         finally:
             source.fetching = False
 
-    async def _download(self, held: _Held, source: ListSource, fields: list[tuple[str, str]]) -> None:
+    async def _download(self, state: _ListState, source: ListSource, fields: list[tuple[str, str]]) -> None:
         from corenet.http import Timeout
 
         new = None
@@ -283,7 +286,7 @@ class ListUpdates:
                 "GET", source.url, headers=fields, timeout=Timeout(total=limits.LIST_FETCH_TIMEOUT)
             ) as response:
                 if response.status == 200:
-                    new = NewFile(held.settings.file)
+                    new = NewFile(state.settings.file)
                     async for piece in response:
                         new.write(piece)
                 etag = usable_tag(response.headers.get("ETag"))
@@ -294,7 +297,7 @@ class ListUpdates:
             assert new is not None
             head = new.complete(int(time.time()), etag, source.url)
             async with self._compiling:
-                await in_thread(load, held.settings, self._key, new.path)
+                await in_thread(load, state.settings, self._key, new.path)
             new.keep()
             source.replaced(head, time.monotonic(), random.random())
         finally:
@@ -310,29 +313,29 @@ class ListUpdates:
             ValueError: they exceed a limit of policy zones.
             OSError: there is no thread.
         """
-        held = self._transferred[origin]
+        state = self._transferred[origin]
         async with self._compiling:
-            if held.loaded is not None and held.loaded.serial == zone.serial:
+            if state.loaded is not None and state.loaded.serial == zone.serial:
                 return None
-            return await in_thread(compile_transferred, held.settings, zone, self._key)
+            return await in_thread(compile_transferred, state.settings, zone, self._key)
 
     def put(
-        self, origin: bytes, loaded: Loaded | None, confirmed: int, changed: Callable[[bool], None], *, expired: bool
+        self, origin: bytes, loaded: Loaded | None, confirmed_at: int, changed: Callable[[bool], None], *, expired: bool
     ) -> None:
         """Put what `compile` has made in force, or with None the version so far, which a primary has confirmed at
-        `confirmed`; or withdraw it, because it has expired. `changed` is as that of `update`."""
-        held = self._transferred[origin]
-        before = held.made
-        if expired and not held.expired:
+        `confirmed_at`; or withdraw it, because it has expired. `changed` is as that of `update`."""
+        state = self._transferred[origin]
+        before = state.in_force
+        if expired and not state.expired:
             logger.error("%s: no primary has confirmed it for the time that its SOA record permits, so it has expired;"
-                         " none of its entries are in force", held.what)
-        held.confirmed, held.expired = confirmed, expired
+                         " none of its entries are in force", state.title)
+        state.confirmed_at, state.expired = confirmed_at, expired
         if loaded is not None:
-            self._take(held, loaded)
-        held.error = "it has expired" if expired else ""
-        if held.made is not before:
+            self._use(state, loaded)
+        state.error = "it has expired" if expired else ""
+        if state.in_force is not before:
             self._activate()
-            changed(_asks_servers(before) or _asks_servers(held.made))
+            changed(_asks_servers(before) or _asks_servers(state.in_force))
 
     def fail(self, origin: bytes, error: str) -> None:
         """Show why a transferred zone could not be renewed; the keeper of zones has logged it."""
@@ -343,51 +346,51 @@ class ListUpdates:
     def statistics(self) -> dict[str, dict[str, int]]:
         """The state of each list by its name, for metrics: entries, when it was fetched or confirmed last (seconds
         since 1970, 0 for a file without URL), and 1 while it cannot be renewed."""
-        found = self.describe()
+        shown = self.describe()
         now = int(time.time())
         return {
-            "entries": {one["name"]: one["entries"] for one in found},
-            "fetched": {one["name"]: 0 if one["age"] is None else now - one["age"] for one in found},
-            "failing": {one["name"]: int(bool(one["error"])) for one in found},
+            "entries": {one["name"]: one["entries"] for one in shown},
+            "fetched": {one["name"]: 0 if one["age"] is None else now - one["age"] for one in shown},
+            "failing": {one["name"]: int(bool(one["error"])) for one in shown},
         }
 
     def problems(self) -> list[str]:
         """What an operator must act on: files that cannot be used, and lists of which nothing is in force. A fetch that
         fails is none while an older list is in force. Transferred zones are among those of the keeper of zones."""
-        found = []
-        for held in self._held:
-            if held.transferred:
+        problems: list[str] = []
+        for state in self._states:
+            if state.transferred:
                 continue
-            error = held.error
-            if not error and held.loaded is None and held.source is not None:
-                error = held.source.error
+            error = state.error
+            if not error and state.loaded is None and state.source is not None:
+                error = state.source.error
             if error:
-                found.append(f"{held.what}: {error}; {held.consequence}")
-        return found
+                problems.append(f"{state.title}: {error}; {state.consequence}")
+        return problems
 
     def describe(self) -> list[dict[str, Any]]:
         """The state of each list, for operators: name, entries, seconds since it was fetched, error."""
         now = time.time()
-        found = []
-        for held in self._held:
-            head = held.source.head if held.source is not None else None
-            renewed = held.confirmed if head is None else head.fetched
-            found.append({
-                "name": held.settings.name,
-                "entries": 0 if held.loaded is None or held.expired else held.loaded.entries,
-                "left_out": 0 if held.loaded is None else held.loaded.error_count,
+        shown = []
+        for state in self._states:
+            head = state.source.head if state.source is not None else None
+            renewed = state.confirmed_at if head is None else head.fetched
+            shown.append({
+                "name": state.settings.name,
+                "entries": 0 if state.loaded is None or state.expired else state.loaded.entries,
+                "left_out": 0 if state.loaded is None else state.loaded.error_count,
                 "age": max(0, int(now - renewed)) if renewed else None,
-                "error": (held.source.error if held.source is not None else "") or held.error,
+                "error": (state.source.error if state.source is not None else "") or state.error,
             })
-        return found
+        return shown
 
 
 def _origin(settings: Source) -> bytes:
     return names.lower(names.from_text(settings.name))
 
 
-def _asks_servers(made: CompiledList | RpzZone | None) -> bool:
-    return isinstance(made, RpzZone) and made.asks_servers
+def _asks_servers(rules: CompiledList | RpzZone | None) -> bool:
+    return isinstance(rules, RpzZone) and rules.asks_servers
 
 
 def _client() -> "HttpClient":

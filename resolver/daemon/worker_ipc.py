@@ -36,12 +36,12 @@ logger = logging.getLogger(__name__)
 # Forged NOTIFY messages can cause events faster than the first worker reads them.
 _lost_event = LimitedWarning(logger)
 
-LARGEST = limits.LINK_MESSAGE
-TIMEOUT = limits.LINK_TIMEOUT / 1000
+LONGEST_MESSAGE = limits.LINK_MESSAGE
+REPLY_TIMEOUT = limits.LINK_TIMEOUT / 1000
 
 NO_RELOAD = -1
 """The number of a `ReloadChannel` result that belongs to no reload."""
-IN_FILE = b"-"
+REPLY_IN_FILE = b"-"
 """The datagram that comes with the file of a long reply."""
 
 Message = dict[str, Any]
@@ -62,18 +62,21 @@ class WorkerChannels:
             OSError: no descriptors are left.
         """
         self._pairs: dict[int, tuple[socket.socket, socket.socket]] = {}
+        """By the number of the worker: the end of the first worker, and that of this one."""
         for number in range(1, workers):
-            near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-            near.setblocking(False)
-            far.setblocking(False)
-            self._pairs[number] = (near, far)
+            first_end, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            first_end.setblocking(False)
+            other_end.setblocking(False)
+            self._pairs[number] = (first_end, other_end)
         self.reloads = ReloadChannel()
         self.upgrades = UpgradeChannel()
-        self._waiting: dict[int, asyncio.Future[Message]] = {}
-        self._count = 0
-        self._watched: list[socket.socket] = []
+        self._awaited: dict[int, asyncio.Future[Message]] = {}
+        """The replies that are waited for, by the identifier of their request."""
+        self._last_id = 0
+        self._watched_ends: list[socket.socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._own: socket.socket | None = None
+        self._reply_end: socket.socket | None = None
+        """In a worker that is not the first: its end."""
         self._tasks: set[asyncio.Task[Message]] = set()
         self.on_event: Callable[[Message], None] = lambda event: None
         """In the first worker: called with what `tell_first` of another worker sends."""
@@ -88,10 +91,10 @@ class WorkerChannels:
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start to receive replies."""
         self._loop = loop
-        self._count = 1 + secrets.randbits(62)  # 0 marks events; differs in each process, also after a restart
-        for near, _ in self._pairs.values():
-            loop.add_reader(near, self._on_reply, near)
-            self._watched.append(near)
+        self._last_id = 1 + secrets.randbits(62)  # 0 marks events; differs in each process, also after a restart
+        for first_end, _ in self._pairs.values():
+            loop.add_reader(first_end, self._on_reply, first_end)
+            self._watched_ends.append(first_end)
 
     async def ask(
         self, number: int, request: Message, timeout: float | None = None, *, file: BinaryIO | None = None
@@ -106,42 +109,42 @@ class WorkerChannels:
             WorkerError: it does not reply, or reports an error.
         """
         assert self._loop is not None
-        self._count += 1
-        identity = self._count
-        future = self._waiting[identity] = self._loop.create_future()
+        self._last_id += 1
+        request_id = self._last_id
+        future = self._awaited[request_id] = self._loop.create_future()
         try:
-            near, data = self._pairs[number][0], json.dumps([identity, request]).encode()
+            first_end, data = self._pairs[number][0], json.dumps([request_id, request]).encode()
             if file is None:
-                near.send(data)
+                first_end.send(data)
             else:
-                socket.send_fds(near, [data], [file.fileno()])
-            async with asyncio.timeout(TIMEOUT if timeout is None else timeout):
+                socket.send_fds(first_end, [data], [file.fileno()])
+            async with asyncio.timeout(REPLY_TIMEOUT if timeout is None else timeout):
                 reply: Message = await future
         except (TimeoutError, BlockingIOError):  # its queue is full
             raise WorkerError(f"worker {number} does not answer") from None
         except OSError as error:
             raise WorkerError(f"worker {number}: the request could not be sent: {error.strerror}") from None
         finally:
-            del self._waiting[identity]
+            del self._awaited[request_id]
         if "error" in reply:
             raise WorkerError(f"worker {number}: {reply['error']}")
         return reply
 
-    def _on_reply(self, near: socket.socket) -> None:
-        for data, file in _received_files(near):
+    def _on_reply(self, first_end: socket.socket) -> None:
+        for data, file in _messages_with_files(first_end):
             if file is not None:
                 with file:
                     data = file.read()
-            elif data == IN_FILE:
+            elif data == REPLY_IN_FILE:
                 logger.warning("worker channel: a long reply is lost, because no descriptor is left")
                 continue
-            identity, reply = json.loads(data)
-            if not identity:
+            request_id, reply = json.loads(data)
+            if not request_id:
                 self.on_event(reply)
                 continue
-            waiting = self._waiting.get(identity)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(reply)
+            future = self._awaited.get(request_id)
+            if future is not None and not future.done():
+                future.set_result(reply)
 
     # --- the others -----------------------------------------------------------------------------------------------
 
@@ -149,23 +152,23 @@ class WorkerChannels:
         """Reply to requests to worker `number` with the result of `perform`, or the text of its ValueError. A coroutine
         runs as a task until `stop`; other requests are replied to meanwhile."""
         self._loop = loop
-        far = self._pairs[number][1]
-        self._own = far
-        loop.add_reader(far, self._on_request, far, perform)
-        self._watched.append(far)
+        other_end = self._pairs[number][1]
+        self._reply_end = other_end
+        loop.add_reader(other_end, self._on_request, other_end, perform)
+        self._watched_ends.append(other_end)
 
     def tell_first(self, event: Message) -> None:
         """Send an event to the first worker, without a reply. It is lost when that worker does not read."""
-        assert self._own is not None
+        assert self._reply_end is not None
         try:
-            self._own.send(json.dumps([0, event]).encode())
+            self._reply_end.send(json.dumps([0, event]).encode())
         except OSError as error:
             _lost_event.warn("worker channel: an event for the first worker is lost: %s", error.strerror)
 
-    def _on_request(self, far: socket.socket, perform: Perform) -> None:
+    def _on_request(self, other_end: socket.socket, perform: Perform) -> None:
         assert self._loop is not None
-        for data, file in _received_files(far):
-            identity, request = json.loads(data)
+        for data, file in _messages_with_files(other_end):
+            request_id, request = json.loads(data)
             if file is not None:
                 request["file"] = file
             try:
@@ -175,12 +178,12 @@ class WorkerChannels:
             if isinstance(reply, Coroutine):
                 task = self._loop.create_task(reply)
                 self._tasks.add(task)
-                task.add_done_callback(functools.partial(self._on_done, far, identity, file))
+                task.add_done_callback(functools.partial(self._on_done, other_end, request_id, file))
             else:
-                _reply(far, identity, reply)
+                _reply(other_end, request_id, reply)
 
     def _on_done(
-        self, far: socket.socket, identity: int, file: BinaryIO | None, task: "asyncio.Task[Message]"
+        self, other_end: socket.socket, request_id: int, file: BinaryIO | None, task: "asyncio.Task[Message]"
     ) -> None:
         self._tasks.discard(task)
         if file is not None:
@@ -190,16 +193,16 @@ class WorkerChannels:
         error = task.exception()
         if error is not None and not isinstance(error, ValueError):
             raise error
-        _reply(far, identity, task.result() if error is None else {"error": str(error)})
+        _reply(other_end, request_id, task.result() if error is None else {"error": str(error)})
 
     # --- end ------------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Stop receiving in this process, and cancel what runs for requests; the sockets stay open."""
-        for watched in self._watched:
+        for end in self._watched_ends:
             if self._loop is not None:
-                self._loop.remove_reader(watched)
-        self._watched.clear()
+                self._loop.remove_reader(end)
+        self._watched_ends.clear()
         for task in self._tasks:
             task.cancel()
 
@@ -208,13 +211,13 @@ class WorkerChannels:
         self.stop()
         self.reloads.close()
         self.upgrades.close()
-        for near, far in self._pairs.values():
-            near.close()
-            far.close()
+        for first_end, other_end in self._pairs.values():
+            first_end.close()
+            other_end.close()
 
 
 class _SupervisorChannel:
-    """A pair of datagram sockets between the supervisor (`_upper`), which polls, and the first worker (`_lower`)."""
+    """A pair of datagram sockets between the supervisor, which polls, and the first worker."""
 
     def __init__(self) -> None:
         """Create the pair.
@@ -222,18 +225,18 @@ class _SupervisorChannel:
         Raises:
             OSError: no descriptors are left.
         """
-        self._upper, self._lower = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._upper.setblocking(False)
-        self._lower.setblocking(False)
+        self._supervisor_end, self._worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._supervisor_end.setblocking(False)
+        self._worker_end.setblocking(False)
 
     def fileno(self) -> int:
         """In the supervisor: the descriptor that is readable when the worker has sent something."""
-        return self._upper.fileno()
+        return self._supervisor_end.fileno()
 
     def close(self) -> None:
         """Close both ends."""
-        self._upper.close()
-        self._lower.close()
+        self._supervisor_end.close()
+        self._worker_end.close()
 
 
 class ReloadChannel(_SupervisorChannel):
@@ -251,13 +254,13 @@ class ReloadChannel(_SupervisorChannel):
         Raises:
             OSError: the queue is full because the worker does not read.
         """
-        self._upper.send(b"%d" % number)
+        self._supervisor_end.send(b"%d" % number)
 
     def last_request(self) -> int:
         """In the worker: the number of the last request since the previous call; 0 if none."""
         number = 0
-        while found := _received(self._lower):
-            number = int(found[-1])
+        while requests := _messages(self._worker_end):
+            number = int(requests[-1])
         return number
 
     def report(self, number: int, settings: tuple[Settings, Settings] | None) -> None:
@@ -267,12 +270,12 @@ class ReloadChannel(_SupervisorChannel):
             OSError: no descriptor or memory for the settings, or the queue is full.
         """
         if settings is None:
-            self._lower.send(b"%d" % number)
+            self._worker_end.send(b"%d" % number)
             return
         with open(os.memfd_create("settings", os.MFD_CLOEXEC), "w+b") as file:
             file.write(pickle.dumps(settings))
             file.flush()
-            socket.send_fds(self._lower, [b"%d" % number], [file.fileno()])
+            socket.send_fds(self._worker_end, [b"%d" % number], [file.fileno()])
 
     def results(self) -> list[tuple[int, tuple[Settings, Settings] | None]]:
         """In the supervisor: the results since the previous call, oldest first.
@@ -280,12 +283,12 @@ class ReloadChannel(_SupervisorChannel):
         Raises:
             OSError: no descriptor is left for received settings.
         """
-        found: list[tuple[int, tuple[Settings, Settings] | None]] = []
+        results: list[tuple[int, tuple[Settings, Settings] | None]] = []
         while True:
             try:
-                data, descriptors, flags, _ = socket.recv_fds(self._upper, LARGEST, 1)
+                data, descriptors, flags, _ = socket.recv_fds(self._supervisor_end, LONGEST_MESSAGE, 1)
             except BlockingIOError:
-                return found
+                return results
             if flags & socket.MSG_CTRUNC:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             settings = None
@@ -293,7 +296,7 @@ class ReloadChannel(_SupervisorChannel):
                 with open(descriptor, "rb") as file:
                     file.seek(0)
                     settings = pickle.load(file)  # trusted: from our own child over our own socket
-            found.append((int(data), settings))
+            results.append((int(data), settings))
 
 
 class UpgradeChannel(_SupervisorChannel):
@@ -309,56 +312,56 @@ class UpgradeChannel(_SupervisorChannel):
         Raises:
             OSError: the queue is full because the supervisor does not read.
         """
-        self._lower.send(b"u")
+        self._worker_end.send(b"u")
 
     def reports_fileno(self) -> int:
         """In the worker: the descriptor that is readable when there are messages."""
-        return self._lower.fileno()
+        return self._worker_end.fileno()
 
     def reports(self) -> list[Message]:
         """In the worker: the messages since the previous call, oldest first."""
-        return [json.loads(data) for data in _received(self._lower)]
+        return [json.loads(data) for data in _messages(self._worker_end)]
 
     def requested(self) -> bool:
         """In the supervisor: whether there were requests since the previous call."""
-        return bool(_received(self._upper))
+        return bool(_messages(self._supervisor_end))
 
     def report(self, message: Message) -> None:
         """In the supervisor: tell the worker. It is lost when that worker does not read."""
         try:
-            self._upper.send(json.dumps(message).encode())
+            self._supervisor_end.send(json.dumps(message).encode())
         except OSError as error:
             logger.warning("upgrade: the first worker does not accept a message: %s", error.strerror)
 
 
-def _reply(far: socket.socket, identity: int, reply: Message) -> None:
+def _reply(other_end: socket.socket, request_id: int, reply: Message) -> None:
     """Send a reply; when that is impossible it is lost, and the first worker reports that this one does not answer."""
     try:
-        _send_reply(far, json.dumps([identity, reply]).encode())
+        _send_reply(other_end, json.dumps([request_id, reply]).encode())
     except OSError as error:
         logger.warning("worker channel: a reply to the first worker is lost: %s", error.strerror)
 
 
-def _send_reply(far: socket.socket, data: bytes) -> None:
+def _send_reply(other_end: socket.socket, data: bytes) -> None:
     """Send a reply to the first worker, in a file if it is long: states of thousands of targets are.
 
     Raises:
         OSError: there is no room, no memory or no descriptor for it.
     """
-    if len(data) <= LARGEST:
-        far.send(data)
+    if len(data) <= LONGEST_MESSAGE:
+        other_end.send(data)
         return
     with open(os.memfd_create("reply", os.MFD_CLOEXEC), "w+b") as file:
         file.write(data)
         file.seek(0)
-        socket.send_fds(far, [IN_FILE], [file.fileno()])
+        socket.send_fds(other_end, [REPLY_IN_FILE], [file.fileno()])
 
 
-def _received_files(link: socket.socket) -> Iterator[tuple[bytes, BinaryIO | None]]:
+def _messages_with_files(link: socket.socket) -> Iterator[tuple[bytes, BinaryIO | None]]:
     """The messages that have arrived, at most `limits.LINK_BATCH`, each with the file that came with it."""
     for _ in range(limits.LINK_BATCH):
         try:
-            data, descriptors, _, _ = socket.recv_fds(link, LARGEST, 1)
+            data, descriptors, _, _ = socket.recv_fds(link, LONGEST_MESSAGE, 1)
         except BlockingIOError:
             return
         for descriptor in descriptors:
@@ -366,6 +369,6 @@ def _received_files(link: socket.socket) -> Iterator[tuple[bytes, BinaryIO | Non
         yield data, open(descriptors[0], "rb") if descriptors else None
 
 
-def _received(link: socket.socket) -> list[bytes]:
+def _messages(link: socket.socket) -> list[bytes]:
     """The messages that have arrived on a link that carries no files, at most `limits.LINK_BATCH`."""
-    return [data for data, _ in _received_files(link)]
+    return [data for data, _ in _messages_with_files(link)]

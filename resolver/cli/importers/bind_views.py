@@ -40,13 +40,13 @@ class Importer(Protocol):
     options: dict[str, Statement]
     clients: list[Statement]
 
-    def attempt(self, convert: Callable[[Statement], None], one: Statement) -> None:
-        """Convert `one`; an error becomes a remark."""
+    def attempt(self, convert: Callable[[Statement], None], statement: Statement, /) -> None:
+        """Convert `statement`; an error becomes a remark."""
 
-    def option(self, one: Statement) -> None:
+    def option(self, statement: Statement, /) -> None:
         """Carry an option over that holds for all clients."""
 
-    def statement(self, one: Statement) -> None:
+    def statement(self, statement: Statement, /) -> None:
         """Carry a statement outside of options over."""
 
     def served(self, clients: list[Statement]) -> dict[Network, bool]:
@@ -54,155 +54,175 @@ class Importer(Protocol):
 
 
 class Views:
-    """Carries `found`, the view statements, over."""
+    """Carries `views`, the view statements, over."""
 
-    def __init__(self, importer: Importer, found: list[Statement]) -> None:
+    def __init__(self, importer: Importer, views: list[Statement]) -> None:
         self.importer = importer
         self.draft, self.names, self.zones = importer.draft, importer.names, importer.zones
-        self.found = found
+        self.views = views
 
     def run(self) -> None:
         """Convert all views."""
-        if not self.found:
+        if not self.views:
             return
         shared = self.shared()
-        for one in self.found:
-            self.names.add([inner for inner in one.block or () if inner.words[:1] != ("zone",)])
-        self.names.add([inner for inner in shared if inner.words[:1] == ("zone",)])
+        for view in self.views:
+            self.names.add([statement for statement in view.block or () if statement.words[:1] != ("zone",)])
+        self.names.add([statement for statement in shared if statement.words[:1] == ("zone",)])
         options = self.importer.options
-        for inner in shared:
+        for statement in shared:
             # Other options look these up.
-            options[inner.words[0]] = inner
-        self.importer.clients = [one for key, one in options.items() if key in _CLIENTS]
-        for inner in shared:
-            if inner.words[0] != "zone":
-                self.importer.attempt(self.importer.option, inner)
-        made: list[dict[str, Any]] = []
-        same = {_shape(inner) for inner in shared}
-        for one in self.found:
-            self.importer.attempt(lambda view: made.append(self.view(view, same)), one)
-        for inner in shared:
-            if inner.words[0] == "zone":
-                self.importer.attempt(self.importer.statement, inner)
-        for keys in made:
-            self.draft.table("view").update(keys)
-        if not any(set(EVERYONE) <= set(keys.get("clients", EVERYONE)) and "listeners" not in keys for keys in made):
+            options[statement.words[0]] = statement
+        self.importer.clients = [statement for name, statement in options.items() if name in _CLIENTS]
+        for statement in shared:
+            if statement.words[0] != "zone":
+                self.importer.attempt(self.importer.option, statement)
+        tables: list[dict[str, Any]] = []
+        shared_contents = {_content(statement) for statement in shared}
+        for view in self.views:
+            self.importer.attempt(lambda one: tables.append(self.view(one, shared_contents)), view)
+        for statement in shared:
+            if statement.words[0] == "zone":
+                self.importer.attempt(self.importer.statement, statement)
+        for table in tables:
+            self.draft.table("view").update(table)
+        if not any(set(EVERYONE) <= set(one.get("clients", EVERYONE)) and "listeners" not in one for one in tables):
             self.draft.sections.get("policy", {}).pop("allow", None)
             self.draft.set("policy.refuse", list(EVERYONE))
 
     def shared(self) -> list[Statement]:
         """The statements that all views have alike."""
-        others = [{_shape(inner) for inner in one.block or ()} for one in self.found[1:]]
-        return [inner for inner in self.found[0].block or ()
-                if inner.words and inner.words[0] not in (*_MEMBERS, "key", "server", "trust-anchors")
-                and all(_shape(inner) in other for other in others)]
+        others = [{_content(statement) for statement in view.block or ()} for view in self.views[1:]]
+        return [statement for statement in self.views[0].block or ()
+                if statement.words and statement.words[0] not in (*_MEMBERS, "key", "server", "trust-anchors")
+                and all(_content(statement) in other for other in others)]
 
-    def view(self, one: Statement, shared: set[Any]) -> dict[str, Any]:
-        """The keys of one view.
+    def view(self, view: Statement, shared_contents: set[Any]) -> dict[str, Any]:
+        """The table of one view. `shared_contents` are the contents of what all views have alike.
 
         Raises:
             ValueError: match-clients is empty, the class is not IN, or an address is invalid.
         """
-        if len(one.words) > 2 and one.words[2].lower() != "in":
-            raise ValueError(f"resolverd has no views of class {one.words[2]}")
-        inner = children(one)
-        keys: dict[str, Any] = {"name": view_name(one.words[1])}
-        keys |= self.members(inner)
-        keys |= self.access(inner)
-        if "forwarders" in inner and _shape(inner["forwarders"]) not in shared:
-            self.importer.attempt(lambda held: self.forward(keys, ".", held, inner.get("forward")), inner["forwarders"])
-        for held in (held for held in one.block or () if held.words):
-            if held.words[0] in (*_MEMBERS, *_CLIENTS, "recursion", "forwarders", "forward") or _shape(held) in shared:
-                continue
-            self.importer.attempt(lambda held: self.key(keys, held), held)
-        return keys
+        if len(view.words) > 2 and view.words[2].lower() != "in":
+            raise ValueError(f"resolverd has no views of class {view.words[2]}")
+        options = children(view)
+        table: dict[str, Any] = {"name": view_name(view.words[1])}
+        table |= self.members(options)
+        table |= self.access(options)
+        forwarders = options.get("forwarders")
+        if forwarders is not None and _content(forwarders) not in shared_contents:
+            self.importer.attempt(lambda one: self.forward(table, ".", one, options.get("forward")), forwarders)
+        done = (*_MEMBERS, *_CLIENTS, "recursion", "forwarders", "forward")
+        for statement in view.block or ():
+            if statement.words and statement.words[0] not in done and _content(statement) not in shared_contents:
+                self.importer.attempt(lambda one: self.option(table, one), statement)
+        return table
 
-    def members(self, inner: dict[str, Statement]) -> dict[str, Any]:
+    def members(self, options: dict[str, Statement]) -> dict[str, Any]:
         """Who is in the view."""
-        keys: dict[str, Any] = {}
-        if "match-clients" in inner:
-            keys["clients"] = [str(network) for network in allowed(self.names.elements(inner["match-clients"]))]
-            if not keys["clients"]:
+        table: dict[str, Any] = {}
+        if "match-clients" in options:
+            table["clients"] = [str(network) for network in allowed(self.names.elements(options["match-clients"]))]
+            if not table["clients"]:
                 raise ValueError("no client is in this view")
-        if "match-destinations" in inner:
-            texts = self.names.addresses(inner["match-destinations"].block or ())
+        if "match-destinations" in options:
+            texts = self.names.addresses(options["match-destinations"].block or ())
             if texts != ["any"]:
-                keys["listeners"] = [str(ipaddress.ip_address(text)) for text in texts]
-        if "match-recursive-only" in inner and flag(inner["match-recursive-only"].words[1]):
-            one = inner["match-recursive-only"]
-            self.draft.left_out(one.place, one.text, "it is not supported: the view also matches queries without RD")
-        return keys if keys else {"clients": list(EVERYONE)}
+                table["listeners"] = [str(ipaddress.ip_address(text)) for text in texts]
+        if "match-recursive-only" in options and flag(options["match-recursive-only"].words[1]):
+            option = options["match-recursive-only"]
+            self.draft.left_out(option.place, option.text,
+                                "it is not supported: the view also matches queries without RD")
+        return table if table else {"clients": list(EVERYONE)}
 
-    def access(self, inner: dict[str, Statement]) -> dict[str, Any]:
-        """Which of its clients are served; a list in the view replaces that of options."""
-        options = {key: one for key, one in self.importer.options.items() if key in (*_CLIENTS, "recursion")}
-        options |= {key: one for key, one in inner.items() if key in (*_CLIENTS, "recursion")}
+    def access(self, own: dict[str, Statement]) -> dict[str, Any]:
+        """Which of its clients are served; a list among the `own` options of the view replaces that of options."""
+        options = {name: option for given in (self.importer.options, own) for name, option in given.items()
+                   if name in (*_CLIENTS, "recursion")}
         if "recursion" in options and not flag(options["recursion"].words[1]):
-            one = options["recursion"]
-            self.draft.left_out(one.place, one.text, "BIND offers these clients no recursion; resolverd refuses them."
-                                " To serve them, set view.allow")
+            option = options["recursion"]
+            self.draft.left_out(option.place, option.text, "BIND offers these clients no recursion; resolverd refuses"
+                                " them. To serve them, set view.allow")
             return {"refuse": list(EVERYONE)}
-        lists = [options[key] for key in _CLIENTS if key in options]
-        found = self.importer.served(lists)
-        keys = {name: [str(network) for network, yes in found.items() if yes is wanted]
-                for name, wanted in (("allow", True), ("refuse", False))}
+        lists = [options[name] for name in _CLIENTS if name in options]
+        served = self.importer.served(lists)
+        table = {key: [str(network) for network, yes in served.items() if yes is wanted]
+                 for key, wanted in (("allow", True), ("refuse", False))}
         if not lists:
-            keys["allow"] = ["127.0.0.0/8", "::1/128"]
-        return {name: networks for name, networks in keys.items() if networks}
+            table["allow"] = ["127.0.0.0/8", "::1/128"]
+        return {key: networks for key, networks in table.items() if networks}
 
-    def forward(self, keys: dict[str, Any], zone: str, one: Statement, mode: Statement | None) -> None:
-        keys.setdefault("forward", []).append(self.zones.forward(zone, one, mode))
+    def forward(self, table: dict[str, Any], zone: str, forwarders: Statement, mode: Statement | None) -> None:
+        """The servers to which the view forwards `zone`; `mode` is its option ``forward``."""
+        table.setdefault("forward", []).append(self.zones.forward(zone, forwarders, mode))
 
-    def key(self, keys: dict[str, Any], one: Statement) -> None:
+    def option(self, table: dict[str, Any], option: Statement) -> None:
         """One other statement of a view.
 
         Raises:
             ValueError: a view does not have it; the text says why.
         """
-        key, block = one.words[0], one.block or ()
-        if key == "zone":
-            inner = children(one)
-            kind = inner["type"].words[1] if "type" in inner else ""
-            made = self.zones.upstream_zone(one, inner, kind)
-            if made is not None:
-                keys.setdefault(made[0], []).append(made[1])
-            elif kind == "hint":
-                self.draft.not_needed(one.place, one.text, "the root servers are built in and primed")
-            else:
-                raise ValueError("authoritative zones of resolverd are in all views, and this one is not; write"
-                                 " its records as local-data of the [[view]], or serve it elsewhere and name that"
-                                 " server in [[view.stub]]")
-        elif key == "dns64":
-            self.dns64(keys, one)
-        elif key == "validate-except":
-            keys["negative-trust-anchors"] = [held.words[0] for held in block]
-        elif key == "deny-answer-addresses":
+        name, block = option.words[0], option.block or ()
+        if name == "zone":
+            self.zone(table, option)
+        elif name == "dns64":
+            self.dns64(table, option)
+        elif name == "validate-except":
+            table["negative-trust-anchors"] = [domain.words[0] for domain in block]
+        elif name == "deny-answer-addresses":
             networks = [ipaddress.ip_network(text, strict=False) for text in self.names.addresses(block)]
-            keys["private-addresses"] = [str(network) for network in networks]
-            keys["private-domains"] = [held.words[0] for held in one.second or ()]
-        elif key == "rate-limit":
-            rates = {held.words[0]: held for held in block}
+            table["private-addresses"] = [str(network) for network in networks]
+            table["private-domains"] = [domain.words[0] for domain in option.second or ()]
+        elif name == "rate-limit":
+            rates = {rate.words[0]: rate for rate in block}
             if "responses-per-second" in rates:
-                keys["responses-per-second"] = number(rates["responses-per-second"].words[1])
+                table["responses-per-second"] = number(rates["responses-per-second"].words[1])
             left = sorted(rates.keys() - {"responses-per-second"})
             if left:
                 raise ValueError(f"a [[view]] has responses-per-second only, not {', '.join(left)}")
-        elif key in ("key", "acl", "primaries", "masters", "remote-servers", "tls"):
+        elif name in ("key", "acl", "primaries", "masters", "remote-servers", "tls"):
             return  # read where it is named
         else:
             raise ValueError("it differs between views, and [[view]] does not support it")
 
-    def dns64(self, keys: dict[str, Any], one: Statement) -> None:
-        keys.setdefault("dns64-prefix", []).append(one.words[1])
-        inner = children(one)
-        if "exclude" in inner:
-            keys["dns64-exclude"] = self.names.addresses(inner["exclude"].block or ())
-        left = sorted(inner.keys() - {"exclude", "break-dnssec"})
+    def zone(self, table: dict[str, Any], zone: Statement) -> None:
+        """A zone that not all views have.
+
+        Raises:
+            ValueError: it is an own zone, which a view cannot have.
+        """
+        options = children(zone)
+        kind = options["type"].words[1] if "type" in options else ""
+        upstream_zone = self.zones.upstream_zone(zone, options, kind)
+        if upstream_zone is not None:
+            key, servers = upstream_zone
+            table.setdefault(key, []).append(servers)
+        elif kind == "hint":
+            self.draft.not_needed(zone.place, zone.text, "the root servers are built in and primed")
+        else:
+            raise ValueError("authoritative zones of resolverd are in all views, and this one is not; write"
+                             " its records as local-data of the [[view]], or serve it elsewhere and name that"
+                             " server in [[view.stub]]")
+
+    def dns64(self, table: dict[str, Any], prefix: Statement) -> None:
+        """A prefix for IPv6 addresses made of IPv4 ones.
+
+        Raises:
+            ValueError: it has an option that a view does not have.
+        """
+        table.setdefault("dns64-prefix", []).append(prefix.words[1])
+        options = children(prefix)
+        if "exclude" in options:
+            table["dns64-exclude"] = self.names.addresses(options["exclude"].block or ())
+        left = sorted(options.keys() - {"exclude", "break-dnssec"})
         if left:
             raise ValueError(f"the prefix is carried over, {', '.join(left)} is not; see view.dns64-exclude-a")
 
 
-def _shape(one: Statement) -> Any:
+def _content(statement: Statement) -> Any:
     """The content of a statement without its position, for comparison."""
-    inner = None if one.block is None else tuple(_shape(held) for held in one.block)
-    return one.words, inner, None if one.second is None else tuple(_shape(held) for held in one.second)
+    return statement.words, _contents(statement.block), _contents(statement.second)
+
+
+def _contents(block: tuple[Statement, ...] | None) -> Any:
+    return None if block is None else tuple(_content(statement) for statement in block)

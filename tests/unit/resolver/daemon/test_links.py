@@ -111,7 +111,7 @@ def test_a_long_reply_arrives_whole_and_beside_others():
 
 
 def test_a_long_reply_without_a_descriptor_is_lost_alone(monkeypatch, caplog):
-    whole = worker_ipc._received_files
+    whole = worker_ipc._messages_with_files
 
     def without(link):
         for data, file in whole(link):
@@ -119,7 +119,7 @@ def test_a_long_reply_without_a_descriptor_is_lost_alone(monkeypatch, caplog):
                 file.close()
             yield data, None
 
-    monkeypatch.setattr(worker_ipc, "_received_files", without)
+    monkeypatch.setattr(worker_ipc, "_messages_with_files", without)
 
     async def ask():
         links = WorkerChannels(2)
@@ -161,7 +161,7 @@ def test_a_file_goes_with_a_request():
 
 
 def test_a_silent_worker_costs_a_bounded_time(monkeypatch):
-    monkeypatch.setattr(worker_ipc, "TIMEOUT", 0.01)
+    monkeypatch.setattr(worker_ipc, "REPLY_TIMEOUT", 0.01)
 
     async def ask():
         links = WorkerChannels(3)
@@ -170,7 +170,7 @@ def test_a_silent_worker_costs_a_bounded_time(monkeypatch):
             assert links.others == [1, 2]
             with pytest.raises(WorkerError, match="worker 2 does not answer"):
                 await links.ask(2, {})
-            assert links._waiting == {}
+            assert links._awaited == {}
         finally:
             links.close()
 
@@ -178,7 +178,7 @@ def test_a_silent_worker_costs_a_bounded_time(monkeypatch):
 
 
 def test_a_late_reply_is_ignored(monkeypatch):
-    monkeypatch.setattr(worker_ipc, "TIMEOUT", 0.01)
+    monkeypatch.setattr(worker_ipc, "REPLY_TIMEOUT", 0.01)
 
     async def ask():
         links = WorkerChannels(2)
@@ -188,7 +188,7 @@ def test_a_late_reply_is_ignored(monkeypatch):
             with pytest.raises(WorkerError):
                 await links.ask(1, {"n": 1})
             links.serve(loop, 1, lambda request: request)
-            monkeypatch.setattr(worker_ipc, "TIMEOUT", 5.0)
+            monkeypatch.setattr(worker_ipc, "REPLY_TIMEOUT", 5.0)
             assert await links.ask(1, {"n": 2}) == {"n": 2}
         finally:
             links.close()
@@ -222,7 +222,7 @@ def test_a_reply_to_a_previous_worker_is_ignored():
             await asyncio.sleep(0)
             before.cancel()  # it dies; the reply to its request reaches its successor
             links.stop()
-            links._count = 0
+            links._last_id = 0
             links.listen(loop)
             links.serve(loop, 1, lambda request: request)
             assert await links.ask(1, {"n": 2}) == {"n": 2}

@@ -78,15 +78,16 @@ class Lists:
         self.now = 1000.0
         monkeypatch.setattr(list_updates.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(list_updates.time, "time", lambda: self.now + 1e9)
-        self.made = ListUpdates(settings, before, client=self.web)
+        self.updates = ListUpdates(settings, before, client=self.web)
 
     def update(self, *, fetches=True, after=0.0):
         self.now += after
-        asyncio.run(self.made.update(fetches=fetches, changed=self.changes.append))
-        return self.made.describe()
+        asyncio.run(self.updates.update(fetches=fetches, changed=self.changes.append))
+        return self.updates.describe()
 
     def answer(self, name, qtype=c.A):
-        return PolicyPipeline(self.settings, modules=self.made.modules).answer(Question(names.from_text(name), qtype))
+        pipeline = PolicyPipeline(self.settings, modules=self.updates.modules)
+        return pipeline.answer(Question(names.from_text(name), qtype))
 
 
 def with_list(path, **options):
@@ -167,7 +168,7 @@ def test_a_failed_fetch_keeps_the_list_and_is_repeated_later(tmp_path, monkeypat
     assert len(lists.web.requests) == 2, "not before the retry time"
     lists.update(after=60)
     assert len([one for one in caplog.records if "stays in force" in one.getMessage()]) == 1
-    assert lists.made.statistics() == {
+    assert lists.updates.statistics() == {
         "entries": {"ads": 1}, "fetched": {"ads": 1_000_001_000}, "failing": {"ads": 1}}
     assert lists.update(after=121)[0]["error"] == "" and lists.answer("new.example.").rcode == c.NXDOMAIN
 
@@ -180,7 +181,7 @@ def test_a_damaged_stored_list_is_fetched_again(tmp_path, monkeypatch):
     data[HEAD_SIZE + 9] ^= 1
     path.write_bytes(data)
     lists = Lists(monkeypatch, settings, (200, {}, b"0.0.0.0 ads.example\n"))
-    assert "damaged" in lists.made.describe()[0]["error"] and lists.answer("ads.example.") is None
+    assert "damaged" in lists.updates.describe()[0]["error"] and lists.answer("ads.example.") is None
     lists.update()
     assert lists.web.requests[0][2] == {} and lists.answer("ads.example.").rcode == c.NXDOMAIN
 
@@ -190,19 +191,19 @@ def test_a_reload_uses_the_active_lists_and_loads_changes_afterwards(tmp_path, m
     path.write_text("ads.example\n")
     first = Lists(monkeypatch, with_list(path))
     replace(path, "new.example\n")
-    second = Lists(monkeypatch, with_list(path), before=first.made)
+    second = Lists(monkeypatch, with_list(path), before=first.updates)
     assert second.answer("ads.example.").rcode == c.NXDOMAIN
     second.update()
     assert second.changes == [False] and second.answer("new.example.").rcode == c.NXDOMAIN
-    other = Lists(monkeypatch, with_list(path, action="refuse"), before=second.made)
+    other = Lists(monkeypatch, with_list(path, action="refuse"), before=second.updates)
     assert other.answer("new.example.").rcode == c.REFUSED, "a list with other settings is a new one"
 
 
 def test_two_configurations_do_not_fetch_a_list_at_once(tmp_path, monkeypatch):
     settings = with_list(tmp_path / "ads", url=URL)
     first = Lists(monkeypatch, settings)
-    first.made._held[0].source.begin()
-    second = Lists(monkeypatch, settings, before=first.made)
+    first.updates._states[0].source.begin()
+    second = Lists(monkeypatch, settings, before=first.updates)
     second.update()
     assert second.web.requests == []
 
@@ -239,19 +240,19 @@ def test_new_files_are_loaded_in_a_thread_and_only_once(tmp_path, monkeypatch):
     monkeypatch.setattr(list_updates, "load", load)
     new = asyncio.run(list_updates.compile_new(settings, before))
     assert threads == [("more", False), ("torn", False), ("rpz.example", False)]
-    made = ListUpdates(settings, before, new=new)
+    updates = ListUpdates(settings, before, new=new)
     assert len(threads) == 3
-    assert made.describe() == ListUpdates(settings, before).describe() and len(threads) == 6
-    assert [one["error"] != "" for one in made.describe()] == [False, False, True, False, False]
-    assert PolicyPipeline(settings, modules=made.modules).answer(Question(names.from_text("more.example."), c.A))
+    assert updates.describe() == ListUpdates(settings, before).describe() and len(threads) == 6
+    assert [one["error"] != "" for one in updates.describe()] == [False, False, True, False, False]
+    assert PolicyPipeline(settings, modules=updates.modules).answer(Question(names.from_text("more.example."), c.A))
 
 
 def test_new_lists_have_one_key(tmp_path):
     """Compiled names can be looked up only with the key with which they were made."""
     (tmp_path / "ads").write_text("ads.example\n")
     settings = with_list(tmp_path / "ads")
-    made = ListUpdates(settings, new=asyncio.run(list_updates.compile_new(settings, None)))
-    assert PolicyPipeline(settings, modules=made.modules).answer(Question(names.from_text("ads.example."), c.A))
+    updates = ListUpdates(settings, new=asyncio.run(list_updates.compile_new(settings, None)))
+    assert PolicyPipeline(settings, modules=updates.modules).answer(Question(names.from_text("ads.example."), c.A))
 
 
 @pytest.mark.parametrize(("action", "rcode", "answer", "kind"), [
@@ -300,7 +301,7 @@ def policies(tmp_path, monkeypatch, text=ZONE, **options):
     (tmp_path / "zone").write_text(text)
     settings = Settings(rpz=(RpzSettings(name="rpz.test", file=str(tmp_path / "zone"), **options),))
     lists = Lists(monkeypatch, settings)
-    return PolicyPipeline(settings, modules=lists.made.modules).views[0]
+    return PolicyPipeline(settings, modules=lists.updates.modules).views[0]
 
 
 def ask(view, name, client="10.0.0.9", transport="udp", qtype=c.A):
@@ -432,7 +433,7 @@ def test_a_slow_server_of_one_list_delays_no_other_list(tmp_path, monkeypatch):
              for name in ("slow", "quick")]
     local = ListSettings(name="local", file=str(tmp_path / "local"))
     (tmp_path / "local").write_text("local.example\n")
-    made = Lists(monkeypatch, Settings(list=(*lists, local))).made
+    updates = Lists(monkeypatch, Settings(list=(*lists, local))).updates
     end = asyncio.Event()
 
     class SlowWeb(Web):
@@ -442,21 +443,21 @@ def test_a_slow_server_of_one_list_delays_no_other_list(tmp_path, monkeypatch):
                 await end.wait()
             yield Reply(200, [], f"{url[8:12]}.example\n".encode())
 
-    made._client = SlowWeb()
+    updates._client = SlowWeb()
 
     async def main():
         changes = asyncio.Queue()
-        first = asyncio.create_task(made.update(fetches=True, changed=changes.put_nowait))
+        first = asyncio.create_task(updates.update(fetches=True, changed=changes.put_nowait))
         await asyncio.wait_for(changes.get(), 30)  # the quick list
         replace(tmp_path / "local", "other.example\nthird.example\n")
-        second = asyncio.create_task(made.update(fetches=True, changed=changes.put_nowait))
+        second = asyncio.create_task(updates.update(fetches=True, changed=changes.put_nowait))
         await asyncio.wait_for(changes.get(), 30)
-        assert [one["entries"] for one in made.describe()] == [0, 1, 2]
+        assert [one["entries"] for one in updates.describe()] == [0, 1, 2]
         end.set()
         await asyncio.wait_for(asyncio.gather(first, second), 30)
 
     asyncio.run(main())
-    assert [one["entries"] for one in made.describe()] == [1, 1, 2]
+    assert [one["entries"] for one in updates.describe()] == [1, 1, 2]
 
 
 def test_local_data_precedes_policy_zones_for_the_qname_too(tmp_path, monkeypatch):
@@ -464,7 +465,7 @@ def test_local_data_precedes_policy_zones_for_the_qname_too(tmp_path, monkeypatc
     settings = Settings(rpz=(RpzSettings(name="rpz.test", file=str(tmp_path / "zone")),),
                         policy=PolicySettings(local_data=("bad.example. A 192.0.2.7",),
                                               local_zones=("drop.example static", "tcp.example always_transparent")))
-    view = PolicyPipeline(settings, modules=Lists(monkeypatch, settings).made.modules).views[0]
+    view = PolicyPipeline(settings, modules=Lists(monkeypatch, settings).updates.modules).views[0]
     assert ask(view, "bad.example.") is None
     assert view.answer(Question(names.from_text("bad.example."), c.A)).answer[0].rdatas() == [bytes([192, 0, 2, 7])]
     assert ask(view, "drop.example.") is None and ask(view, "x.drop.example.") is None
@@ -494,7 +495,7 @@ def test_a_reload_while_a_list_is_compiled_does_not_lose_its_new_content(tmp_pat
 
     def load_during_a_reload(*given):
         monkeypatch.setattr(list_updates, "load", real)
-        later.append(Lists(monkeypatch, with_list(path), before=first.made))
+        later.append(Lists(monkeypatch, with_list(path), before=first.updates))
         return real(*given)
 
     monkeypatch.setattr(list_updates, "load", load_during_a_reload)
@@ -527,13 +528,13 @@ def test_what_an_operator_must_act_on(tmp_path, monkeypatch):
     path = tmp_path / "list"
     lists = Lists(monkeypatch, with_list(path, url=URL), ConnectError("refused"), (200, [], b"a.example\n"),
                   ConnectError("refused"))
-    assert lists.made.problems() == [], "the first fetch has not ended"
+    assert lists.updates.problems() == [], "the first fetch has not ended"
     lists.update()
-    assert lists.made.problems() == ["list ads: refused; none of its entries are in force"]
+    assert lists.updates.problems() == ["list ads: refused; none of its entries are in force"]
     lists.update(after=1e6)
-    assert lists.made.problems() == []
+    assert lists.updates.problems() == []
     [told] = lists.update(after=1e6)
-    assert told["error"] == "refused" and lists.made.problems() == [], "the list in force serves"
+    assert told["error"] == "refused" and lists.updates.problems() == [], "the list in force serves"
 
 
 def test_a_file_that_cannot_be_used_is_a_problem(tmp_path, monkeypatch):
@@ -542,6 +543,6 @@ def test_a_file_that_cannot_be_used_is_a_problem(tmp_path, monkeypatch):
     lists = Lists(monkeypatch, with_list(path))
     path.write_bytes(b"\xff\xfe\x00" * 9)
     lists.update()
-    [problem] = lists.made.problems()
+    [problem] = lists.updates.problems()
     assert problem.startswith(f"list ads: {str(path)!r}: ")
     assert problem.endswith("; the previous version stays in force")
