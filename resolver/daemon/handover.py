@@ -19,11 +19,9 @@ from typing import Any
 
 from resolver import limits
 
-__all__ = ["FORMAT", "VARIABLE", "HandoverError", "Message", "receive", "send"]
+__all__ = ["FORMAT", "HandoverError", "Message", "receive", "send"]
 
 FORMAT = 1
-VARIABLE = "RESOLVERD_UPGRADE"
-"""The environment variable with the descriptor of the new process's end."""
 
 Message = dict[str, Any]
 

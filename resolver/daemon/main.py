@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from corenet._version import __version__
 from resolver import limits
 from resolver.daemon import stdout
+from resolver.daemon.upgrade_variable import UPGRADE_VARIABLE
 from resolver.options import parse_endpoint
 from resolver.settings import Settings, replace
 
@@ -39,8 +40,6 @@ __all__ = ["EXIT_CONFIG", "EXIT_FAILED", "EXIT_OK", "main"]
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
-
-UPGRADE_VARIABLE = "RESOLVERD_UPGRADE"  # as in `resolver.daemon.handover`, which loads what only a serving daemon needs
 
 logger = logging.getLogger("resolver.daemon")
 

@@ -27,6 +27,7 @@ from resolver.daemon import cache_file, handover
 from resolver.daemon.cache_file import CacheFileError
 from resolver.daemon.handover import HandoverError, Message
 from resolver.daemon.sockets import Endpoint, close_all
+from resolver.daemon.upgrade_variable import UPGRADE_VARIABLE
 from resolver.settings import LISTENER_TRANSPORTS, Settings
 
 __all__ = ["Predecessor"]
@@ -59,10 +60,10 @@ class Predecessor:
         Raises:
             HandoverError: the variable is malformed, or the descriptor is no socket of this protocol.
         """
-        text = environ.pop(handover.VARIABLE, "")
+        text = environ.pop(UPGRADE_VARIABLE, "")
         if not text:
             return None
-        where = f"environment variable {handover.VARIABLE}: "
+        where = f"environment variable {UPGRADE_VARIABLE}: "
         # Longer numbers are no descriptors, and the system call would not take them.
         if not (text.isascii() and text.isdecimal() and len(text) <= len(str(limits.DESCRIPTORS))):
             raise HandoverError(f"{where}{text!r} is not the number of a descriptor; only an upgrade sets it")

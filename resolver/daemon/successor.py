@@ -34,6 +34,7 @@ from resolver.daemon.handover import HandoverError
 from resolver.daemon.management_sockets import ManagementSockets
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint
+from resolver.daemon.upgrade_variable import UPGRADE_VARIABLE
 
 __all__ = ["Successor"]
 
@@ -91,7 +92,7 @@ class Successor:
         logger.info("upgrade: process %d is starting", self.pid)
 
     def _start(self, theirs: socket.socket) -> "subprocess.Popen[bytes]":
-        environment = {**os.environ, **self._manager.environment(), handover.VARIABLE: str(theirs.fileno())}
+        environment = {**os.environ, **self._manager.environment(), UPGRADE_VARIABLE: str(theirs.fileno())}
         # sys.executable, because a name without a directory would be looked up in a PATH that may have changed.
         command = [sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]]
         return subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], process_group=0)

@@ -18,13 +18,13 @@ from resolver.api import make_store
 from resolver.daemon import handover, supervisor, worker_upgrade
 from resolver.daemon.cache_file import snapshot
 from resolver.daemon.handover import HandoverError
-from resolver.daemon.main import UPGRADE_VARIABLE
 from resolver.daemon.management_sockets import ManagementSockets, open_management_sockets
 from resolver.daemon.predecessor import Predecessor
 from resolver.daemon.runtime_changes import RuntimeChanges
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import close_all, open_endpoints
 from resolver.daemon.successor import Successor, _messages
+from resolver.daemon.upgrade_variable import UPGRADE_VARIABLE
 from resolver.daemon.worker import _Worker
 from resolver.daemon.worker_management import WorkerManagement
 from resolver.daemon.worker_options import Options
@@ -42,7 +42,7 @@ LISTENER = {"share": 0, "address": "127.0.0.1", "port": 53, "wanted": 53, "proto
 def pair():
     """Our end, and the predecessor of the other one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    predecessor = Predecessor.take({handover.VARIABLE: str(theirs.detach())})
+    predecessor = Predecessor.take({UPGRADE_VARIABLE: str(theirs.detach())})
     yield ours, predecessor
     ours.close()
     predecessor.close()
@@ -64,19 +64,15 @@ def descriptors():
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_the_variable_has_one_name():
-    assert handover.VARIABLE == UPGRADE_VARIABLE
-
-
 def test_the_variable_is_removed():
     assert Predecessor.take({}) is None
-    environment = {handover.VARIABLE: "no"}
+    environment = {UPGRADE_VARIABLE: "no"}
     with pytest.raises(HandoverError, match="'no' is not the number of a descriptor"):
         Predecessor.take(environment)
     assert environment == {}
     with socket.socket() as other:
         with pytest.raises(HandoverError, match="is not a socket of an upgrade"):
-            Predecessor.take({handover.VARIABLE: str(other.fileno())})
+            Predecessor.take({UPGRADE_VARIABLE: str(other.fileno())})
         assert other.getsockname()  # it is left open
 
 
@@ -106,7 +102,7 @@ def test_upgrades_to_other_numbers_of_workers_add_no_endpoints():
     for workers in (2, 4, 3, 8, 2, 4):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
-            predecessor = Predecessor.take({handover.VARIABLE: str(theirs.detach())})
+            predecessor = Predecessor.take({UPGRADE_VARIABLE: str(theirs.detach())})
             send_all(ours, shares)
             handover.send(ours, "end", {})
             predecessor.receive()
