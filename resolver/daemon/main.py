@@ -386,7 +386,8 @@ def _user_trouble(name: str, error: Exception) -> str:
 
 def install_fault_handlers() -> None:
     """Make crashes print their stacks, and block SIGHUP, SIGUSR1 and SIGUSR2 until the worker handles them."""
-    # They would kill a starting daemon. The worker unblocks them when it has handlers.
+    # They would kill a starting daemon. The worker unblocks them when it has handlers. In an upgrade they are blocked
+    # from the first instruction on (`Successor`).
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
     if sys.stderr is None:
         return  # no stream for the stacks

@@ -95,7 +95,13 @@ class Successor:
         environment = {**os.environ, **self._manager.environment(), UPGRADE_VARIABLE: str(theirs.fileno())}
         # sys.executable, because a name without a directory would be looked up in a PATH that may have changed.
         command = [sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]]
-        return subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], process_group=0)
+        # Their default action would end it before it has handlers. A process that is started inherits the mask, so they
+        # are pending until the new process unblocks them, as after a usual start (`main.install_fault_handlers`).
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
+        try:
+            return subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], process_group=0)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     @property
     def pid(self) -> int:

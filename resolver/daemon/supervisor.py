@@ -26,9 +26,10 @@ from resolver.daemon.runtime_changes import in_force
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint, close_all
 from resolver.daemon.successor import Successor
-from resolver.daemon.worker_ipc import NO_RELOAD
+from resolver.daemon.worker_ipc import NO_RELOAD, RELOAD_BEGINS
 from resolver.daemon.worker_options import Options
 from resolver.daemon.worker_upgrade import CONFIRMED, HANDED_OVER, IN_PROGRESS
+from resolver.log_limit import LimitedWarning
 from resolver.settings import Settings, replace
 
 __all__ = ["run"]
@@ -74,7 +75,10 @@ class _Supervisor(Processes):
         self.successor: Successor | None = None
         self.next_slice = 0.0
         self.handed_over = False
+        #: a reload waits for the end of an upgrade.
         self.reload_after = False
+        # A program that repeats the signal must not fill the disk.
+        self.refusals = LimitedWarning(logger, different=limits.LOG_FAILURES)
         assert options.management is not None and options.management.links is not None
         self.reloads = options.management.links.reloads
         self.upgrades = options.management.links.upgrades
@@ -83,6 +87,8 @@ class _Supervisor(Processes):
         #: numbers of the last reload that was requested, and of the last one whose result was received.
         self.requested = 0
         self.answered = 0
+        #: the service manager was told that a reload begins, and not yet that it has ended.
+        self.reload_shown = False
         self.all_started = False
         self.manager = options.manager
         self.reported_ready = False
@@ -147,8 +153,8 @@ class _Supervisor(Processes):
         """Fork a worker, with the settings that are in force now."""
         self.take_results()
         super().start(slot)
-        if self.requested != self.answered and not slot.number:
-            self.request_reload()  # the previous first worker died before it reported a result
+        if not slot.number:
+            self.complete_reload()
         self.all_started = self.all_started or all(slot.children for slot in self.slots)
 
     def on_start_failed(self, slot: WorkerSlot, error: OSError) -> None:
@@ -159,10 +165,10 @@ class _Supervisor(Processes):
 
     def on_signal(self, number: signal.Signals) -> None:
         """SIGHUP reloads, SIGUSR1 makes each worker log its counters, SIGUSR2 upgrades, others stop the service."""
-        if number == signal.SIGHUP and self.successor is not None:
+        if number == signal.SIGHUP and (self.successor is not None or self.predecessor is not None):
             self.reload_after = True
         elif number == signal.SIGHUP:
-            self.manager.reloading()
+            self.show_reloading()
             self.requested += 1
             self.request_reload()
         elif number == signal.SIGUSR1:
@@ -275,6 +281,9 @@ class _Supervisor(Processes):
         for child in self.children():
             self.tell(child, CONFIRMED)
         self.begin_notifications()
+        if self.reload_after and self.status is None:
+            self.reload_after = False
+            self.on_signal(signal.SIGHUP)
 
     def clear_cache(self) -> None:
         """Flush the cache, of which the old process has flushed some during the upgrade."""
@@ -295,10 +304,10 @@ class _Supervisor(Processes):
     def start_upgrade(self) -> None:
         """Start a new process, unless that is impossible now; tell the first worker."""
         trouble = ""
-        if self.successor is not None:
-            logger.warning("upgrade: refused: %s", IN_PROGRESS)
+        if self.successor is not None or self.predecessor is not None:
+            self.refusals.warn("upgrade: refused: %s", IN_PROGRESS)
             return  # the result of the other one is also that of this request
-        if self.predecessor is not None or self.status is not None:
+        if self.status is not None:
             trouble = IN_PROGRESS
         elif not self.reported_ready:
             trouble = "not all workers have started"
@@ -315,7 +324,7 @@ class _Supervisor(Processes):
             except ValueError as error:
                 trouble = str(error)
         if self.successor is None:
-            logger.warning("upgrade: refused: %s", trouble)
+            self.refusals.warn("upgrade: refused: %s", trouble)
             self.upgrades.report({"running": False, "pid": 0, "error": trouble})
             return
         self.poll.register(self.successor.fileno(), select.POLLIN)
@@ -386,6 +395,13 @@ class _Supervisor(Processes):
                 logger.warning("reload: the first worker does not accept requests: %s", error.strerror)
             os.kill(child.pid, signal.SIGHUP)
 
+    def complete_reload(self) -> None:
+        """After a start of the first worker: the one before may have died in a reload, and reports no result."""
+        if self.requested != self.answered:
+            self.request_reload()
+        elif self.reload_shown:  # `resolverctl` has requested it and was told of the failure
+            self.show_ready("the last reload was not completed; see the log")
+
     def take_results(self) -> None:
         """Read the results of reloads. New settings are used for workers that are restarted."""
         try:
@@ -399,7 +415,19 @@ class _Supervisor(Processes):
             self.answered = max(self.answered, number)
             if settings is not None:
                 self.settings, self.in_force = settings
-        reloads = [settings for number, settings in results if number != NO_RELOAD]
-        if reloads and self.reported_ready and self.requested == self.answered and self.status is None:
-            refused = reloads[-1] is None
-            self.manager.ready("the last reload was refused; see the log" if refused else self.describe())
+            if not self.reported_ready or self.status is not None or number == NO_RELOAD:
+                continue
+            if number == RELOAD_BEGINS:
+                self.show_reloading()
+            elif self.requested == self.answered:
+                self.show_ready("the last reload was refused; see the log" if settings is None else self.describe())
+
+    def show_reloading(self) -> None:
+        """Tell the service manager that a reload begins."""
+        self.reload_shown = True
+        self.manager.reloading()
+
+    def show_ready(self, status: str) -> None:
+        """Tell the service manager that the reload has ended."""
+        self.reload_shown = False
+        self.manager.ready(status)

@@ -29,7 +29,7 @@ from resolver import limits
 from resolver.log_limit import LimitedWarning
 from resolver.settings import Settings
 
-__all__ = ["NO_RELOAD", "ReloadChannel", "UpgradeChannel", "WorkerChannels", "WorkerError"]
+__all__ = ["NO_RELOAD", "RELOAD_BEGINS", "ReloadChannel", "UpgradeChannel", "WorkerChannels", "WorkerError"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ REPLY_TIMEOUT = limits.LINK_TIMEOUT / 1000
 
 NO_RELOAD = -1
 """The number of a `ReloadChannel` result that belongs to no reload."""
+RELOAD_BEGINS = -2
+"""The number in a message, not a result, that says that a reload begins which the supervisor has not requested."""
 REPLY_IN_FILE = b"-"
 """The datagram that comes with the file of a long reply."""
 
@@ -243,8 +245,9 @@ class ReloadChannel(_SupervisorChannel):
     """Between the supervisor, which receives SIGHUP, and the first worker, which leads reloads.
 
     The supervisor numbers the requests. A result has the number of the last request that had arrived before the
-    configuration was read: 0 without a request, NO_RELOAD when run-time changes alone were made. With it come the new
-    settings if they are in force: those of the configuration, and those with the run-time changes. They are sent
+    configuration was read: 0 without a request, NO_RELOAD when run-time changes alone were made. A reload without a
+    request is announced by RELOAD_BEGINS, because the supervisor notifies the service manager. With a result come the
+    new settings if they are in force: those of the configuration, and those with the run-time changes. They are sent
     because the files may have changed since. The supervisor polls for results; it sends SIGHUP after each request.
     """
 

@@ -28,7 +28,7 @@ from resolver.daemon.config_reload import (
 from resolver.daemon.runtime_config import RuntimeConfig
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.switch_preparation import Prepared, SwitchPreparation
-from resolver.daemon.worker_ipc import NO_RELOAD
+from resolver.daemon.worker_ipc import NO_RELOAD, RELOAD_BEGINS
 from resolver.daemon.worker_upgrade import REFUSAL
 from resolver.settings import Settings
 
@@ -136,6 +136,8 @@ class WorkerReloads:
         """One reload; the first of several workers reloads the others too."""
         host = self._host
         asked = host.links.reloads.last_request() if host.links is not None else 0
+        if host.links is not None and not asked:
+            report_to_supervisor(host.links, RELOAD_BEGINS, None)
         try:
             new = await host.preparation.prepare_leading()
             with new.undo:

@@ -18,12 +18,14 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from resolver import limits
 from resolver.cache import Store
 from resolver.daemon.cache_file import snapshot
 from resolver.daemon.sockets import Endpoint
 from resolver.daemon.successor import Successor
 from resolver.daemon.worker_ipc import WorkerChannels
 from resolver.daemon.worker_options import Options
+from resolver.log_limit import LimitedWarning
 from resolver.settings import Settings
 
 if TYPE_CHECKING:
@@ -101,6 +103,8 @@ class WorkerUpgrades:
         self.confirmed = confirmed
         self.running = running or not confirmed
         self.reload_after = False
+        # A program that repeats the signal must not fill the disk.
+        self._refusals = LimitedWarning(logger, different=limits.LOG_FAILURES)
 
     async def perform(self) -> int:
         """Do an upgrade and return the number of the process that serves now.
@@ -135,7 +139,7 @@ class WorkerUpgrades:
         try:
             self._refuse()
         except ValueError as error:
-            logger.warning("upgrade: refused: %s", error)
+            self._refusals.warn("upgrade: refused: %s", str(error))
             return
         self._start()
 
@@ -179,7 +183,7 @@ class WorkerUpgrades:
         except ValueError as problem:
             error = str(problem)
             if successor is None:
-                logger.warning("upgrade: refused: %s", error)
+                self._refusals.warn("upgrade: refused: %s", error)
         finally:
             if successor is not None:
                 if successor.outcome is None:

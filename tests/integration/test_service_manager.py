@@ -5,10 +5,12 @@ The test is the manager: it makes the sockets and variables that systemd makes (
 
 import os
 import pwd
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,6 +109,27 @@ def test_ready_reload_and_stop_are_notified(tmp_path: Path, manager: Manager, wo
         process.send_signal(signal.SIGTERM)
         manager.wait_for("STOPPING=1")
         assert process.wait(TIMEOUT) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reloads_by_the_control_socket_are_notified(tmp_path: Path, manager: Manager, workers: int) -> None:
+    """RELOADING=1 with the time, then READY=1 (sd_notify(3)), and nothing else."""
+    def reload() -> int:
+        command = [sys.executable, "-m", "resolver.cli.control", "--socket", str(tmp_path / "control"), "reload"]
+        return subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False,
+                              env=daemon_environment()).returncode
+
+    port = free_port()
+    with managed(manager, tmp_path, configure(tmp_path, port, workers=workers)):
+        for text, status in ((None, str(port)), ("[nonsense]\n", "the last reload was refused")):
+            if text is not None:
+                (tmp_path / "resolverd.toml").write_text(text)
+            began = time.monotonic_ns() // 1000
+            assert reload() == (0 if text is None else 1)
+            first, second = manager.socket.recv(4096).decode(), manager.socket.recv(4096).decode()
+            match = re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=(\d+)", first)
+            assert match is not None and began <= int(match[1]) <= time.monotonic_ns() // 1000, first
+            assert second.startswith("READY=1\nSTATUS=") and status in second
 
 
 def test_a_stopped_worker_is_replaced_and_the_others_serve_on(tmp_path: Path, manager: Manager) -> None:

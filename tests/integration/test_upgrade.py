@@ -39,6 +39,12 @@ TIMEOUT = 60
 GOOD = "import sys\nfrom resolver.daemon.main import main\nsys.exit(main())\n"
 HANGS = "import signal\nwhile True: signal.pause()\n"
 CRASHES = "import os\nos.abort()\n"
+# An operator sends signals to all processes of the program.
+GETS_SIGNALS = """
+import os, signal
+for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    os.kill(os.getpid(), number)
+""" + GOOD
 # It serves already, but has not said so.
 DIES_LATE = """
 import os, signal, sys
@@ -424,6 +430,19 @@ def test_a_signal_upgrades_and_addresses_change(tmp_path: Path, upstream: Upstre
         daemon.asks("new.address.tests.net.")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("127.0.0.1", gone))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_signals_to_a_starting_process_are_handled_when_it_serves(
+    tmp_path: Path, upstream: Upstream, workers: int
+) -> None:
+    with running(Daemon(tmp_path, upstream, workers=workers)) as daemon:
+        daemon.install(GETS_SIGNALS)
+        daemon.upgrade()
+        daemon.asks("after.the.signals.tests.net.")
+        expected = ("upgrade: refused: an upgrade is in progress", "statistics: cache: ", "is in force")
+        wait_until(lambda: all(words in daemon.text() for words in expected), "the lines", log=daemon.log)
+        assert daemon.ctl("status").returncode == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -8,9 +8,11 @@ import os
 import re
 import resource
 import select
+import signal
 import socket
 import ssl
 import threading
+from types import SimpleNamespace
 
 import pytest
 from support.certs import Authority
@@ -35,12 +37,14 @@ from resolver.daemon import (
 from resolver.daemon import worker as module
 from resolver.daemon.change_keeper import ChangeKeeper
 from resolver.daemon.config_reload import merge_restart_only
-from resolver.daemon.management_sockets import open_management_sockets
+from resolver.daemon.management_sockets import ManagementSockets, open_management_sockets
 from resolver.daemon.runtime_changes import RuntimeChanges, make_change
 from resolver.daemon.runtime_config import Listeners, RuntimeConfig
+from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import open_endpoints
-from resolver.daemon.worker_ipc import ReloadChannel
+from resolver.daemon.worker_ipc import NO_RELOAD, RELOAD_BEGINS, ReloadChannel
 from resolver.daemon.worker_options import Options
+from resolver.log_limit import LimitedWarning
 from resolver.mesh import Mesh
 from resolver.net.encryption_probing import Outcome
 from resolver.net.in_thread import in_thread
@@ -920,6 +924,18 @@ def test_the_supervisor_gets_the_result(company):
     company(test)
 
 
+def test_the_supervisor_is_told_of_reloads_that_it_has_not_requested(company):
+    async def test(company):
+        first, reloads = company.workers[0], company.management.links.reloads
+        assert await first.reloads.perform() == ""
+        assert reloads.results() == [(RELOAD_BEGINS, None), (0, (first.configured, first.current.settings))]
+        company.write(2, "[nonsense]\n")
+        assert "nonsense" in await first.reloads.perform()
+        assert reloads.results() == [(RELOAD_BEGINS, None), (0, None)]
+
+    company(test)
+
+
 def test_a_result_that_cannot_be_sent_is_logged(company, monkeypatch, caplog):
     async def test(company):
         def refuse(*_arguments):
@@ -967,7 +983,7 @@ def test_a_worker_is_started_with_settings_that_were_reported_just_before(monkey
     watching = supervisor._Supervisor.__new__(supervisor._Supervisor)
     watching.slots = [WorkerSlot(0, children=["a child"])]
     watching.settings, watching.reloads, watching.requested, watching.answered = Settings(), link, 1, 0
-    watching.all_started = watching.reported_ready = False
+    watching.all_started = watching.reported_ready = watching.reload_shown = False
     started = []
     monkeypatch.setattr(supervisor.Processes, "start", lambda self, slot: started.append((slot, self.settings)))
     try:
@@ -977,6 +993,89 @@ def test_a_worker_is_started_with_settings_that_were_reported_just_before(monkey
         assert started == [(watching.slots[0], changed)] and watching.answered == 1
     finally:
         link.close()
+
+
+@pytest.fixture
+def notified(tmp_path, monkeypatch):
+    """A supervisor whose workers serve, and the lines that its service manager gets, without values of the time."""
+    monkeypatch.setattr(supervisor.Processes, "start", lambda self, slot: None)
+    watching = supervisor._Supervisor.__new__(supervisor._Supervisor)
+    watching.slots = [WorkerSlot(0), WorkerSlot(1)]
+    watching.settings, watching.reloads, watching.requested, watching.answered = Settings(), ReloadChannel(), 0, 0
+    watching.all_started = watching.reported_ready = True
+    watching.reload_shown = watching.reload_after = False
+    watching.status = watching.successor = watching.predecessor = None
+    watching.describe = lambda: "2 workers serve"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        watching.manager = ServiceManager(str(tmp_path / "notify"))
+
+        def told():
+            lines = []
+            while select.select([manager], [], [], 0)[0]:
+                lines += manager.recv(4096).decode().splitlines()
+            return [re.sub(r"(MONOTONIC_USEC)=\d+", r"\1", line) for line in lines]
+
+        yield watching, told
+    watching.reloads.close()
+
+
+BEGINS = ["RELOADING=1", "MONOTONIC_USEC"]
+SERVES = ["READY=1", "STATUS=2 workers serve"]
+
+
+def test_the_manager_is_notified_of_the_begin_and_the_end_of_each_reload(notified):
+    watching, told = notified
+    in_force = (watching.settings, watching.settings)
+    watching.reloads.report(RELOAD_BEGINS, None)  # by resolverctl
+    watching.take_results()
+    assert told() == BEGINS
+    watching.reloads.report(0, in_force)
+    watching.take_results()
+    assert told() == SERVES
+    watching.on_signal(signal.SIGHUP)
+    assert told() == BEGINS
+    watching.reloads.report(NO_RELOAD, in_force)  # a run-time change
+    watching.reloads.report(0, in_force)  # by resolverctl, begun before
+    watching.take_results()
+    assert told() == [], "the reload of the signal has not ended"
+    watching.reloads.report(1, None)
+    watching.take_results()
+    assert told() == ["READY=1", "STATUS=the last reload was refused; see the log"]
+    watching.reloads.report(RELOAD_BEGINS, None)
+    watching.reloads.report(0, in_force)
+    watching.take_results()
+    assert told() == [*BEGINS, *SERVES], "in this order, also when both were waiting"
+
+
+def test_the_manager_does_not_wait_for_a_reload_whose_worker_has_died(notified):
+    watching, told = notified
+    watching.start(watching.slots[0])
+    assert told() == []
+    watching.reloads.report(RELOAD_BEGINS, None)
+    watching.start(watching.slots[1])
+    assert told() == BEGINS
+    watching.start(watching.slots[0])
+    assert told() == ["READY=1", "STATUS=the last reload was not completed; see the log"]
+    watching.start(watching.slots[0])
+    assert told() == []
+
+
+def test_signals_to_a_new_process_wait_until_it_is_the_main_one(notified, caplog):
+    """The old one notifies the manager until then, and a report would tell the worker that the upgrade has failed."""
+    watching, told = notified
+    confirmed = SimpleNamespace(fileno=lambda: 0, close=lambda: None, flushed=False)
+    watching.predecessor = confirmed
+    watching.poll = SimpleNamespace(unregister=lambda descriptor: None)
+    watching.options = Options(management=ManagementSockets())
+    watching.upgrades = SimpleNamespace(report=lambda message: pytest.fail("the upgrade has not ended"))
+    watching.refusals, watching.next_check = LimitedWarning(supervisor.logger), 0.0
+    for number in (signal.SIGHUP, signal.SIGUSR2):
+        watching.on_signal(number)
+    assert told() == [] and watching.requested == 0
+    assert "upgrade: refused: an upgrade is in progress" in caplog.text
+    watching.take_over(confirmed)
+    assert told() == [*SERVES, *BEGINS] and watching.requested == 1 and not watching.reload_after
 
 
 def test_a_failed_duplicate_of_an_endpoint_leaves_no_socket_open():

@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import socket
+import subprocess
 from contextlib import ExitStack
 from types import SimpleNamespace
 
@@ -30,6 +31,7 @@ from resolver.daemon.worker_management import WorkerManagement
 from resolver.daemon.worker_options import Options
 from resolver.daemon.worker_reload import WorkerReloads
 from resolver.daemon.worker_upgrade import REFUSAL, WorkerUpgrades
+from resolver.log_limit import LimitedWarning
 from resolver.settings import CacheSettings, ControlSettings, MetricsSettings, Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -330,6 +332,44 @@ def test_an_upgrade_waits_for_a_reload_that_was_asked_for_before():
         upgrades._refuse()
 
 
+def test_equal_refusals_of_signals_are_one_line(caplog):
+    upgrades = WorkerUpgrades(Host([]), running=True)
+    for _ in range(50):
+        upgrades.on_signal()
+    upgrades.running = False
+    upgrades._host.reloads.waits = True
+    for _ in range(50):
+        upgrades.on_signal()
+    assert [record.getMessage() for record in caplog.records] == [
+        "upgrade: refused: an upgrade is in progress",
+        "upgrade: refused: a reload is in progress (49 more since the last line)"]
+
+
+def test_equal_refusals_of_the_supervisor_are_one_line(caplog):
+    supervised = supervisor._Supervisor.__new__(supervisor._Supervisor)
+    supervised.successor, supervised.predecessor = object(), None
+    supervised.refusals = LimitedWarning(supervisor.logger, different=limits.LOG_FAILURES)
+    for _ in range(50):
+        supervised.on_signal(signal.SIGUSR2)
+    assert [record.getMessage() for record in caplog.records] == ["upgrade: refused: an upgrade is in progress"]
+
+
+def test_a_new_process_begins_with_blocked_signals(monkeypatch):
+    """Their default action would end it before it has handlers. The old one goes on to handle them."""
+    blocked = []
+
+    def start(*given, **keywords):
+        blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        return Process()
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert not before & {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+    Successor([], None, ServiceManager(), None, math.inf, lambda: 1).close()
+    assert blocked == [before | {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
 def test_a_reload_that_gets_its_turn_during_an_upgrade_is_for_the_process_that_serves():
     class Reloads(WorkerReloads):
         async def run(self):
@@ -500,6 +540,7 @@ def test_a_worker_that_dies_at_the_confirmation(pair, monkeypatch, confirmed):
     supervised.poll = select.poll()
     supervised.poll.register(predecessor.fileno())
     supervised.predecessor, supervised.status, supervised.next_check = predecessor, None, 0.0
+    supervised.reload_after = False
     supervised.options = Options(management=ManagementSockets())
     supervised.options.management.owns_path = False
     supervised.store = SimpleNamespace(clear=lambda: done.append("flushes"))
