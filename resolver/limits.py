@@ -726,6 +726,9 @@ MEMORY_RESERVE_RETRY = 100
 """
 DESCRIPTORS = 1 << 20
 """descriptors: Descriptors that are assumed where the system sets no limit."""
+DESCRIPTORS_LEAST = 12
+"""descriptors: With a lower limit the daemon does not start: one worker needs these for its streams, its loop and the
+sockets of one address. A check at the start says so; otherwise the start fails at a place that the limit decides."""
 DESCRIPTORS_RESERVE = 64
 """descriptors: Descriptors kept for files, listeners and management sockets. The others are shared by upstream queries
 and client connections."""

@@ -6,8 +6,10 @@ keys are field names with dashes. msgspec (error texts for values), difflib and 
 only when the file has an error.
 """
 
+import codecs
 import os
 import re
+import stat
 import sys
 import tomllib
 import types
@@ -148,17 +150,41 @@ def _endless_number(text: str) -> Problem:
 
 
 def _read(path: str, source: str, key: str, line: int) -> str:
+    """The text of the file `path`, which `key` names; of the configuration itself when `key` is "".
+
+    Raises:
+        ConfigError: it cannot be read, or is no text; the error names `source`, `key` and `line`.
+    """
+    def refuse(message: str) -> ConfigError:
+        return ConfigError(source, [Problem(key, line, message)])
+
     try:
+        # Looked at before it is opened: opening a FIFO without a writer blocks for ever.
+        if kind := _irregular(os.stat(path).st_mode):
+            raise refuse(f"{path} is {kind}, not a regular file, and each reload reads it again: write its content to a"
+                         " file and name that one")
         with open(path, "rb") as file:
             data = file.read(limits.CONFIG_FILE_SIZE + 1)
     except OSError as error:
-        raise ConfigError(source, [Problem(key, line, f"cannot read {path}: {error.strerror}")]) from None
+        raise refuse(f"cannot read {path}: {error.strerror}") from None
     if len(data) > limits.CONFIG_FILE_SIZE:
-        raise ConfigError(source, [Problem(key, line, f"{path} is larger than {limits.CONFIG_FILE_SIZE} bytes")])
+        raise refuse(f"{path} is larger than {limits.CONFIG_FILE_SIZE} bytes")
+    if data.startswith(codecs.BOM_UTF8):
+        # tomllib would complain of an invalid statement in a line that looks right.
+        rule = "" if key else ", which TOML 1.0 does not permit"
+        raise refuse(f"{path} begins with a byte order mark (BOM){rule}: save it as UTF-8 without a BOM")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise ConfigError(source, [Problem(key, line, f"{path} is not UTF-8 text (byte {error.start})")]) from None
+        raise refuse(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+
+
+def _irregular(mode: int) -> str:
+    """What a file of `mode` is; "" for a regular one."""
+    if stat.S_ISREG(mode):
+        return ""
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO (named pipe)", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 class _Reader:

@@ -305,7 +305,7 @@ def _serve(
         _tell(predecessor, error)
         return EXIT_CONFIG
     except OSError as error:
-        trouble = _user_trouble(server.user, error) or error.strerror or str(error)
+        trouble = _user_trouble(server.user, error) or preflight.explain(error)
         logger.error("%s", trouble)
         _tell(predecessor, trouble)
         return EXIT_FAILED

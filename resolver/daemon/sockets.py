@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from resolver import limits
+from resolver.daemon import preflight
 from resolver.net.stream_listener import open_stream_socket
 from resolver.net.udp_listener import open_udp_socket
 from resolver.settings import LISTENER_TRANSPORTS, IterationSettings
@@ -206,5 +207,5 @@ def _explain(address: str, port: int, kind: socket.SocketKind, error: OSError) -
     if error.errno == errno.EINVAL and ":" in address and "%" not in address:
         return text + f"A link-local address needs its interface, as in {address}%eth0; 'ip address' shows it."
     if error.errno == errno.EMFILE:
-        return text + "Too many open files: raise the limit (ulimit -n, LimitNOFILE= under systemd)."
+        return text + preflight.descriptor_hint()
     return text + f"The system said {errno.errorcode.get(error.errno or 0, '?')} on {sys.platform}."

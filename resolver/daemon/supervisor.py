@@ -20,7 +20,7 @@ from contextlib import suppress
 from corenet.serving.processes import Child, Processes, WorkerSlot, describe_exit, receive
 from resolver import limits
 from resolver.api import make_store
-from resolver.daemon import cache_file, config_reload, privileges, worker
+from resolver.daemon import cache_file, config_reload, preflight, privileges, worker
 from resolver.daemon.predecessor import Predecessor
 from resolver.daemon.runtime_changes import in_force
 from resolver.daemon.service_manager import ServiceManager
@@ -144,9 +144,11 @@ class _Supervisor(Processes):
         except (OSError, ImportError) as error:
             name = self.settings.server.user
             explanation = privileges.explain(name, error) if name else ""
-            if isinstance(error, ImportError) and not explanation:
-                raise
-            logger.error("worker %d: %s", number, explanation or getattr(error, "strerror", None) or error)
+            if not explanation:
+                if isinstance(error, ImportError):
+                    raise
+                explanation = preflight.explain(error)
+            logger.error("worker %d: %s", number, explanation)
             return 1
 
     def start(self, slot: WorkerSlot) -> None:

@@ -1,7 +1,12 @@
 """The configuration file: each key is used or rejected, and an error names file, line and key."""
 
+import codecs
+import os
+import stat
+
 import pytest
 
+from resolver import limits
 from resolver.daemon.config import ConfigError, load, parse, parse_duration, parse_size
 from resolver.daemon.config_lines import find_lines
 from resolver.daemon.config_writer import render
@@ -179,10 +184,46 @@ def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         load(tmp_path / "none")
     (tmp_path / "latin").write_bytes(b"# \xe4\n")
-    with pytest.raises(ConfigError, match=r"not UTF-8 text \(byte 2\)"):
+    with pytest.raises(ConfigError, match=r"latin is not UTF-8 text \(byte 2\): save it as UTF-8"):
         load(tmp_path / "latin")
-    with pytest.raises(ConfigError, match="larger than"):
-        load("/dev/zero")
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate(limits.CONFIG_FILE_SIZE + 1)
+    with pytest.raises(ConfigError, match="large is larger than"):
+        load(tmp_path / "large")
+
+
+def test_a_byte_order_mark_is_named(tmp_path):
+    """Editors hide it, and tomllib complains of a line that looks right."""
+    file = tmp_path / "resolverd.toml"
+    file.write_bytes(codecs.BOM_UTF8 + b"[log]\nlevel = 'info'\n")
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert str(caught.value) == (f"{file}: {file} begins with a byte order mark (BOM), which TOML 1.0 does not permit:"
+                                 " save it as UTF-8 without a BOM")
+    (tmp_path / "roots").write_bytes(codecs.BOM_UTF8 + b"k. A 192.0.2.1\n")
+    [(line, key, message)] = problems('\nroot-hints-file = "roots"', directory=tmp_path)
+    assert (line, key) == (2, "root-hints-file")
+    assert message == f"{tmp_path / 'roots'} begins with a byte order mark (BOM): save it as UTF-8 without a BOM"
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda path: path.symlink_to("/dev/zero"), "a device"),
+        (os.mkdir, "a directory"), (os.mkfifo, "a FIFO (named pipe)"),
+        (lambda path: os.mknod(path, stat.S_IFSOCK | 0o600), "a socket"),
+    ],
+)
+def test_a_configuration_that_is_no_regular_file_is_refused_at_once(tmp_path, make, kind):
+    """Nobody writes to the FIFO: opening it would block for ever."""
+    make(tmp_path / "here")
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "here")
+    assert str(caught.value) == (
+        f"{tmp_path / 'here'}: {tmp_path / 'here'} is {kind}, not a regular file, and each reload reads it again: write"
+        " its content to a file and name that one")
+    [(line, key, message)] = problems('root-hints-file = "here"', directory=tmp_path)
+    assert (line, key) == (1, "root-hints-file") and kind in message
 
 
 def test_lines_of_keys_are_found_in_every_form_of_toml():

@@ -1,8 +1,10 @@
 """resolverd as a process: output, exit status, serving, reload and stop. The kernel selects the ports."""
 
 import asyncio
+import errno
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -14,7 +16,7 @@ import pytest
 from support.ports import free_port
 
 from resolver import limits
-from resolver.daemon import demo
+from resolver.daemon import demo, preflight, sockets
 from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, main
 from resolver.daemon.preflight import clock_trouble
 from resolver.settings import IterationSettings, RootServer, Settings
@@ -338,6 +340,28 @@ def test_connections_of_clients_leave_descriptors_for_cold_queries():
                 client.close()
         process.terminate()
         assert process.wait(timeout=30) == EXIT_OK
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_limit_of_descriptors_that_is_too_low_is_named(workers):
+    few = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8));" \
+          "from resolver.daemon.main import main; sys.exit(main())"
+    arguments = ("--listen", "127.0.0.1:0", "--workers", workers)
+    with daemon(*arguments, command=[sys.executable, "-c", few]) as process:
+        process.wait_for(r"level=error .*The limit of open files of this process is 8: raise it \(ulimit -n,"
+                         rf" LimitNOFILE= under systemd\)\. {limits.DESCRIPTORS_LEAST} is the least")
+        assert process.stdout.read() == "" and process.wait(timeout=30) == EXIT_FAILED
+
+
+def test_a_lack_of_descriptors_during_the_start_names_limit_and_remedy():
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    hint = f"The limit of open files of this process is {limit}: raise it (ulimit -n, LimitNOFILE= under systemd)."
+    lacking = OSError(errno.EMFILE, "Too many open files")
+    assert preflight.explain(lacking) == f"Too many open files. {hint}"
+    named = sockets._explain("192.0.2.1", 53, socket.SOCK_DGRAM, lacking)
+    assert named == f"cannot listen on 192.0.2.1 port 53 (UDP): Too many open files. {hint}"
+    assert preflight.explain(OSError(errno.EMFILE, named)) == named, "once"
+    assert preflight.explain(OSError(errno.ENOMEM, "no memory")) == "no memory"
 
 
 def test_an_internal_error_logs_its_traceback():
