@@ -52,9 +52,9 @@ def load(settings: Source, key: bytes, path: str = "") -> Loaded:
     """
     path = path or settings.file
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
+        # `opener`, because `open` of a descriptor leaves it open when it is that of a directory.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise ValueError("it is not a file")
             head = read_head(file.read(HEAD_SIZE)) if settings.url else None

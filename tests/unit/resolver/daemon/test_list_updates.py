@@ -247,6 +247,16 @@ def test_new_files_are_loaded_in_a_thread_and_only_once(tmp_path, monkeypatch):
     assert PolicyPipeline(settings, modules=updates.modules).answer(Question(names.from_text("more.example."), c.A))
 
 
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_refused_and_leaves_no_descriptor_open(tmp_path, make):
+    make(tmp_path / "ads")
+    [settings] = with_list(tmp_path / "ads").list
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ValueError, match=r"ads': (Is a directory|it is not a file)"):
+        list_updates.load(settings, bytes(16))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_new_lists_have_one_key(tmp_path):
     """Compiled names can be looked up only with the key with which they were made."""
     (tmp_path / "ads").write_text("ads.example\n")
