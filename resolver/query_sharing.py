@@ -5,28 +5,32 @@ RebirthDay, 2025). Many names lead to equal queries: aliases to one name, or nam
 minimised (RFC 9156). So the bound is here, where all of them pass.
 
 A query is equal to another one in flight when server, question and all that decides about the reply are the same, in
-any letter case, and the cache was not flushed between the begins of their jobs. It joins one that ends within
-`SHARED_WAIT` times its own timeout, so a server that counts as dead does not delay it. Else it is sent, and others may
-join it. So the time that is left falls by this factor from each packet to the next one, and some log2(longest timeout /
-shortest timeout) equal packets are in flight at most; nearly always it is one.
+any letter case, and the cache was not flushed between the begins of their jobs. A packet counts as lost after some
+`Ask.timeout` (`LOST_AFTER`). Until then it is joined; a later query is sent. A packet is in flight for its own timeout.
+That follows from what is known about the server and not from who asks, so a few equal ones are in flight at most,
+nearly always one. `Ask.patience` is how long a query waits for its result, joined or not; it may be shorter.
 
-The result is for all that wait, with two exceptions, which are sent once more. A failure of the query's own budget is
-for the query that was sent. A timeout is for those that have waited for a part of their own timeout; others would count
-a server as dead that had no time to reply. Each packet counts once: in the quota of its server (`FetchQuota`), and in
-what is noted about the server, which is left to the first job that gets the result (`Ask.joined`).
+The result is for all that wait, with two exceptions, for which the query begins again. A failure of the query's own
+budget is for the query that was sent. A timeout is for those whose own timeout the packet has lasted; others would
+count a server as dead that had less time to reply. Each packet counts once: in the quota of its server
+(`FetchQuota`), and in what is noted about the server, which is left to one job that gets the result (`Ask.joined`).
 
 States of a query (`Waiting`): it waits for one `_InFlight` (`query`), or it has ended (None): it has its result or was
-cancelled. An `_InFlight` has at least one waiting query until it ends; the table has all of them.
+cancelled. An `_InFlight` has at least one waiting query until it ends; the table has all of them. `_timers` has each
+query whose patience ends before its packet does, and queries that have ended, which are skipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.wire import MessageView
+from resolver.wire import consts as c
 from resolver.wire import name as names
 
 if TYPE_CHECKING:
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange", "QuerySharing", "ReplyCopy", "ServerQuota", "Waiting"]
 
-SHARED_WAIT = limits.SHARED_WAIT
+LOST_AFTER = limits.LOST_AFTER / 100
 HEADER = 12
 # Failures of the client query whose packet was sent. They say nothing about the server.
 OWN_FAILURES = frozenset({
@@ -82,16 +86,16 @@ Result: TypeAlias = Reply | ReplyCopy | Failure | Exception
 
 
 class Waiting:
-    """A query of `job` that was started; `since` is the monotonic second of the start."""
+    """A query of `job` that was started; it gives up at `ends` (monotonic seconds)."""
 
-    __slots__ = ("ask", "job", "query", "serial", "since")
+    __slots__ = ("ask", "ends", "job", "query", "serial")
 
-    def __init__(self, ask: Ask, job: Job, serial: object, since: float) -> None:
+    def __init__(self, ask: Ask, job: Job, serial: object) -> None:
         self.ask = ask
         self.job = job
         self.serial = serial
-        self.since = since
         self.query: _InFlight | None = None
+        self.ends = 0.0
 
     def cancel(self) -> None:
         """End the query without a result. A second call does nothing."""
@@ -101,27 +105,21 @@ class Waiting:
 
 
 class _InFlight:
-    """A query that was sent for `first`, and those that wait for its reply. It should end at `ends`, in monotonic
-    seconds; it ends later where the exchange must connect, or send it in plain text after a failure over TLS."""
+    """A query that was sent at `sent` (monotonic seconds) for `first`, and those that wait for its reply."""
 
-    __slots__ = ("ends", "first", "handle", "key", "sharing", "waiting")
+    __slots__ = ("first", "handle", "key", "sent", "sharing", "waiting")
 
-    def __init__(self, sharing: QuerySharing, key: tuple[object, ...], first: Waiting, ends: float) -> None:
+    def __init__(self, sharing: QuerySharing, key: tuple[object, ...], first: Waiting, sent: float) -> None:
         self.sharing = sharing
         self.key = key
         self.first = first
-        self.ends = ends
+        self.sent = sent
         self.handle: Handle | None = None
         # A dictionary as an ordered set, because a `set` is not safe when memory is short (see `JobTable`).
         self.waiting: dict[Waiting, None] = {first: None}
 
-    def time_left(self, now: float) -> float:
-        """The seconds until its end; when that is overdue, another timeout."""
-        left = self.ends - now
-        return left if left > 0 else self.first.ask.timeout
-
     def remove(self, one: Waiting) -> None:
-        """`one` was cancelled. The query goes on for the others, at the expense of the first."""
+        """`one` waits no more. The query goes on for the others, at the expense of the first."""
         del self.waiting[one]
         if not self.waiting:
             handle, self.handle = self.handle, None
@@ -142,7 +140,7 @@ class QuerySharing:
     the number of queries that were handed to the exchange.
     """
 
-    __slots__ = ("_exchange", "_in_flight", "_monotonic", "_on_results", "_quota", "sent")
+    __slots__ = ("_exchange", "_in_flight", "_monotonic", "_on_results", "_order", "_quota", "_timers", "sent")
 
     def __init__(
         self,
@@ -156,6 +154,8 @@ class QuerySharing:
         self._monotonic = monotonic
         self._on_results = on_results
         self._in_flight: dict[tuple[object, ...], list[_InFlight]] = {}
+        self._timers: list[tuple[float, int, Waiting]] = []
+        self._order = count()
         self.sent = 0
 
     def start(self, ask: Ask, job: Job, serial: object) -> Waiting:
@@ -166,9 +166,8 @@ class QuerySharing:
         Raises:
             ValueError: the qname is not a valid name.
         """
-        now = self._monotonic()
-        one = Waiting(ask, job, serial, now)
-        self._begin(one, now)
+        one = Waiting(ask, job, serial)
+        self._begin(one, self._monotonic())
         return one
 
     def forget(self, query: _InFlight) -> None:
@@ -188,14 +187,19 @@ class QuerySharing:
                ask.checking_disabled, ask.randomise_case, ask.cookie is None, ask.subnet, one.serial)
         equal = self._in_flight.get(key)
         query: _InFlight
+        joined: _InFlight | None = None
         if equal is not None:
-            longest = SHARED_WAIT * ask.timeout
             for query in equal:
-                if query.time_left(now) <= longest:
-                    query.waiting[one] = None
-                    one.query = query
-                    return
-        query = _InFlight(self, key, one, now + ask.timeout)
+                if not _is_lost(now - query.sent, ask):
+                    joined = query
+        one.ends = now + ask.patience
+        if one.ends < (now if joined is None else joined.sent) + ask.timeout:
+            heappush(self._timers, (one.ends, next(self._order), one))
+        if joined is not None:
+            joined.waiting[one] = None
+            one.query = joined
+            return
+        query = _InFlight(self, key, one, now)
         self._quota.take_server(server)
         try:
             if equal is None:
@@ -215,29 +219,59 @@ class QuerySharing:
         now = self._monotonic()
         waiting, query.waiting = query.waiting, {}
         results: list[tuple[Job, Result]] = []
-        noted = False
+        noting: Waiting | None = None
         one: Waiting
         for one in waiting:
             one.query = None
             try:
-                if one is not query.first and _begins_again(result, one, now):
+                if one is not query.first and _begins_again(result, one.ask, now - query.sent):
                     self._begin(one, now)
                     continue
-                one.ask.joined = noted
                 share: Result = result
                 if isinstance(result, Reply) and one is not query.first:
                     share = ReplyCopy(result, one.ask.qname)
                 results.append((one.job, share))
-                noted = True
+                one.ask.joined = True
+                if noting is None or one.ask.patience > noting.ask.patience:
+                    noting = one  # whose timeout says most about the server
             except Exception as error:  # noqa: BLE001 - the others must get their result; `on_results` reports it
                 results.append((one.job, error))
+        if noting is not None:
+            noting.ask.joined = False
         self._on_results(results)
 
+    def expire(self, now: float) -> None:
+        """End the queries whose patience has ended."""
+        timers = self._timers
+        results: list[tuple[Job, Result]] = []
+        one: Waiting
+        while timers and timers[0][0] <= now:
+            ends, _, one = heappop(timers)
+            query = one.query
+            if query is not None and one.ends == ends:
+                one.ask.joined = one is not query.first
+                one.query = None
+                query.remove(one)
+                results.append((one.job, Failure(FailureKind.TIMEOUT, c.EDE_NO_REACHABLE_AUTHORITY,
+                                                 f"no reply from {one.ask.server.address}")))
+        if results:
+            self._on_results(results)
 
-def _begins_again(result: Reply | Failure, one: Waiting, now: float) -> bool:
-    """Whether `result` of another query is none for `one`, which is to be sent itself."""
+    def next_timer(self) -> float | None:
+        """The monotonic second of the next call of `expire`, None without one."""
+        timers = self._timers
+        while timers and timers[0][2].query is None:
+            heappop(timers)
+        return timers[0][0] if timers else None
+
+
+def _begins_again(result: Reply | Failure, ask: Ask, age: float) -> bool:
+    """Whether `result` of another query, which has lasted `age` seconds, is none for `ask`, which is to begin again."""
     if not isinstance(result, Failure):
         return False
-    if result.kind in OWN_FAILURES:
-        return True
-    return result.kind is FailureKind.TIMEOUT and (now - one.since) * SHARED_WAIT < one.ask.timeout
+    return result.kind in OWN_FAILURES or (result.kind is FailureKind.TIMEOUT and not _is_lost(age, ask))
+
+
+def _is_lost(age: float, ask: Ask) -> bool:
+    """Whether a packet sent `age` seconds ago counts as lost for `ask`."""
+    return age >= LOST_AFTER * float(ask.timeout)

@@ -320,7 +320,9 @@ def _query_with_fallback(
             assert budget.failure is not None
             return budget.failure
         timeout = max(wait, STREAM_TIMEOUT) if tcp else wait
-        own = min(timeout, max(expected, STREAM_TIMEOUT) if tcp else expected)
+        whole = max(expected, STREAM_TIMEOUT) if tcp else expected
+        # A packet is in flight for as long as the server may need, whoever waits for it and for how long.
+        own, lost_after = min(timeout, whole), max(timeout, whole)
         if several:
             timeout = min(timeout, max((budget.deadline - context.monotonic) * SHARE, SHORTEST))
         told: Subnet | None = None
@@ -341,7 +343,7 @@ def _query_with_fallback(
                                               "candidates": server_states(cut, context)})
             ask = Ask(
                 server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
-                timeout=timeout,
+                timeout=lost_after, patience=timeout,
                 checking_disabled=cut.recursive and context.validator is not None, randomise_case=case, cookie=cookie,
                 subnet=None if subnet is None else encode_subnet(subnet), zone=cut.zone, budget=budget,
             )

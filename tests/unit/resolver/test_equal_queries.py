@@ -134,7 +134,9 @@ def test_a_target_that_fails_fails_for_all_and_is_asked_no_more() -> None:
     m = world(100)
     for address in SERVERS:
         m.net.links[address] = Link(loss=1.0)
-    outcomes = finish(m, [m.start(f"n{k}.net.")[1] for k in range(100)])
+    waiting = [m.start(f"n{k}.net.")[1] for k in range(100)]
+    m.net.run(m.mesh, until=lambda: all(waiting))
+    outcomes = [found[0] for found in waiting]
     assert all(outcome.rcode == c.SERVFAIL for outcome in outcomes)
     assert {outcome.failure.name for outcome in outcomes} == {names.from_text(WWW)}
     asked = len(m.net.log)

@@ -2,15 +2,12 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import pairwise
-from math import log2
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import DataObject, data, floats, integers, sampled_from
 
-from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply, Server
 from resolver.query_sharing import QuerySharing, ReplyCopy
 from resolver.upstream_address import Encryption
@@ -167,10 +164,11 @@ def test_after_a_flush_none_joins_what_was_sent_before(harness: Harness) -> None
 
 
 def test_one_job_notes_what_the_result_says_about_the_server(harness: Harness) -> None:
-    waiting = [harness.ask(f"job {k}") for k in range(3)]
+    """The one with most patience: a timeout after less says nothing."""
+    waiting = [harness.ask(f"job {k}", patience=patience) for k, patience in enumerate((1.0, 0.5, 0.7, 0.6))]
     waiting[0].cancel()
     harness.sent[0].on_reply(reply(harness.sent[0].ask))
-    assert [one.ask.joined for one in waiting[1:]] == [False, True]
+    assert [one.ask.joined for one in waiting[1:]] == [True, False, True]
 
 
 @pytest.mark.parametrize("kind", [FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED])
@@ -195,92 +193,100 @@ def test_other_failures_are_for_all(harness: Harness, kind: FailureKind) -> None
     assert len(harness.sent) == 1
 
 
-def test_a_timeout_is_for_those_who_have_waited(harness: Harness) -> None:
-    """A query with little time left must not make others count the server as dead."""
-    harness.ask("short", timeout=0.1)
-    harness.ask("long", timeout=1.0)
-    harness.ask("also short", timeout=0.1)
-    harness.now += 0.1
+def test_a_timeout_is_for_those_whose_own_timeout_the_packet_has_lasted(harness: Harness) -> None:
+    """Others would count the server as dead, or the name as failed, without having given it its time."""
+    harness.ask("a", timeout=1.0)
+    harness.now += 0.8
+    harness.ask("as long", timeout=1.0)
+    harness.ask("longer", timeout=1.5)
+    harness.now += 0.2
     harness.sent[0].on_reply(TIMEOUT)
-    assert harness.jobs() == ["short", "also short"]
-    assert harness.sent[1].ask.timeout == 1.0
-    harness.now += 1.0
+    assert harness.jobs() == ["a", "as long"]
+    assert harness.sent[1].ask.timeout == 1.5
+    harness.now += 1.5
     harness.sent[1].on_reply(TIMEOUT)
-    assert harness.jobs() == ["short", "also short", "long"]
+    assert harness.jobs() == ["a", "as long", "longer"]
 
 
-def test_none_waits_long_for_a_dead_server(harness: Harness) -> None:
-    harness.ask("dead", timeout=3.0)
-    harness.ask("probe", timeout=0.4)
-    harness.ask("another probe", timeout=0.4)
-    assert [one.ask.timeout for one in harness.sent] == [3.0, 0.4]
+def test_a_packet_that_counts_as_lost_is_not_joined(harness: Harness) -> None:
+    """The server has become faster, and what was sent before has no reply yet."""
+    harness.ask("a", timeout=8.0)
+    harness.now += 0.5
+    harness.ask("b", timeout=0.4)
+    harness.ask("c", timeout=0.4)
+    harness.ask("d", timeout=8.0)
+    assert [one.ask.timeout for one in harness.sent] == [8.0, 0.4]
+
+
+def test_a_query_with_less_patience_ends_by_itself(harness: Harness) -> None:
+    """Neither it nor its end changes anything for others."""
+    harness.ask("short", timeout=1.0, patience=0.1)
+    harness.ask("long", timeout=1.0)
+    harness.ask("joined short", timeout=1.0, patience=0.3)
+    assert harness.sharing.next_timer() == harness.now + 0.1
+    harness.now += 0.1
+    harness.sharing.expire(harness.now)
+    assert [(job, result.kind) for job, result in harness.results] == [("short", FailureKind.TIMEOUT)]  # type: ignore[union-attr]
+    assert harness.sharing.next_timer() == pytest.approx(harness.now + 0.2)
+    harness.now += 0.3
+    harness.sharing.expire(harness.now)
+    assert harness.jobs() == ["short", "joined short"]
+    assert harness.sharing.next_timer() is None
+    assert harness.in_flight() == 1 and not harness.sent[0].cancelled
+    harness.sent[0].on_reply(reply(harness.sent[0].ask))
+    assert harness.jobs() == ["short", "joined short", "long"]
+
+
+def test_a_packet_nobody_has_patience_for_is_cancelled(harness: Harness) -> None:
+    harness.ask("a", timeout=8.0, patience=0.4)
     harness.now += 0.4
-    harness.sent[1].on_reply(TIMEOUT)
-    assert harness.jobs() == ["probe", "another probe"]
+    harness.sharing.expire(harness.now)
+    assert harness.sent[0].cancelled
+    assert not harness.in_flight()
 
 
-def test_falling_timeouts_cause_few_packets(harness: Harness) -> None:
-    """The worst order: each query has a little less time than the one before."""
-    for k in range(1000):
-        harness.ask(f"job {k}", timeout=10 - k * 0.00998)
-    assert 1 < len(harness.sent) <= 10
-    lengths = [one.ask.timeout for one in harness.sent]
-    assert all(later * limits.SHARED_WAIT < earlier for earlier, later in pairwise(lengths))
+def test_timers_of_queries_that_have_ended_are_skipped(harness: Harness) -> None:
+    harness.ask("a", timeout=1.0, patience=0.5).cancel()
+    harness.ask("b", timeout=1.0, patience=0.6)
+    harness.sent[1].on_reply(reply(harness.sent[1].ask))
+    harness.now += 1
+    harness.sharing.expire(harness.now)
+    assert harness.jobs() == ["b"]
+    assert harness.sharing.next_timer() is None
 
 
-@pytest.mark.parametrize("ends", ["cancelled", "no reply"])
-def test_short_queries_do_not_hide_longer_ones(harness: Harness, ends: str) -> None:
-    """A query with little time is sent by itself. When it has ended, others join the long one again."""
-    for k in range(50):
-        harness.ask(f"long {k}", timeout=8.0)
-        short = harness.ask(f"short {k}", timeout=0.1)
-        harness.now += 0.01
-        if ends == "cancelled":
-            short.cancel()
-        else:
-            harness.sent[-1].on_reply(Failure(FailureKind.NETWORK, c.EDE_OTHER, "refused"))
-    assert harness.in_flight() == 1
-    assert sum(one.ask.timeout == 8.0 for one in harness.sent) == 1
-
-
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(data())
 def test_few_equal_queries_are_outstanding(draw: DataObject) -> None:
     """Whatever starts, is cancelled, is answered or runs out of time; each job gets one result."""
     harness = Harness()
-    shortest, longest = 0.05, 8.0
     waiting: dict[str, Any] = {}
+    timeout = 1.0
     for k in range(draw.draw(integers(1, 60), "steps")):
         what = draw.draw(integers(0, 9), "what")
-        if what < 5 or not waiting:
-            waiting[f"job {k}"] = harness.ask(f"job {k}", timeout=draw.draw(floats(shortest, longest), "timeout"))
-        elif what < 7:
-            waiting.pop(draw.draw(sampled_from(sorted(waiting)), "job")).cancel()
+        if what < 6 or not waiting:
+            patience = draw.draw(floats(0.01, timeout), "patience")
+            waiting[f"job {k}"] = harness.ask(f"job {k}", timeout=timeout, patience=patience)
         elif what < 8:
-            query = draw.draw(sampled_from(harness.sharing._in_flight[next(iter(harness.sharing._in_flight))]), "query")
+            waiting.pop(draw.draw(sampled_from(sorted(waiting)), "job")).cancel()
+        elif harness.sharing._in_flight:
+            [equal] = harness.sharing._in_flight.values()
+            query = draw.draw(sampled_from(equal), "query")
             query.on_reply(reply(query.first.ask))
         harness.now += draw.draw(floats(0, 1), "seconds")
         for equal in list(harness.sharing._in_flight.values()):
-            for query in [one for one in equal if one.ends <= harness.now]:
+            for query in [one for one in equal if one.sent + one.first.ask.timeout <= harness.now]:
                 query.on_reply(TIMEOUT)
+        harness.sharing.expire(harness.now)
         for job in harness.jobs():
             waiting.pop(job, None)
-        assert harness.in_flight() <= 1 + log2(longest / shortest)
+        assert harness.in_flight() <= 2, "one, and one that counts as lost"
     assert len(harness.jobs()) == len(set(harness.jobs()))
     for equal in list(harness.sharing._in_flight.values()):
         for query in list(equal):
             query.on_reply(reply(query.first.ask))
     assert set(waiting) <= set(harness.jobs())
     assert not harness.in_flight()
-
-
-def test_what_is_overdue_is_joined_only_by_those_who_have_time(harness: Harness) -> None:
-    """An exchange may take longer than the timeout: it must connect, or send once more after a failure over TLS."""
-    harness.ask("a", timeout=8.0)
-    harness.now += 8.5
-    harness.ask("b", timeout=0.4)
-    harness.ask("c", timeout=8.0)
-    assert [one.ask.timeout for one in harness.sent] == [8.0, 0.4]
 
 
 def test_a_name_that_cannot_be_sent(harness: Harness) -> None:
