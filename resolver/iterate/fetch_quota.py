@@ -5,6 +5,9 @@ names. What exceeds a quota fails at once, with a reason for the client and a li
 adaptive: `InfraCache.note_fetch` lowers it while many queries to the server time out, so a server that is overloaded
 gets fewer queries, and a dead one costs little.
 
+A zone counts names and types, a server packets: many jobs that wait for one reply, as of aliases to one name, leave the
+zone its quota for other names.
+
 Invariants: `take_zone` and `take_server` are each followed by one `give_zone` or `give_server`. The tables hold only
 what is outstanding, so they are not larger than the table of jobs.
 """
@@ -40,26 +43,34 @@ class FetchQuota:
         self.infra = infra
         self._per_zone = settings.fetch_limit.per_zone
         self._per_server = settings.fetch_limit.per_server
-        self._zones: dict[bytes, int] = {}
+        self._zones: dict[bytes, dict[tuple[bytes, int], int]] = {}
+        """By zone, what is fetched, with the number of jobs."""
         self._servers: dict[Key, int] = {}
         self._refused = {"zone": 0, "server": 0}
         self._falls = self._rises = 0
         self._lines = LineLimit(settings.log.rate_limit_interval, limits.LOG_FAILURES)
 
-    def take_zone(self, zone: bytes) -> bool:
-        """Count one more fetch of `zone` (lower case); False, and not counted, when it has its quota."""
-        count = self._zones.get(zone, 0)
-        if self._per_zone and count >= self._per_zone:
+    def take_zone(self, zone: bytes, qname: bytes, qtype: int) -> bool:
+        """Count one more fetch of `qname` from `zone` (both lower case); False, and not counted, when the zone has its
+        quota of other names."""
+        what = (qname, qtype)
+        fetches = self._zones.get(zone)
+        if fetches is None:
+            self._zones[zone] = {what: 1}
+            return True
+        count = fetches.get(what, 0)
+        if not count and self._per_zone and len(fetches) >= self._per_zone:
             return False
-        self._zones[zone] = count + 1
+        fetches[what] = count + 1
         return True
 
-    def give_zone(self, zone: bytes) -> None:
-        """A fetch of `zone` has ended."""
-        count = self._zones[zone] - 1
-        if count:
-            self._zones[zone] = count
-        else:
+    def give_zone(self, zone: bytes, qname: bytes, qtype: int) -> None:
+        """A fetch for which `take_zone` was true has ended."""
+        what, fetches = (qname, qtype), self._zones[zone]
+        fetches[what] -= 1
+        if not fetches[what]:
+            del fetches[what]
+        if not fetches:
             del self._zones[zone]
 
     def is_full(self, key: Key) -> bool:
@@ -94,7 +105,7 @@ class FetchQuota:
         """The failure of a fetch for which `take_zone` had no room. `now` is in monotonic seconds."""
         self._refused["zone"] += 1
         text = names.to_text(zone)
-        self._log(f"zone {text} has {self._zones.get(zone, 0)} outstanding fetches", zone, now)
+        self._log(f"zone {text} has {len(self._zones.get(zone, ()))} outstanding fetches", zone, now)
         return Failure(FailureKind.QUOTA, c.EDE_NO_REACHABLE_AUTHORITY, f"too many queries for {text} are outstanding")
 
     def refuse_server(self, zone: bytes, server: Server, now: float) -> Failure:
@@ -115,7 +126,7 @@ class FetchQuota:
 
     def statistics(self) -> dict[str, int | dict[str, int]]:
         """Counters since the start, by name, and the current state of zones and servers."""
-        zones = self._zones.values()
+        zones = [len(fetches) for fetches in self._zones.values()]
         full = sum(count >= self._per_zone for count in zones) if self._per_zone else 0
         return {
             "refused": dict(self._refused),

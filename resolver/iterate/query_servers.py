@@ -99,12 +99,13 @@ def query_servers(
     zone = cut.zone
     if cut.recursive or len(zone) == 1:
         return (yield from _query_zone(cut, qname, qtype, context, task, search, probing, False))
-    if not quota.take_zone(zone):
+    fetched = names.lower(search.qname)  # not the minimised one, which is the same for many names
+    if not quota.take_zone(zone, fetched, qtype):
         return _over_quota(quota.refuse_zone(zone, context.monotonic), task)
     try:
         return (yield from _query_zone(cut, qname, qtype, context, task, search, probing, True))
     finally:
-        quota.give_zone(zone)
+        quota.give_zone(zone, fetched, qtype)
 
 
 def _over_quota(failure: Failure, task: Task) -> Failure:

@@ -1,5 +1,6 @@
 """Equal queries to a server share one packet, whatever they are asked for (birthday attack, CVE-2002-2211)."""
 
+import random
 from collections import Counter
 from functools import partial
 
@@ -11,6 +12,7 @@ from support.tailor import Tailor
 
 from resolver import limits
 from resolver.effects import FailureKind, Outcome, Question
+from resolver.limit_settings import FetchLimitSettings
 from resolver.query import ActionKind, Applied, Query
 from resolver.settings import DnssecSettings, PolicySettings, Settings, SubnetSettings
 from resolver.verdict import Verdict
@@ -310,11 +312,15 @@ def test_names_below_a_zone_cut_share_minimised_queries() -> None:
 
 
 def test_a_packet_counts_once_however_many_jobs_wait_for_it() -> None:
-    """A healthy server that does not reply about one name keeps its quota, so its other names are resolved."""
-    m = world(900)
+    """A healthy server that does not reply about one name keeps its quota, and its zone, too; so its other names are
+    resolved."""
+    fetch_limit = FetchLimitSettings(per_zone=50, per_server=50)
+    m = world(900, settings=Settings(dnssec=DnssecSettings(trust_anchors=()), fetch_limit=fetch_limit))
     for address in SERVERS:
         m.net.hosts[address] = partial(silent_about_www, m.net.hosts[address])
         m.net.links[address] = Link(delay=0.02)
+    known = [m.ask(f"n{k}.net.", "CNAME") for k in range(900)]
+    assert all(outcome.answer for outcome in known)
     waiting = [m.start(f"n{k}.net.")[1] for k in range(900)]
     for k in range(10):
         m.net.sleep(m.mesh, 0.25)
@@ -347,3 +353,29 @@ def test_a_packet_is_one_sample() -> None:
         finish(m, [m.start(f"n{k}.net.")[1] for k in range(aliases)])
         known.append([m.store.servers.timeout((address, 53)) for address in SERVERS if m.net.asked(address)])
     assert known[0] == known[1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_short_queries_fail_no_name_of_slow_servers(seed: int) -> None:
+    """Every 10 ms an alias with less time for its target than the servers need; one client has all its time."""
+    chance = random.Random(seed)
+    m = world(200)
+    for address in SERVERS:
+        m.net.links[address] = Link(delay=0.25, jitter=0.003)
+    for k in range(100):
+        m.ask(f"x{k}.example.com.")  # their round-trip time is known, so there is hardly more time than they need
+    for k in range(200):
+        m.ask(f"n{k}.net.", "CNAME")
+    found: list[Outcome] = []
+    for k in range(200):
+        m.mesh.submit(Question(names.from_text(f"n{k}.net."), c.A), on_done=lambda _: None,
+                      query=Query(deadline=m.net.now + chance.uniform(0.4, 0.48)))
+        if k == 30:
+            m.mesh.submit(Question(names.from_text(WWW), c.A), on_done=found.append)
+        m.net.run(m.mesh, seconds=0.01)
+    m.net.run(m.mesh, until=lambda: bool(found))
+    assert addresses(found[0]) == ["192.0.2.80"]
+    assert m.ask(WWW).failure is None
+    # A short query is in flight for as long as others, so that others need no packet of their own.
+    assert peak(m) <= 2 and len(m.net.asked(qname=WWW)) < 20
+    assert not broken_invariants(m.mesh)

@@ -167,13 +167,15 @@ def test_a_forwarder_has_no_quota() -> None:
     assert [client.view.rcode for client in clients if client.view] == [c.NXDOMAIN] * 20
 
 
+@pytest.mark.parametrize("below", ["", "deep."])
 def test_what_exceeds_a_quota_fails_at_once_with_a_reason_and_is_not_cached(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, below: str,
 ) -> None:
+    """Names count, and not the one minimised query for all of them."""
     world = World({}, {"per_zone": 5})
     world.warm_up("dead0.com.")
     with caplog.at_level(logging.WARNING, "resolver.iterate.fetch_quota"):
-        clients = [world.ask(f"x{number}.dead0.com.", "127.0.0.1") for number in range(20)]
+        clients = [world.ask(f"x{number}.{below}dead0.com.", "127.0.0.1") for number in range(20)]
         world.m.net.sleep(world.m.mesh, 0.1)
     views = [client.view for client in clients if client.view is not None]
     assert len(views) == 15
@@ -187,7 +189,7 @@ def test_what_exceeds_a_quota_fails_at_once_with_a_reason_and_is_not_cached(
     assert (statistics["refused"], statistics["zones_full"], statistics["largest_zone"]) == (
         {"zone": 15, "server": 0}, 1, 5)
     world.m.net.sleep(world.m.mesh, 20.0)
-    question = Question(names.from_text("x19.dead0.com."), c.A)
+    question = Question(names.from_text(f"x19.{below}dead0.com."), c.A)
     assert world.m.store.rrsets.find_failure(question.qname, question.qtype, world.m.net.time()) is None
 
 
