@@ -214,7 +214,7 @@ class _Opening:
         negotiation = self.make()
         stream = _proxy_stream(loop) if self.tunnels else None
         try:
-            self.point(DONE, address=route.unix_socket or sock.getpeername()[0])
+            self.point(DONE, address=route.unix_socket or _peer_address(self.hop, sock))
             if stream is not None:
                 self.phase = "proxy"
                 self.point(STARTED, proxy=str(route.proxy))
@@ -390,6 +390,13 @@ def _why(error: OSError) -> str:
 
 def _unreachable(origin: Origin, failures: list[str]) -> ConnectError:
     return ConnectError(f"cannot connect to {origin.host} port {origin.port}: {'; '.join(failures)}")
+
+
+def _peer_address(origin: Origin, sock: socket.socket) -> str:
+    try:
+        return str(sock.getpeername()[0])
+    except OSError as error:  # ENOTCONN: the peer has reset the connection since it was made
+        raise _unreachable(origin, [f"the peer reset the connection at once: {_why(error)}"]) from error
 
 
 def _proxy_stream(loop: asyncio.AbstractEventLoop) -> "ProxyStream":

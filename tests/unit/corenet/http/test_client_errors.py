@@ -5,6 +5,7 @@ Every test runs on asyncio's loop and on ours.
 
 import asyncio
 import socket
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,33 @@ def test_a_refused_connection_is_an_error(loop: str) -> None:
             pass
         with pytest.raises(ConnectError, match=rf"cannot connect to 127\.0\.0\.1 port {server.port}: .*refused"):
             await get(server.url)
+
+    run_on(loop, main())
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_connection_that_is_reset_before_it_is_used_is_an_error(loop: str, scheme: str) -> None:
+    """The kernel no longer knows the peer then."""
+
+    async def main() -> None:
+        running = asyncio.get_running_loop()
+        connect_socket = running.sock_connect
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            async def connect_and_wait_for_reset(sock: socket.socket, address: Any) -> None:
+                await connect_socket(sock, address)
+                peer, _ = listener.accept()
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                peer.close()
+                # TCP_INFO begins with the state; 1 is TCP_ESTABLISHED.
+                while sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01":
+                    await asyncio.sleep(0)
+
+            running.sock_connect = connect_and_wait_for_reset  # type: ignore[method-assign]
+            port = listener.getsockname()[1]
+            told = rf"cannot connect to 127\.0\.0\.1 port {port}: the peer reset the connection"
+            with pytest.raises(ConnectError, match=told):
+                await get(f"{scheme}://127.0.0.1:{port}/")
 
     run_on(loop, main())
 
