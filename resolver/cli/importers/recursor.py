@@ -197,7 +197,11 @@ _READ_TOGETHER = frozenset({
 
 
 class Importer:
-    """Carries the lines of one configuration over into `draft`."""
+    """Carries the lines of one configuration over into `draft`.
+
+    Each method reads its whole setting before it changes the draft, so a setting that is reported as not carried over
+    has no part in the result. An access list without its exceptions, for example, would allow more.
+    """
 
     def __init__(
         self, draft: Draft, values: dict[str, tuple[Place, str]], nodes: dict[str, tuple[Place, Node]]
@@ -304,26 +308,20 @@ class Importer:
 
     def key_local_address(self, value: str) -> None:
         port = number(self.value("local-port", str(PORT)))
-        for text in _words(value):
-            self.draft.add("server.listen", endpoint(text, port))
+        self.draft.add("server.listen", *[endpoint(text, port) for text in _words(value)])
 
     def key_allow_from(self, value: str) -> None:
-        # All are read before one is written: without its exceptions a list would allow more.
         found = [(ipaddress.ip_network(text.lstrip("!"), strict=False), text.startswith("!")) for text in _words(value)]
         for network, denied in found:
             self.draft.add("policy.refuse" if denied else "policy.allow", str(network))
 
     def key_dont_query(self, value: str) -> None:
-        for text in _words(value):
-            if text.startswith("!"):
-                raise ValueError(f"exceptions such as {text} are not carried over")
-            self.draft.add("iteration.do-not-query-addresses", str(ipaddress.ip_network(text, strict=False)))
+        found = [str(ipaddress.ip_network(text, strict=False)) for text in _without_exceptions(value)]
+        self.draft.add("iteration.do-not-query-addresses", *found)
 
     def key_edns_subnet_allow_list(self, value: str) -> None:
         """Networks of servers, and domains."""
-        for text in _words(value):
-            if text.startswith("!"):
-                raise ValueError(f"exceptions such as {text} are not carried over")
+        for text in _without_exceptions(value):
             try:
                 network = ipaddress.ip_network(text, strict=False)
             except ValueError:
@@ -338,10 +336,9 @@ class Importer:
     key_edns_subnet_whitelist = key_edns_subnet_allow_list
 
     def key_query_local_address(self, value: str) -> None:
-        for text in _words(value):
-            address = ipaddress.ip_address(text)
+        for address in [ipaddress.ip_address(text) for text in _words(value)]:
             if not address.is_unspecified:
-                self.draft.set(f"iteration.query-source-v{address.version}", text)
+                self.draft.set(f"iteration.query-source-v{address.version}", str(address))
 
     def key_dnssec(self, value: str) -> None:
         if value in ("off", "process-no-validate"):
@@ -367,10 +364,13 @@ class Importer:
             self.key_allow_from(",".join(line.partition("#")[0].strip() for line in text.splitlines()))
 
     def key_auth_zones(self, value: str) -> None:
+        found = []
         for text in value.split(","):
             name, separator, file = text.strip().partition("=")
             if not (separator and file):
                 raise ValueError(f"{text.strip()!r} is not zone=file")
+            found.append((name, file))
+        for name, file in found:
             self.draft.table("zone", name=name, file=file)
 
     def key_loglevel(self, value: str) -> None:
@@ -387,26 +387,39 @@ class Importer:
         read_lua(self.draft, value)
 
     def key_forward_zones(self, value: str) -> None:
-        self.zones(value, recurse=False)
+        self.add_tables(self.zones(value, recurse=False))
 
     def key_forward_zones_recurse(self, value: str) -> None:
-        self.zones(value, recurse=True)
+        self.add_tables(self.zones(value, recurse=True))
 
     def key_forward_zones_file(self, value: str) -> None:
         """One zone a line; ``+`` before it: its servers are recursive resolvers, ``^``: NOTIFY may flush it."""
+        tables: list[tuple[str, dict[str, Any]]] = []
         if value.endswith((".yml", ".yaml")):
             for one in _list(parse(value)):
                 keys = one.value if isinstance(one.value, dict) else {}
-                addresses = ";".join(_all(keys.get("forwarders")))
-                self.zones(f"{_first(keys.get('zone'))}={addresses}", recurse=_first(keys.get("recurse")) == "true")
-            return
-        for line in read_text(value).splitlines():
-            text = line.partition("#")[0].strip()
-            if text:
-                self.zones(text.lstrip("+^").replace(",", ";"), recurse="+" in text.partition("=")[0])
+                text = f"{_first(keys.get('zone'))}={';'.join(_all(keys.get('forwarders')))}"
+                tables += self.zones(text, recurse=_first(keys.get("recurse")) == "true")
+        else:
+            for line in read_text(value).splitlines():
+                text = line.partition("#")[0].strip()
+                if text:
+                    tables += self.zones(text.lstrip("+^").replace(",", ";"), recurse="+" in text.partition("=")[0])
+        self.add_tables(tables)
 
-    def zones(self, value: str, *, recurse: bool) -> None:
-        """``zone=address;address, zone=address``: authoritative servers, or recursive resolvers with `recurse`."""
+    def add_tables(self, tables: list[tuple[str, dict[str, Any]]]) -> None:
+        """Add tables, given as name and keys, to the draft."""
+        for name, keys in tables:
+            self.draft.table(name).update(keys)
+
+    def zones(self, value: str, *, recurse: bool) -> list[tuple[str, dict[str, Any]]]:
+        """The tables for ``zone=address;address, zone=address``: [[stub]] for authoritative servers, [[forward]] for
+        recursive resolvers (`recurse`).
+
+        Raises:
+            ValueError: a part is malformed or cannot be carried over.
+        """
+        tables: list[tuple[str, dict[str, Any]]] = []
         for text in value.split(","):
             zone, separator, addresses = text.strip().partition("=")
             if not separator:
@@ -418,7 +431,8 @@ class Importer:
                     raise ValueError("its servers are queried over TLS; write tls://ADDRESS#NAME in a [[stub]] table")
                 # PowerDNS does not authenticate them.
                 keys["allow-unauthenticated"] = True
-            self.draft.table("forward" if recurse else "stub").update(keys)
+            tables.append(("forward" if recurse else "stub", keys))
+        return tables
 
     def server(self, text: str) -> str:
         """A server of a zone; port 853 means DNS over TLS, unless that is off."""
@@ -430,6 +444,19 @@ class Importer:
 
 def _words(value: str) -> list[str]:
     return [word for word in _SPLIT.split(value) if word]
+
+
+def _without_exceptions(value: str) -> list[str]:
+    """The elements of a list.
+
+    Raises:
+        ValueError: one of them is an exception; the lists of resolverd have none.
+    """
+    found = _words(value)
+    for text in found:
+        if text.startswith("!"):
+            raise ValueError(f"exceptions such as {text} are not carried over")
+    return found
 
 
 def _list(node: Node | None) -> list[Node]:

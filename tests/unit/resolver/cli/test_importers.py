@@ -396,6 +396,29 @@ def test_recursor_list_with_a_malformed_element_allows_nobody(made):
     assert "policy" not in found and "'odd' does not appear to be" in left[0]
 
 
+@pytest.mark.parametrize(("line", "section"), [
+    ("dont-query=10.0.0.0/8, !10.1.0.0/16", "iteration"),
+    ("dont-query=10.0.0.0/8, odd", "iteration"),
+    ("edns-subnet-allow-list=a.example, !10.0.0.0/8", "client-subnet"),
+    ("query-local-address=10.0.0.1, odd", "iteration"),
+    ("auth-zones=a.example=a, b.example", "zone"),
+    ("forward-zones=a.example=192.0.2.1, b.example", "stub"),
+    ("forward-zones-recurse=a.example=192.0.2.1, b.example=odd", "forward"),
+    ("forward-zones-file={}", "forward"),
+])
+def test_recursor_setting_that_is_not_carried_over_has_no_part_in_the_result(made, tmp_path, line, section):
+    (tmp_path / "zones").write_text("+a.example=192.0.2.1\n+b.example=odd\n")
+    line = line.format(tmp_path / "zones")
+    found, left = made(line, "recursor")
+    assert section not in found
+    assert [one.startswith(f"1: {line}: ") for one in left] == [True]
+
+
+def test_recursor_addresses_with_a_malformed_one_are_not_served(made):
+    found, left = made("local-address=192.0.2.1, odd", "recursor")
+    assert found["server"]["listen"] == ["127.0.0.1:53"] and len(left) == 1
+
+
 @pytest.mark.parametrize(("kind", "text", "why"), [
     ("recursor", "local-port=abc\n", "1: local-port=abc: 'abc' is not a number"),
     ("unbound", UNBOUND.format("rrset-cache-size: abc"), "3: rrset-cache-size: abc: 'abc' is not a size"),
