@@ -363,13 +363,13 @@ cdef class Engine:
         """Call ``callback(*args)`` after `delay` seconds, never earlier; equal deadlines keep their order."""
         if delay is None:
             raise TypeError("delay must not be None")
+        # The annotation is `object`, because Cython would convert a `float` argument to a C double before these tests.
         if type(delay) is not float and type(delay) is not int:
-            # As asyncio, which adds it to the time: a Decimal raises TypeError, a Fraction does not. The annotation is
-            # `object`, because Cython would convert a `float` argument to a C double before this test.
+            # As asyncio, which adds it to the time: a Decimal raises TypeError, a Fraction does not.
             delay = 0.0 + delay
         return self.call_at_c(seconds_of(self.clock()) + <double>delay, callback, args, context)
 
-    def call_at(self, when: float, callback: object, *args: object, context: object = None) -> TimerHandle:
+    def call_at(self, when: object, callback: object, *args: object, context: object = None) -> TimerHandle:
         """Call ``callback(*args)`` when ``loop.time()`` has reached `when` seconds."""
         if when is None:
             raise TypeError("when cannot be None")

@@ -103,9 +103,9 @@ def test_closing_leaves_no_descriptors() -> None:
 
 def test_arguments_are_checked(loop_factory: Factory) -> None:
     loop = loop_factory()
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="delay must not be None"):
         loop.call_later(None, print)  # type: ignore[arg-type]
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="when cannot be None"):
         loop.call_at(None, print)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="file"):
         loop.add_reader("no descriptor", print)  # type: ignore[arg-type]
