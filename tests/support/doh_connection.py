@@ -1,5 +1,5 @@
-"""Connections of DNS over HTTPS without sockets: a transport that keeps what is written, and a cache and a service that
-answer everything or nothing.
+"""Connections of DNS over HTTPS without sockets: a transport that keeps what is written, a cache that has an answer to
+everything or to nothing, and a service that never answers.
 """
 
 from typing import Any
@@ -7,13 +7,16 @@ from typing import Any
 from resolver.net.https_listener import HttpsConnection
 from resolver.net.turns import Turns
 
-__all__ = ["QUERY", "Connection", "Fast", "Listener", "Pending", "Service", "Transport", "connect"]
+__all__ = ["QUERY", "Connection", "FixedCache", "Listener", "Pending", "Service", "Transport", "connect"]
 
+# A query for the A record of example., with the id 0.
 QUERY = bytes.fromhex("000001000001000000000000076578616d706c650000010001")
+# The seconds for which an answer is fresh.
+TTL = 60
 
 
 class Tls:
-    """What the handshake has negotiated."""
+    """The TLS object of a connection: what the handshake has negotiated."""
 
     def __init__(self, alpn: str) -> None:
         self._alpn = alpn
@@ -66,7 +69,7 @@ class Transport:
         self.closing = True
 
 
-class Fast:
+class FixedCache:
     """A cache that has an answer to everything, or to nothing."""
 
     def __init__(self, reply: bytes | None) -> None:
@@ -75,7 +78,7 @@ class Fast:
 
     def answer_encrypted(self, message: bytes, octets: bytes, block: int, *_: object) -> tuple[bytes | None, int]:
         self.asked.append(message)
-        return self._reply, 60
+        return self._reply, TTL
 
 
 class Pending:
@@ -100,7 +103,7 @@ class Service:
 
 
 class Listener:
-    """A listener of which no socket is open."""
+    """A listener without sockets; times are in seconds of `clock`."""
 
     message_timeout = 5.0
     idle_timeout = 30.0
@@ -113,7 +116,7 @@ class Listener:
     transport_number = 3
 
     def __init__(self, reply: bytes | None = b"\0" * 12) -> None:
-        self.fast = Fast(reply)
+        self.fast = FixedCache(reply)
         self.service = Service()
         self.turns = Turns()
         self.clock = 0.0
@@ -134,7 +137,7 @@ class Listener:
 
 
 class Connection(HttpsConnection):
-    """One that weak references may be made to."""
+    """A connection to which tests make weak references; the base class has `__slots__` without ``__weakref__``."""
 
 
 def connect(listener: Any, alpn: str) -> tuple[Connection, Any]:

@@ -1,4 +1,4 @@
-"""An observer with buffers that a test reads, and settings made of keywords."""
+"""An observer whose output a test reads, with settings given as keywords."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ __all__ = ["Observed"]
 
 
 class Observed:
-    """`log` and `tap` are options of the two sections; None: that output is off."""
+    """An `Observer`. `log` and `tap` are options of the sections query-log and dnstap; None: that output is off."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Observed:
         return text.split("\n")[:-1]
 
     def exchanged(self) -> list[tuple[str, str, bytes]]:
-        """Type, protocol and message of dnstap since the last call, in short."""
+        """Type, protocol and DNS message of each dnstap message since the last call."""
         return [(tap.type, tap.protocol, tap.fields.get("query") or tap.fields["response"]) for tap in self.taps()]
 
     def taps(self) -> list[Tap]:

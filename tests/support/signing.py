@@ -1,7 +1,7 @@
 """Signs zones for tests with dnspython and `cryptography`, so that our validator is not tested by its own code.
 
 `sign_zone` takes master file text and returns master file text with DNSKEY, RRSIG and an NSEC or NSEC3 chain, for
-`Zone.from_text`. Keys are made once per algorithm and label, because RSA keys take a tenth of a second.
+`Zone.from_text`. Keys are made once for each algorithm, zone and label, because RSA keys take a tenth of a second.
 """
 
 import functools
@@ -19,12 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from dns.rdtypes.ANY.NSEC import Bitmap
 
 RSASHA1, NSEC3RSASHA1, RSASHA256, RSASHA512, ECDSAP256, ECDSAP384, ED25519, ED448 = 5, 7, 8, 10, 13, 14, 15, 16
+RRSIG = dns.rdatatype.RRSIG
 ALL_ALGORITHMS = (RSASHA1, NSEC3RSASHA1, RSASHA256, RSASHA512, ECDSAP256, ECDSAP384, ED25519, ED448)
 
 INCEPTION = 1_700_000_000
 NOW = INCEPTION + 86_400
 EXPIRATION = INCEPTION + 30 * 86_400
-"""The test world's time: signatures of one month, looked at a day after they began."""
+"""Unix times in seconds: signatures are valid for 30 days, and tests run a day after the validity begins."""
 
 
 @functools.cache
@@ -40,7 +41,7 @@ def _private_key(algorithm: int, label: str):
 
 @dataclass(frozen=True)
 class ZoneKey:
-    """One signing key of a zone: it signs everything, as a combined key does."""
+    """A key that signs all record sets of its zone; 257: flags ZONE and SEP (RFC 4034 section 2.1.1)."""
 
     zone: str
     algorithm: int = ECDSAP256
@@ -113,7 +114,7 @@ def sign_zone(
     inception: int = INCEPTION,
     expiration: int = EXPIRATION,
 ) -> str:
-    """Sign master file text. Delegations are what has NS below the apex; glue below them stays unsigned."""
+    """Sign master file text. Names below the apex with NS records are delegations; glue below them is not signed."""
     apex = dns.name.from_text(origin)
     zone = dns.zone.from_text(text, origin=apex, relativize=False, check_origin=False)
     soa = zone.get_rdataset(apex, "SOA")
@@ -136,12 +137,12 @@ def sign_zone(
             types[name].add(rtype)
             if name not in cuts or rtype == dns.rdatatype.DS:
                 sets.append(_as_rrset(name, rdataset))
-    signed_types = {n: t | ({46} if n not in cuts or dns.rdatatype.DS in t else set()) for n, t in types.items()}
+    signed_types = {n: t | ({RRSIG} if n not in cuts or dns.rdatatype.DS in t else set()) for n, t in types.items()}
     if nsec3 is None:
         for here, following in zip(names, [*names[1:], names[0]], strict=True):
             rdata = dns.rdata.Rdata.__new__(dns.rdata.get_rdata_class(1, dns.rdatatype.NSEC))
-            rdata.__init__(1, dns.rdatatype.NSEC, following, _bitmap(signed_types[here] | {46, 47}))
-            sets.append(_one(here, minimum, rdata))
+            rdata.__init__(1, dns.rdatatype.NSEC, following, _bitmap(signed_types[here] | {RRSIG, dns.rdatatype.NSEC}))
+            sets.append(_single(here, minimum, rdata))
     else:
         sets += _nsec3_chain(apex, signed_types, cuts, nsec3, minimum)
     lines = [f"$ORIGIN {origin}"]
@@ -162,7 +163,7 @@ def _as_rrset(name, rdataset) -> dns.rrset.RRset:
     return rrset
 
 
-def _one(name, ttl: int, rdata) -> dns.rrset.RRset:
+def _single(name, ttl: int, rdata) -> dns.rrset.RRset:
     rrset = dns.rrset.RRset(name, 1, rdata.rdtype)
     rrset.add(rdata, ttl)
     return rrset
@@ -183,13 +184,13 @@ def _nsec3_chain(apex, types, cuts, params: Nsec3, minimum: int) -> list[dns.rrs
         rdata = dns.rdata.from_text(
             "IN", "NSEC3", f"1 {int(params.opt_out)} {params.iterations} {params.salt or '-'} {following} {words}"
         )
-        sets.append(_one(dns.name.from_text(digest.lower(), apex), minimum, rdata))
+        sets.append(_single(dns.name.from_text(digest.lower(), apex), minimum, rdata))
     return sets
 
 
 def spoiled(rrsig: bytes, number: int = 1) -> bytes:
-    """The RRSIG rdata `rrsig` with a signature that is wrong: `number`, 1 to 65,535, says which of the wrong ones.
+    """The RRSIG rdata `rrsig` with a wrong signature; `number`, 1 to 65,535, selects one of many wrong ones.
 
-    Bytes that are merely replaced are right by chance once in a while: keys are new in each run.
+    The last octets are changed. Fixed ones in their place would sometimes be right, because keys are new in each run.
     """
     return rrsig[:-2] + (int.from_bytes(rrsig[-2:]) ^ number).to_bytes(2)

@@ -7,7 +7,7 @@ import weakref
 from typing import Any
 
 import pytest
-from support.doh_connection import QUERY, Fast, Listener, Transport, connect
+from support.doh_connection import QUERY, FixedCache, Listener, Transport, connect
 
 from corenet.http.events import Informational, Request, Response
 from corenet.http.h2 import CLIENT, H2Connection
@@ -189,7 +189,7 @@ def test_a_started_http2_request_has_the_message_timeout(begun: str) -> None:
     connection.connection_lost(None)
 
 
-class RecognisingCache(Fast):
+class RecognisingCache(FixedCache):
     """A cache that recognises DNS queries as the fast path does: empty for other messages."""
 
     def answer_encrypted(self, message: bytes, octets: bytes, block: int, *_: object) -> tuple[bytes | None, int]:

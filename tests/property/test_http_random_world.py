@@ -1,13 +1,13 @@
-"""The HTTP client in random worlds (`support.http_adversary`): wrong servers, cancels anywhere, limits that hold.
+"""The HTTP client in random scenarios (`support.http_random_world`): faulty servers, cancellation at any point, limits.
 
-`HTTP_SEEDS` worlds from `HTTP_FIRST_SEED` on are played on each loop; a failing seed is named and can be played alone.
+`HTTP_SEEDS` scenarios from `HTTP_FIRST_SEED` on run on each loop; a failing seed is named and can be run alone.
 """
 
 import os
 
 import pytest
-from support.http_adversary import World
 from support.http_peer import LOOPS, run_on
+from support.http_random_world import World
 
 SEEDS = int(os.environ.get("HTTP_SEEDS", "40"))
 FIRST = int(os.environ.get("HTTP_FIRST_SEED", "0"))
