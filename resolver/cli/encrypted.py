@@ -18,7 +18,7 @@ from resolver.limits import DOH_REPLY_HEAD
 from resolver.net.client_contexts import TlsContexts
 from resolver.net.https_upstream import HTTP2, POST, end_of_response, request_fields, response_problem
 from resolver.net.quick_ack import acknowledge_now
-from resolver.net.tls_client import ConnectionFacts, check_pins, sentence
+from resolver.net.tls_client import ConnectionFacts, check_pins, describe_tls_failure
 from resolver.upstream_address import HTTPS, Encryption
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
@@ -54,7 +54,7 @@ async def exchange_encrypted(
     except NoReplyError as error:
         raise NoReplyError(f"{host} port {port} over {over}: {error}") from None
     except OSError as error:
-        reason = sentence(error)
+        reason = describe_tls_failure(error)
         if reason is None:
             reason = system_words(error) if error.errno else "the server ended the connection during the handshake"
         raise NoReplyError(f"{host} port {port} over {over}: {reason}") from None

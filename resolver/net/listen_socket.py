@@ -1,4 +1,4 @@
-"""Makes and binds the listening sockets of both transports, with all options that must be set before `bind`.
+"""Makes and binds the sockets of listeners, for UDP and TCP, with all options that must be set before `bind`.
 
 IPv6 sockets receive no IPv4 packets, whatever the system's default is (IPV6_V6ONLY): each configured address has its
 own socket, and an IPv4 client must not appear as an IPv4-mapped address, which no access rule matches. A link-local
@@ -49,5 +49,5 @@ def _interface(zone: str) -> int:
         return int(zone or 0)
     try:
         return socket.if_nametoindex(zone)
-    except OSError:  # it has neither the name nor an errno
+    except OSError:  # the error of Python has no errno and does not name the interface
         raise OSError(errno.ENODEV, f"No interface {zone!r}") from None

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Protocol
 from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply, Server
 from resolver.net.encryption_probing import Outcome, ProbeTable, Status
-from resolver.net.tls_client import sentence
+from resolver.net.tls_client import describe_tls_failure
 from resolver.net.tls_upstream import TlsConnection, TlsUpstream
 from resolver.net.upstream_connection import StreamQuery
 from resolver.upstream_address import TLS, Encryption
@@ -95,7 +95,7 @@ class OpportunisticUpstream(TlsUpstream):
             connection.close()
 
     def explain_refusal(self, error: Exception, server: Server) -> tuple[FailureKind, str]:
-        reason = sentence(error)
+        reason = describe_tls_failure(error)
         if reason is not None or (isinstance(error, ConnectionError) and error.errno is None):
             return FailureKind.NETWORK, self.text(reason or "the server ended the connection", server)
         kind = self.routes.classify_connection_error(error, server.address)

@@ -1,7 +1,7 @@
 """Queries to servers over QUIC (RFC 9250), each on its own stream.
 
 Slots, waiting and timeouts are those of `stream_upstream`, padding and idle time those of `tls_upstream`. The
-connection itself is a `QuicSession`; towards `StreamConnection` it is a transport that can only be ended. A message
+connection itself is a `QuicSession`; towards `UpstreamConnection` it is a transport that can only be ended. A message
 counts when its id is 0 and it is the reply to the query of its stream (`match.is_reply`). Sessions are resumed
 (`quic_tickets`), without 0-RTT.
 
@@ -21,7 +21,7 @@ from resolver.net.quic_client import QuicSession, QuicUnavailableError, configur
 from resolver.net.quic_tickets import Tickets
 from resolver.net.tls_client import ConnectionFacts
 from resolver.net.tls_upstream import TlsConnection, TlsUpstream, with_options
-from resolver.net.upstream_connection import ServerQueue, StreamConnection, StreamQuery, query_flags
+from resolver.net.upstream_connection import ServerQueue, StreamQuery, UpstreamConnection, query_flags
 from resolver.wire.message import MessageView
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class _Session(QuicSession):
 
 
 class _Transport(asyncio.Transport):
-    """What a `StreamConnection` can do with its session: end it."""
+    """What a `UpstreamConnection` can do with its session: end it."""
 
     def __init__(self, session: _Session) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class QuicUpstream(TlsUpstream):
     transport_name = "QUIC"
     connection_type = QuicConnection
 
-    async def open_transport(self, connection: StreamConnection) -> None:
+    async def open_transport(self, connection: UpstreamConnection) -> None:
         assert isinstance(connection, QuicConnection)
         server = connection.server.server
         encryption = server.encryption

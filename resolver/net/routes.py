@@ -1,4 +1,4 @@
-"""Classifies error numbers: whether they concern an address or its whole address family.
+"""Classifies errors of sockets by the kernel's routes: whether they concern an address or its whole address family.
 
 The same number may come from a peer, a router or this host. The operator of a zone chooses its server addresses, and
 the router of an address can send any ICMP error about it. So an error for one address never means that this host lacks
@@ -19,6 +19,7 @@ from resolver.net.sockaddr import open_socket
 
 __all__ = ["RouteChecker"]
 
+# A route does not depend on the port, but `connect` needs one.
 PORT = 53
 # Errors that the kernel derives from ICMP messages (its tables icmp_err_convert and, for ICMPv6, tab_unreach) and also
 # returns for its own routes. ECONNREFUSED never means a missing route.

@@ -42,7 +42,7 @@ from resolver.log_limit import LimitedWarning
 from resolver.net.clock_random import Entropy
 from resolver.net.local_errors import EDES
 from resolver.net.routes import RouteChecker
-from resolver.net.upstream_connection import ServerQueue, StreamConnection, StreamQuery
+from resolver.net.upstream_connection import ServerQueue, StreamQuery, UpstreamConnection
 from resolver.net.upstream_slots import RepliedNetworks, UpstreamSlots
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class StreamUpstream:
     """
 
     transport_name = "TCP"
-    connection_type: type[StreamConnection] = StreamConnection
+    connection_type: type[UpstreamConnection] = UpstreamConnection
 
     def __init__(
         self,
@@ -94,9 +94,9 @@ class StreamUpstream:
         self._per_server = per_server
         self.pipeline = pipeline
         self._queues: dict[tuple[object, ...], ServerQueue] = {}
-        self._open: OrderedDict[StreamConnection, float] = OrderedDict()
-        self._slots: UpstreamSlots[StreamConnection] = UpstreamSlots()
-        self._eviction_exempt: dict[StreamConnection, None] = {}
+        self._open: OrderedDict[UpstreamConnection, float] = OrderedDict()
+        self._slots: UpstreamSlots[UpstreamConnection] = UpstreamSlots()
+        self._eviction_exempt: dict[UpstreamConnection, None] = {}
         self._max_exempt = self._limit * limits.STREAM_UPSTREAM_EXEMPT // 100
         self._waiting: OrderedDict[ServerQueue, None] = OrderedDict()
         self._waiting_after_eviction: OrderedDict[ServerQueue, None] = OrderedDict()
@@ -188,18 +188,18 @@ class StreamUpstream:
         if self.observer is not None:
             self.observer.upstream_query(entry.ask, entry.packet, self.transport_name.lower())
 
-    def note_activity(self, connection: StreamConnection) -> None:
+    def note_activity(self, connection: UpstreamConnection) -> None:
         """Record activity of `connection`."""
         if connection in self._open:
             self._open[connection] = self.loop.time()
             self._open.move_to_end(connection)
             self._slots.note_progress(connection)
 
-    def end_exemption(self, connection: StreamConnection) -> None:
+    def end_exemption(self, connection: UpstreamConnection) -> None:
         """The server has replied: the connection is no longer exempt from rule 3."""
         self._eviction_exempt.pop(connection, None)
 
-    def drop(self, connection: StreamConnection) -> None:
+    def drop(self, connection: UpstreamConnection) -> None:
         """Remove a closed connection and free its slot."""
         self._open.pop(connection, None)
         self._eviction_exempt.pop(connection, None)
@@ -337,7 +337,7 @@ class StreamUpstream:
         victim.evict()
         return True
 
-    def _least_recently_active(self, queue: ServerQueue, until: float) -> StreamConnection | None:
+    def _least_recently_active(self, queue: ServerQueue, until: float) -> UpstreamConnection | None:
         """The connection to evict for `queue` by rule 3: its last activity was at `until` or before."""
         for connection, since in self._open.items():
             if since > until:
@@ -348,7 +348,7 @@ class StreamUpstream:
                 return connection
         return None
 
-    def _connect(self, queue: ServerQueue) -> StreamConnection:
+    def _connect(self, queue: ServerQueue) -> UpstreamConnection:
         """Start a new connection of `queue`.
 
         Raises:
@@ -377,7 +377,7 @@ class StreamUpstream:
         self.opened += 1
         return connection
 
-    async def _open_connection(self, connection: StreamConnection) -> None:
+    async def _open_connection(self, connection: UpstreamConnection) -> None:
         try:
             await self.open_transport(connection)
         except (OSError, ValueError, MemoryError) as error:
@@ -390,7 +390,7 @@ class StreamUpstream:
         finally:
             connection.task = None
 
-    async def open_transport(self, connection: StreamConnection) -> None:
+    async def open_transport(self, connection: UpstreamConnection) -> None:
         """Connect; returns after `connection_made`.
 
         Raises:

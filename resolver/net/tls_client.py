@@ -1,4 +1,4 @@
-"""TLS for upstream queries: checks of a server, descriptions of connections for traces, and texts for errors."""
+"""TLS as a client: checks of the server, descriptions of connections for traces, and sentences for errors."""
 
 import asyncio
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from resolver.effects import Server
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["ConnectionFacts", "check_pins", "sentence", "server_hostname"]
+__all__ = ["ConnectionFacts", "check_pins", "describe_tls_failure", "server_hostname"]
 
 
 def server_hostname(server: Server) -> str:
@@ -26,27 +26,30 @@ def check_pins(transport: asyncio.BaseTransport, context: "ssl.SSLContext") -> N
         ssl.SSLError: no pin matches.
     """
     if not isinstance(transport, SSLTransport):
+        # It is a context of `corenet.tls`, whose methods the annotation does not have. Without a staple, because the
+        # ssl module cannot read one.
         cast_context: Any = context
         cast_context.check_server(transport.get_extra_info("ssl_object"), None, False)
 
 
-def sentence(error: BaseException) -> str | None:
-    """Why TLS failed, as a sentence; None when `error` has nothing to do with TLS."""
+def describe_tls_failure(error: BaseException) -> str | None:
+    """Why the handshake failed, as a sentence; None when `error` has nothing to do with TLS."""
     failure = tls.describe_handshake_error(error)
     return None if failure is None else failure.reason
 
 
 class ConnectionFacts:
-    """One encrypted connection for traces. It is described only when a trace needs it.
+    """One encrypted connection for traces. It is described at the first call of `describe`, because few queries are
+    traced.
 
-    `seconds` is the duration of connecting and the handshake, `http` the HTTP version, empty for DNS over TLS.
+    `connect_seconds` is the duration of connecting and the handshake, `http` the HTTP version, empty for DNS over TLS.
     """
 
-    __slots__ = ("_described", "http", "seconds", "ssl_object")
+    __slots__ = ("_described", "connect_seconds", "http", "ssl_object")
 
-    def __init__(self, ssl_object: object, seconds: float, http: str = "") -> None:
+    def __init__(self, ssl_object: object, connect_seconds: float, http: str = "") -> None:
         self.ssl_object = ssl_object
-        self.seconds = seconds
+        self.connect_seconds = connect_seconds
         self.http = http
         self._described: dict[str, object] | None = None
 
@@ -55,6 +58,6 @@ class ConnectionFacts:
         if self._described is None:
             found = tls.describe_connection(self.ssl_object)
             self._described = {} if found is None else found._asdict()
-            self._described["connect_seconds"] = self.seconds
+            self._described["connect_seconds"] = self.connect_seconds
             self._described["http"] = self.http
         return self._described

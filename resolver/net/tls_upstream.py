@@ -19,8 +19,8 @@ from resolver.log_limit import LimitedWarning
 from resolver.net.client_contexts import TlsContexts
 from resolver.net.match import make_packet
 from resolver.net.stream_upstream import StreamUpstream, logger
-from resolver.net.tls_client import ConnectionFacts, check_pins, sentence, server_hostname
-from resolver.net.upstream_connection import ServerQueue, StreamConnection, StreamQuery, query_flags
+from resolver.net.tls_client import ConnectionFacts, check_pins, describe_tls_failure, server_hostname
+from resolver.net.upstream_connection import ServerQueue, StreamQuery, UpstreamConnection, query_flags
 from resolver.wire import consts as c
 from resolver.wire.edns import options_to_wire
 from resolver.wire.message import MessageView
@@ -48,7 +48,7 @@ def with_options(packet: bytes, *, keepalive: bool, subnet: bytes | None = None)
     return packet[:-2] + len(options).to_bytes(2, "big") + options
 
 
-class TlsConnection(StreamConnection):
+class TlsConnection(UpstreamConnection):
     """One connection over TLS. `facts` is None until the handshake is complete."""
 
     owner: "TlsUpstream"
@@ -121,7 +121,7 @@ class TlsUpstream(StreamUpstream):
     """All outgoing connections over TLS. `contexts` may be shared with other upstreams."""
 
     transport_name = "TLS"
-    connection_type: type[StreamConnection] = TlsConnection
+    connection_type: type[UpstreamConnection] = TlsConnection
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class TlsUpstream(StreamUpstream):
             assert transport is not None
             transport.abort()
 
-    async def open_transport(self, connection: StreamConnection) -> None:
+    async def open_transport(self, connection: UpstreamConnection) -> None:
         assert isinstance(connection, TlsConnection)
         server = connection.server.server
         assert server.encryption is not None
@@ -170,7 +170,7 @@ class TlsUpstream(StreamUpstream):
         return await self.contexts.get(server.encryption)
 
     def explain_refusal(self, error: Exception, server: Server) -> tuple[FailureKind, str]:
-        reason = sentence(error)
+        reason = describe_tls_failure(error)
         if reason is None and isinstance(error, ConnectionError) and error.errno is None:
             reason = "the server ended the connection during the handshake"
         if reason is None:
@@ -181,7 +181,7 @@ class TlsUpstream(StreamUpstream):
         return FailureKind.NETWORK, text
 
     def explain_loss(self, error: Exception | None, server: Server) -> tuple[FailureKind, str]:
-        reason = None if error is None else sentence(error)
+        reason = None if error is None else describe_tls_failure(error)
         if reason is None:
             return super().explain_loss(error, server)
         return FailureKind.NETWORK, self.text(f"connection lost: {reason}", server)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     OnReply: TypeAlias = Callable[[Reply | Failure], object]
 
-__all__ = ["Owner", "ServerQueue", "StreamConnection", "StreamQuery", "query_flags"]
+__all__ = ["Owner", "ServerQueue", "StreamQuery", "UpstreamConnection", "query_flags"]
 
 UNWANTED = limits.UNWANTED_ON_STREAM
 
@@ -67,11 +67,11 @@ class Owner(Protocol):
 
     def schedule_assign(self) -> None: ...
 
-    def note_activity(self, connection: "StreamConnection") -> None: ...
+    def note_activity(self, connection: "UpstreamConnection") -> None: ...
 
-    def end_exemption(self, connection: "StreamConnection") -> None: ...
+    def end_exemption(self, connection: "UpstreamConnection") -> None: ...
 
-    def drop(self, connection: "StreamConnection") -> None: ...
+    def drop(self, connection: "UpstreamConnection") -> None: ...
 
     def fail_soon(self, entry: "StreamQuery", failure: Failure) -> None: ...
 
@@ -108,7 +108,7 @@ class StreamQuery:
         self.ask = ask
         self.on_reply: OnReply | None = on_reply
         self.server = server
-        self.connection: StreamConnection | None = None
+        self.connection: UpstreamConnection | None = None
         self.identity = 0
         self.packet = b""
         self.cookie: bytes | None = None
@@ -168,11 +168,11 @@ class ServerQueue:
         """The zone and the network that the next connection counts for."""
         self.had_eviction = False
         """Whether a connection to this server was evicted and no reply came since."""
-        self.connections: list[StreamConnection] = []
+        self.connections: list[UpstreamConnection] = []
         self.waiting: OrderedDict[StreamQuery, None] = OrderedDict()
 
 
-class StreamConnection(asyncio.Protocol):
+class UpstreamConnection(asyncio.Protocol):
     """One connection: pending queries by id, replies in any order."""
 
     def __init__(self, owner: Owner, server: ServerQueue) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from resolver import limits
 from resolver.effects import Server
 from resolver.net.in_thread import in_thread
-from resolver.net.tls_client import check_pins, sentence, server_hostname
+from resolver.net.tls_client import check_pins, describe_tls_failure, server_hostname
 from resolver.upstream_address import UpstreamAddress
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -148,7 +148,7 @@ class ZoneClient:
         except asyncio.IncompleteReadError:
             raise TransferError("the primary closed the connection") from None
         except OSError as error:
-            raise TransferError(sentence(error) or error.strerror or str(error)) from None
+            raise TransferError(describe_tls_failure(error) or error.strerror or str(error)) from None
 
     async def _connect(self, primary: UpstreamAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         address, port, encryption = primary

@@ -1,9 +1,9 @@
-"""Carries ``recursor.conf`` and ``recursor.yml`` of PowerDNS Recursor over.
+"""Converts ``recursor.conf`` and ``recursor.yml`` of PowerDNS Recursor.
 
-`recursor_yaml` gives the settings of the YAML format the names of the other one, so that both are the same from here
-on. `SIMPLE` maps a setting to a key of resolverd of the same meaning; `Importer` has a method for each setting of
-`OWN`. All other settings are in `ALWAYS_SO`, `NOT_NEEDED` or `REASONS`. `recursor_lua` has the calls of a Lua
-configuration. The page docs/migrating-from-powerdns-recursor.md is made from these tables.
+`recursor_yaml` translates the settings of the YAML format to the names of the older format, so the tables here have
+only those names. `SIMPLE` maps a setting to a key of resolverd with the same meaning; `Importer` has a method for each
+setting of `OWN`. All other settings are in `ALWAYS_SO`, `NOT_NEEDED` or `REASONS`. `recursor_lua` has the calls of a
+Lua configuration. The page docs/migrating-from-powerdns-recursor.md is made from these tables.
 """
 
 import glob
@@ -32,8 +32,8 @@ __all__ = ["convert", "is_recursor"]
 _LINE = re.compile(r"([a-z0-9-]+)\s*(\+?=)(.*)")
 _SPLIT = re.compile(r"[,;\s]+")
 PORT = 53
-EXTENSION = 30
-"""Seconds by which ``serve-stale-extensions`` counts."""
+STALE_EXTENSION = 30
+"""seconds: ``serve-stale-extensions`` is a number of extensions of the TTL by this time."""
 
 
 def is_recursor(text: str) -> bool:
@@ -51,31 +51,31 @@ def _inverted(value: str) -> bool:
     return not _flag(value)
 
 
-def _milliseconds(value: str) -> float:
+def _to_seconds(value: str) -> float:
     return number(value) / 1000
 
 
-def _extensions(value: str) -> int:
-    return number(value) * EXTENSION
+def _extension_seconds(value: str) -> int:
+    return number(value) * STALE_EXTENSION
 
 
-def _number_is_set(value: str) -> bool:
+def _is_positive(value: str) -> bool:
     return number(value) > 0
 
 
-def _text(value: str) -> str:
+def _unless_disabled(value: str) -> str:
     return "" if value == "disabled" else value
 
 
 SIMPLE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "threads": ("server.workers", number),
     "setuid": ("server.user", str),
-    "server-id": ("server.identity", _text),
+    "server-id": ("server.identity", _unless_disabled),
     "version-string": ("server.version", str),
     "max-concurrent-requests-per-tcp-connection": ("server.tcp-pipeline", number),
-    "max-total-msec": ("iteration.query-timeout", _milliseconds),
-    "serve-stale-extensions": ("cache.max-stale-ttl", _extensions),
-    "refresh-on-ttl-perc": ("cache.prefetch", _number_is_set),
+    "max-total-msec": ("iteration.query-timeout", _to_seconds),
+    "serve-stale-extensions": ("cache.max-stale-ttl", _extension_seconds),
+    "refresh-on-ttl-perc": ("cache.prefetch", _is_positive),
     "udp-truncation-threshold": ("server.max-udp-size", number),
     "max-tcp-clients": ("server.tcp-connections", number),
     "max-tcp-per-client": ("server.tcp-connections-per-client", number),
@@ -100,7 +100,7 @@ CHANGES = {
     "any-to-tcp": "queries of type ANY get one small record set, instead of being sent to TCP",
     "threads": "workers are processes; each has its own waiting queries",
 }
-"""What is different about keys of `SIMPLE`."""
+"""How the meaning of settings of `SIMPLE` changes."""
 ALWAYS_SO = {
     **dict.fromkeys((
         "reuseport", "root-nx-trust", "extended-resolution-errors", "edns-padding-out", "disable-syslog",
@@ -113,7 +113,7 @@ ALWAYS_SO = {
         "devonly-regression-test-mode",
     ), "no"),
 }
-"""The value of a setting that says what resolverd always does. Any other is not carried over."""
+"""The value of each setting with which PowerDNS does what resolverd always does. Other values are not carried over."""
 NOT_NEEDED = dict.fromkeys((
     "config-dir", "config-name", "socket-dir", "socket-mode", "socket-owner", "socket-group", "write-pid",
     "security-poll-suffix", "max-mthreads", "stack-size", "stack-cache-size", "distributor-threads", "processes",
@@ -140,7 +140,7 @@ NOT_NEEDED = dict.fromkeys((
     "stats-snmp-disabled-list",
 ), BY_ITSELF)
 _METRICS = "see metrics.listen; the values have other names there"
-_FLUSH = "NOTIFY is for zones of which resolverd has a copy; see allow-notify of [[zone]] and [[rpz]]"
+_NOTIFY = "NOTIFY is for zones of which resolverd has a copy; see allow-notify of [[zone]] and [[rpz]]"
 REASONS = {
     **dict.fromkeys((
         "webserver-address", "webserver-allow-from", "webserver-hash-plaintext-credentials", "webserver-loglevel",
@@ -149,7 +149,7 @@ REASONS = {
     ), _METRICS),
     **dict.fromkeys((
         "allow-notify-for", "allow-notify-for-file", "allow-notify-from", "allow-notify-from-file",
-    ), _FLUSH),
+    ), _NOTIFY),
     "lua-dns-script": "resolverd has hooks in Python instead; see policy.modules",
     "max-cache-entries": "the cache of resolverd has a size in octets; set cache.size",
     "signature-inception-skew": "see dnssec.signature-skew-min, which is for both ends of the validity period",
@@ -188,16 +188,16 @@ OWN = {
     "rpzs": "rpz, tsig-key", "trustanchors": "dnssec.trust-anchors",
     "negative-trustanchors": "dnssec.negative-trust-anchors", "dnstap-framestream-servers": "dnstap",
 }
-"""Settings with a form of their own, and what they become."""
+"""Settings that a method of `Importer` converts, and what they become."""
 _READ_TOGETHER = frozenset({
     "local-port", "etc-hosts-file", "aggressive-nsec-cache-size", "proxy-protocol-from", "dot-to-port-853",
     "include-dir",
 })
-"""Read with another key, or at the end."""
+"""Settings that are read together with another one, or at the end."""
 
 
 class Importer:
-    """Carries the lines of one configuration over into `draft`.
+    """Converts the settings of one configuration and writes them to `draft`.
 
     Each method reads its whole setting before it changes the draft, so a setting that is reported as not carried over
     has no part in the result. An access list without its exceptions, for example, would allow more.
@@ -210,7 +210,7 @@ class Importer:
         self.values = values
         self.nodes = nodes
         self.place = Place("", 0)
-        """Where the setting is that is being converted."""
+        """Where the setting that is being converted is."""
 
     def run(self) -> None:
         """Convert all values."""
@@ -224,15 +224,15 @@ class Importer:
                 self.draft.left_out(place, f"{key}={value}", str(error))
         for key, (place, node) in self.nodes.items():
             for one in node.value if isinstance(node.value, list) else [node]:
-                self.attempt(key, place._replace(line=one.line), one)
+                self.convert_structured(key, place._replace(line=one.line), one)
         if self.draft.get("server.listen") is None:
             self.listen_by_default()
         if self.value("aggressive-nsec-cache-size") == "0":
             self.draft.set("cache.aggressive-nsec", False)
-        self.behind_balancers()
+        self.add_proxy_listeners()
 
     def convert(self, key: str, value: str) -> None:
-        """Carry one setting over.
+        """Convert one setting.
 
         Raises:
             ValueError: it is not carried over; the text says why.
@@ -247,6 +247,7 @@ class Importer:
             own(value)
         elif key in ALWAYS_SO:
             if _flag(value) != (ALWAYS_SO[key] == "yes"):
+                # The reason for ``webserver`` is that for its address.
                 raise ValueError(REASONS.get(f"{key}-address", f"resolverd always behaves as with {ALWAYS_SO[key]}"))
             self.draft.not_needed(self.place, f"{key}={value}", ALWAYS)
         elif key in NOT_NEEDED:
@@ -254,8 +255,8 @@ class Importer:
         elif key not in _READ_TOGETHER:
             raise ValueError(REASONS.get(key, NO_COUNTERPART))
 
-    def attempt(self, key: str, place: Place, node: Node) -> None:
-        """Carry one element of a structured setting of the YAML format over."""
+    def convert_structured(self, key: str, place: Place, node: Node) -> None:
+        """Convert one element of a setting of the YAML format that is a list of mappings."""
         keys = node.value if isinstance(node.value, dict) else {}
         shown, name = f"{key}: {_first(keys.get('name'))}".rstrip(), _first(keys.get("name"))
         try:
@@ -275,13 +276,13 @@ class Importer:
             elif key == "negative-trustanchors":
                 self.draft.add("dnssec.negative-trust-anchors", name)
             else:
-                told = {option: _first(inner) for option, inner in keys.items() if option != "servers"}
-                add_tap(self.draft, place, shown, _all(keys.get("servers")), told)
+                tap_options = {option: _first(inner) for option, inner in keys.items() if option != "servers"}
+                add_tap(self.draft, place, shown, _all(keys.get("servers")), tap_options)
         except ValueError as error:
             self.draft.left_out(place, shown, str(error))
 
-    def behind_balancers(self) -> None:
-        """With load balancers that send PROXY headers, each served address is a [[listener]] that reads them."""
+    def add_proxy_listeners(self) -> None:
+        """Make each served address a [[listener]] that reads PROXY headers, if load balancers send them."""
         if not self.value("proxy-protocol-from"):
             return
         place, value = self.values["proxy-protocol-from"]
@@ -295,7 +296,7 @@ class Importer:
         self.draft.set("server.listen", [])
 
     def listen_by_default(self) -> None:
-        """Serve the loopback address, at `local-port` when it is a number."""
+        """Listen on the loopback address, at `local-port` when that is a number."""
         try:
             self.key_local_address("127.0.0.1")
         except ValueError as error:
@@ -387,10 +388,10 @@ class Importer:
         read_lua(self.draft, value)
 
     def key_forward_zones(self, value: str) -> None:
-        self.add_tables(self.zones(value, recurse=False))
+        self.add_tables(self.zone_tables(value, recurse=False))
 
     def key_forward_zones_recurse(self, value: str) -> None:
-        self.add_tables(self.zones(value, recurse=True))
+        self.add_tables(self.zone_tables(value, recurse=True))
 
     def key_forward_zones_file(self, value: str) -> None:
         """One zone a line; ``+`` before it: its servers are recursive resolvers, ``^``: NOTIFY may flush it."""
@@ -399,12 +400,13 @@ class Importer:
             for one in _list(parse(value)):
                 keys = one.value if isinstance(one.value, dict) else {}
                 text = f"{_first(keys.get('zone'))}={';'.join(_all(keys.get('forwarders')))}"
-                tables += self.zones(text, recurse=_first(keys.get("recurse")) == "true")
+                tables += self.zone_tables(text, recurse=_first(keys.get("recurse")) == "true")
         else:
             for line in read_text(value).splitlines():
                 text = line.partition("#")[0].strip()
                 if text:
-                    tables += self.zones(text.lstrip("+^").replace(",", ";"), recurse="+" in text.partition("=")[0])
+                    recurse = "+" in text.partition("=")[0]
+                    tables += self.zone_tables(text.lstrip("+^").replace(",", ";"), recurse=recurse)
         self.add_tables(tables)
 
     def add_tables(self, tables: list[tuple[str, dict[str, Any]]]) -> None:
@@ -412,7 +414,7 @@ class Importer:
         for name, keys in tables:
             self.draft.table(name).update(keys)
 
-    def zones(self, value: str, *, recurse: bool) -> list[tuple[str, dict[str, Any]]]:
+    def zone_tables(self, value: str, *, recurse: bool) -> list[tuple[str, dict[str, Any]]]:
         """The tables for ``zone=address;address, zone=address``: [[stub]] for authoritative servers, [[forward]] for
         recursive resolvers (`recurse`).
 
@@ -424,7 +426,7 @@ class Importer:
             zone, separator, addresses = text.strip().partition("=")
             if not separator:
                 raise ValueError(f"{text.strip()!r} is not zone=address")
-            found = [self.server(one) for one in addresses.split(";") if one.strip()]
+            found = [self.server_address(one) for one in addresses.split(";") if one.strip()]
             keys: dict[str, Any] = {"zone": zone.strip() or ".", "addresses": found}
             if any(one.startswith("tls://") for one in found):
                 if not recurse:
@@ -434,7 +436,7 @@ class Importer:
             tables.append(("forward" if recurse else "stub", keys))
         return tables
 
-    def server(self, text: str) -> str:
+    def server_address(self, text: str) -> str:
         """A server of a zone; port 853 means DNS over TLS, unless that is off."""
         found = endpoint(text)
         has_port = found.startswith("[") or found.count(":") == 1
