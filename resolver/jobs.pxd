@@ -47,7 +47,7 @@ cdef class JobTable:
     cdef public dict _unfinished
     cpdef _queue(self, Job job, value)
     cpdef _unregister(self, Job job)
-    cpdef on_reply(self, Job job, result)
+    cpdef on_fetched(self, Job job, result)
     cpdef on_verified(self, Job job, results)
     cpdef _register(self, Job job, usage, MeshRequest request, Job parent)
     cpdef _drop_deadline(self, Job job)

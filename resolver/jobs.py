@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Handle", "Job", "JobTable", "MeshRequest", "Wait"]
 
-GRAIN = limits.DEADLINE_SLOT / 1000
+SLOT_SECONDS = limits.DEADLINE_SLOT / 1000
+"""Deadlines are kept in slots of this width. A job ends when its slot is over, so at most this much late."""
 
 
 class Wait(Enum):
-    """What a job waits for; it has no meaning once the job has finished."""
+    """What a job waits for; it has no meaning after the job has finished."""
 
     NOTHING = "nothing: the mesh works on it"
     READY = "being resumed: it is in `_ready`"
@@ -82,7 +83,9 @@ class Job:
     """A question that is being resolved: its generator, what waits for it, and the one thing it waits for.
 
     `requests` are the waiting client requests and `parents` the waiting jobs. `payer` is the request whose budget this
-    job and its sub-queries spend; None for a sub-query.
+    job and its sub-queries spend; None for a sub-query. `usage` counts it for its client query. `stale` is the expired
+    outcome that its clients got because it takes too long (RFC 8767). `serial` is that of the cache when the job began,
+    and `slot` the number of the slot of its deadline.
     """
 
     __slots__ = (
@@ -108,9 +111,9 @@ class Job:
         self.serial = 0
         self.slot = 0
 
-    def on_reply(self, result: SharedReply | None) -> None:
-        """Called with the result of a `Fetch`."""
-        self.table.on_reply(self, result)
+    def on_fetched(self, result: SharedReply | None) -> None:
+        """Called with the result of a `Fetch`; None: the second-level cache has none."""
+        self.table.on_fetched(self, result)
 
     def on_verified(self, results: list[bool] | Exception) -> None:
         """Called with the results of a `Verify`, or with the exception of a check, which is a fault, no verdict."""
@@ -128,7 +131,7 @@ class JobTable:
         self._quota = QueryQuota(capacity)
         self._octets = 0
         self._serial = serial
-        """That of the cache; it changes when the cache is flushed."""
+        """The serial of the cache, which changes when the cache is flushed."""
         # Dictionaries as ordered sets. A `set` whose growth failed for lack of memory is full, and its next search
         # never ends.
         self._unfinished: dict[Job, None] = {}
@@ -139,7 +142,7 @@ class JobTable:
         self._slots: dict[int, dict[Job, None]] = {}
         self._slot_heap: list[int] = []
 
-    def on_reply(self, job: Job, result: SharedReply | None) -> None:
+    def on_fetched(self, job: Job, result: SharedReply | None) -> None:
         """The look-up of `job` in the second-level cache has ended."""
         raise NotImplementedError
 
@@ -150,8 +153,8 @@ class JobTable:
     # --- in progress ---------------------------------------------------------------------------------------------
 
     def _register(self, job: Job, usage: QueryUsage, request: MeshRequest | None, parent: Job | None) -> None:
-        """Add `job`, which is resumed first for the client `request` or the job `parent`."""
-        slot = int(job.task.budget.deadline / GRAIN)
+        """Add `job`, which is started for the client `request` or for the job `parent`, and queue it."""
+        slot = int(job.task.budget.deadline / SLOT_SECONDS)
         members = self._slots.get(slot)
         if members is None:
             heappush(self._slot_heap, slot)
@@ -175,7 +178,7 @@ class JobTable:
             raise
 
     def _unregister(self, job: Job) -> None:
-        """Mark `job` as finished and remove it from all tables: it is joined no more and has no deadline."""
+        """Mark `job` as finished and remove it from all tables: it cannot be joined any more and has no deadline."""
         if job.finished:
             return
         job.finished = True
@@ -204,8 +207,8 @@ class JobTable:
         return job if job is not None and job.serial == self._serial else None
 
     @staticmethod
-    def _waits_for(waiter: Job, job: Job) -> bool:
-        """Whether `waiter` waits for `job`, directly or through others. Each job waits for at most one other job."""
+    def _depends_on(waiter: Job, job: Job) -> bool:
+        """Whether `waiter` waits for `job`, directly or through others; each waits for at most one other job."""
         step = waiter.child
         while step is not None:
             if step is job:
@@ -218,7 +221,7 @@ class JobTable:
         self._ready.append((job, value))
         job.waits_for = READY
 
-    def _by_memory(self) -> list[list[Job]]:
+    def _queries_by_memory(self) -> list[list[Job]]:
         """The jobs of each client query, in descending order of the octets of the query times those of its network.
 
         By its own octets alone, a network with many queries of medium size would cause every larger query of other
@@ -259,7 +262,7 @@ class JobTable:
     def _past_deadline(self, now: float) -> Job | None:
         """A job whose deadline has passed; the caller calls `_drop_deadline` for it."""
         heap = self._slot_heap
-        while heap and (heap[0] + 1) * GRAIN <= now:
+        while heap and (heap[0] + 1) * SLOT_SECONDS <= now:
             for job in self._slots.get(heap[0], ()):
                 return job
             self._slots.pop(heappop(heap), None)
@@ -277,5 +280,5 @@ class JobTable:
             self._slots.pop(heappop(heap), None)
         while timers and timers[0][2].finished:
             heappop(timers)
-        due = (heap[0] + 1) * GRAIN if heap else None
+        due = (heap[0] + 1) * SLOT_SECONDS if heap else None
         return timers[0][0] if timers and (due is None or timers[0][0] < due) else due

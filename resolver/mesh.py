@@ -691,7 +691,7 @@ class Mesh(JobTable):
                     return
                 elif isinstance(effect, Fetch):
                     second = self._context.second_level
-                    job.handle = None if second is None else second.start(effect, job.on_reply)
+                    job.handle = None if second is None else second.start(effect, job.on_fetched)
                     if job.handle is not None:
                         job.waits_for = REPLY
                         return
@@ -729,7 +729,7 @@ class Mesh(JobTable):
                 self._fault(error, "resuming", job.task.question)
         self._drain()
 
-    def on_reply(self, job: Job, result: SharedReply | None) -> None:
+    def on_fetched(self, job: Job, result: SharedReply | None) -> None:
         """The second-level cache has the result of a `Fetch` of `job`."""
         if job.finished or job.waits_for is not REPLY:
             return
@@ -807,7 +807,7 @@ class Mesh(JobTable):
             if not may_start:
                 return self._refuse_sub_query(budget)
             child = self._start(key, inner, job.usage, job.serial, None, job)
-        elif child is job or self._waits_for(child, job):
+        elif child is job or self._depends_on(child, job):
             self._counts["dependency_cycles"] += 1
             return Failure(FailureKind.CYCLE, c.EDE_NO_REACHABLE_AUTHORITY, "the query depends on its own answer")
         elif not budget.take_query():
@@ -1041,7 +1041,7 @@ class Mesh(JobTable):
             root = usage.root
             if self._closed or (asker is not None and asker.finished):
                 return False  # a callback has closed the mesh or ended `asker`
-            if root is None or root is asker or (asker is not None and self._waits_for(root, asker)):
+            if root is None or root is asker or (asker is not None and self._depends_on(root, asker)):
                 continue
             new_payer = quota.find_new_payer(usage, self._waiting_networks(root)) if usage.share is share else None
             if new_payer is not None:
@@ -1091,13 +1091,13 @@ class Mesh(JobTable):
     def _shed_load(self) -> None:
         """End client queries until the others hold `JOBS_OCTETS_KEPT` percent of the limit.
 
-        They end in the order of `_by_memory`.
+        They end in the order of `_queries_by_memory`.
         """
         self._update_time()
         enough = self._octets_limit * OCTETS_KEPT // 100
         self._shedding = True
         try:
-            for jobs in self._by_memory():
+            for jobs in self._queries_by_memory():
                 if self._octets <= enough:
                     break
                 self._counts["ended_for_memory"] += 1

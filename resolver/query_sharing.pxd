@@ -34,4 +34,4 @@ cdef class QuerySharing:
     cdef public object _quota
     cdef public list _timers
     cdef public long sent
-    cpdef _begin(self, Waiting one, double now)
+    cpdef _join_or_send(self, Waiting one, double now)

@@ -5,14 +5,14 @@ RebirthDay, 2025). Many names lead to equal queries: aliases to one name, or nam
 minimised (RFC 9156). So the bound is here, where all of them pass.
 
 A query is equal to another one in flight when server, question and all that decides about the reply are the same, in
-any letter case, and the cache was not flushed between the begins of their jobs. A packet counts as lost after some
+any letter case, and the cache was not flushed between the starts of their jobs. A packet counts as lost after some
 `Ask.timeout` (`LOST_AFTER`). Until then it is joined; a later query is sent. A packet is in flight for its own timeout.
 That follows from what is known about the server and not from who asks, so a few equal ones are in flight at most,
 nearly always one. `Ask.patience` is how long a query waits for its result, joined or not; it may be shorter.
 
-The result is for all that wait, with two exceptions, for which the query begins again. A failure of the query's own
-budget is for the query that was sent. A timeout is for those whose own timeout the packet has lasted; others would
-count a server as dead that had less time to reply. Each packet counts once: in the quota of its server
+All that wait get the result, with two exceptions, whose queries are sent themselves. A failure of the budget of the
+query that was sent concerns that query only. A timeout concerns only those whose own timeout the packet has lasted;
+others would count a server as dead that had less time to reply. Each packet counts once: in the quota of its server
 (`FetchQuota`), and in what is noted about the server, which is left to one job that gets the result (`Ask.joined`).
 
 States of a query (`Waiting`): it waits for one `_InFlight` (`query`), or it has ended (None): it has its result or was
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Exchange", "QuerySharing", "ReplyCopy", "ServerQuota", "Waiting"]
 
 LOST_AFTER = limits.LOST_AFTER / 100
-HEADER = 12
+HEADER_OCTETS = 12  # RFC 1035 section 4.1.1
 # Failures of the client query whose packet was sent. They say nothing about the server.
 OWN_FAILURES = frozenset({
     FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.OVERLOAD,
@@ -77,7 +77,7 @@ class ReplyCopy:
         reply, qname = self.reply, self.qname
         wire = reply.view.wire
         if reply.view.qname is not None and reply.view.qname != qname:
-            wire = wire[:HEADER] + qname + wire[HEADER + len(qname) :]
+            wire = wire[:HEADER_OCTETS] + qname + wire[HEADER_OCTETS + len(qname) :]
         return Reply(MessageView.parse(wire), reply.rtt, reply.tcp, reply.server, reply.cookie, reply.connection)
 
 
@@ -119,7 +119,7 @@ class _InFlight:
         self.waiting: dict[Waiting, None] = {first: None}
 
     def remove(self, one: Waiting) -> None:
-        """`one` waits no more. The query goes on for the others, at the expense of the first."""
+        """`one` waits no more. The query goes on for the others, and stays charged to the budget of `first`."""
         del self.waiting[one]
         if not self.waiting:
             handle, self.handle = self.handle, None
@@ -167,11 +167,11 @@ class QuerySharing:
             ValueError: the qname is not a valid name.
         """
         one = Waiting(ask, job, serial)
-        self._begin(one, self._monotonic())
+        self._join_or_send(one, self._monotonic())
         return one
 
     def forget(self, query: _InFlight) -> None:
-        """`query` has ended or has nobody who waits for it."""
+        """Remove `query`, which has ended or has no waiting job left, from the table and the quota of its server."""
         self._quota.give_server(query.first.ask.server.key)
         equal = self._in_flight.get(query.key, [])
         if query in equal:  # not when there was no memory for it
@@ -179,10 +179,11 @@ class QuerySharing:
             if not equal:
                 del self._in_flight[query.key]
 
-    def _begin(self, one: Waiting, now: float) -> None:
+    def _join_or_send(self, one: Waiting, now: float) -> None:
+        """Let `one` join an equal query in flight, or send it."""
         ask: Ask = one.ask
         server = ask.server.key
-        # Not the cookie, which is the same for all queries to a server but for the moment in which it changes.
+        # Only whether there is a cookie: its value is the same for all queries to a server, except while it changes.
         key = (server, names.lower(ask.qname), ask.qtype, ask.tcp, ask.edns_payload, ask.do, ask.rd,
                ask.checking_disabled, ask.randomise_case, ask.cookie is None, ask.subnet, one.serial)
         equal = self._in_flight.get(key)
@@ -214,7 +215,7 @@ class QuerySharing:
         self.sent += 1
 
     def end(self, query: _InFlight, result: Reply | Failure) -> None:
-        """`query` has its result: pass it on, or begin again for those whom it does not concern."""
+        """`query` has its result: pass it on, and send the queries that it does not concern."""
         self.forget(query)
         now = self._monotonic()
         waiting, query.waiting = query.waiting, {}
@@ -224,8 +225,8 @@ class QuerySharing:
         for one in waiting:
             one.query = None
             try:
-                if one is not query.first and _begins_again(result, one.ask, now - query.sent):
-                    self._begin(one, now)
+                if one is not query.first and _must_be_sent_again(result, one.ask, now - query.sent):
+                    self._join_or_send(one, now)
                     continue
                 share: Result = result
                 if isinstance(result, Reply) and one is not query.first:
@@ -265,8 +266,8 @@ class QuerySharing:
         return timers[0][0] if timers else None
 
 
-def _begins_again(result: Reply | Failure, ask: Ask, age: float) -> bool:
-    """Whether `result` of another query, which has lasted `age` seconds, is none for `ask`, which is to begin again."""
+def _must_be_sent_again(result: Reply | Failure, ask: Ask, age: float) -> bool:
+    """Whether `result` of another query, which has lasted `age` seconds, does not concern `ask`."""
     if not isinstance(result, Failure):
         return False
     return result.kind in OWN_FAILURES or (result.kind is FailureKind.TIMEOUT and not _is_lost(age, ask))
