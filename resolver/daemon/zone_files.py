@@ -4,16 +4,17 @@ A copy (`ZoneFile`) is written by the first worker only, and read by all. In an 
 some seconds, and either may write. Its states:
 
 * unknown (`octets` is 0): nothing is known about the file, or it is missing or damaged. The next save replaces it.
-* known: its first `octets` octets are the version `serial`, whose first block has `content` octets. A save appends to
-  them, if it starts at that version, else it replaces the file.
-* in use: somebody holds `lock`. A save is known only when its thread has ended; until then the file is unknown.
+* known: its first `octets` octets are the version `serial`. The first block, with the whole content of an earlier
+  version, has `content_octets` of them; differences follow. A save appends if it starts at that version, else it
+  replaces the file.
+* in use: a task holds `lock`. A save is known only when its thread has ended; until then the file is unknown.
 
 Invariants: a save appends only to what this process has read or written. It compares the identity of the file under a
-lock that other processes respect, and replaces the file when another one has changed it: the differences of two
-processes in one file would not fit to each other, and the copy would be lost at the next start. Whoever reads a copy to
-put it in force, or saves one, holds `lock` until that has had its effect on what serves. There is one `ZoneFile` for
-each path (`ZoneFiles`), which configurations share, so a save that a configuration has begun is waited for by the next
-one. All functions without `async` may take seconds, and run in threads.
+lock that other processes respect, and replaces the file when another process has changed it: differences of two
+processes in one file would not follow from each other, and the copy would be lost at the next start. Whoever reads a
+copy to serve it, or saves one, holds `lock` until the version that is served has been changed accordingly. There is one
+`ZoneFile` for each path (`ZoneFiles`), which configurations share, so a save that a configuration has begun is waited
+for by the next one. Functions that read or write whole zones may take seconds, and run in threads.
 """
 
 import asyncio
@@ -49,11 +50,13 @@ from resolver.zones.transfer import TransferError
 from resolver.zones.zone import Difference, soa_fields
 from resolver.zones.zonemd import DigestStatus, check_digest
 
-__all__ = ["ZoneFile", "ZoneFiles", "check_content", "file_name", "in_memory", "read_memory", "read_text"]
+__all__ = ["ZoneFile", "ZoneFiles", "check_zonemd", "file_name", "read_memory", "read_zone_file", "write_to_memory"]
 
 SUFFIX = ".zone"
 LONGEST_NAME = 200
 """Characters of a file name without suffix and the marks of temporary files; most file systems permit 255 in all."""
+SMALL_ZONE_BLOCKS = 64
+"""Confirmations for which there is room behind the content of any zone: the share of a small one would have none."""
 
 
 class ZoneFile:
@@ -64,7 +67,7 @@ class ZoneFile:
         self.origin = origin
         self.lock = asyncio.Lock()
         self.octets = 0
-        self.content = 0
+        self.content_octets = 0
         self.serial = 0
         self.identity: tuple[int, ...] | None = None
 
@@ -84,12 +87,15 @@ class ZoneFile:
             return None
         saved, self.identity = await in_thread(_read_copy, self.path, self.origin)
         if saved is not None:
-            self.octets, self.content, self.serial = saved.sound, saved.content, saved.zone.serial
+            self.octets, self.content_octets, self.serial = saved.sound, saved.content, saved.zone.serial
         return saved
 
     async def save(self, zone: Zone, differences: Sequence[Difference], confirmed: int, *, whole: bool) -> None:
-        """Write `zone`, confirmed by its primary at the second `confirmed`: the `differences` to it, only the time when
-        there are none, or all of it if it is `whole` or that would be shorter. The caller holds `lock`.
+        """Write `zone`, which its primary has confirmed at the Unix time `confirmed`, in seconds.
+
+        Appends the `differences` that lead to it; without any, only the time is appended. The whole zone is written
+        when `whole` is set, when the file is not known to have the version before, or when it would become too long.
+        The caller holds `lock`.
 
         Raises:
             CacheFileError: it cannot be written; the text names file and reason.
@@ -101,8 +107,8 @@ class ZoneFile:
         if whole or first != self.serial:
             octets = 0
         try:
-            self.octets, self.content, self.identity = await in_thread(
-                _write_copy, self.path, zone, differences, confirmed, octets, self.content, self.identity)
+            self.octets, self.content_octets, self.identity = await in_thread(
+                _write_copy, self.path, zone, differences, confirmed, octets, self.content_octets, self.identity)
         except OSError as error:
             raise CacheFileError(f"cannot write {str(self.path)!r}: {error.strerror}") from None
         self.serial = zone.serial
@@ -121,22 +127,22 @@ class ZoneFiles:
 
 
 def _write_copy(
-    path: Path, zone: Zone, differences: Sequence[Difference], confirmed: int, octets: int, content: int,
-    known: tuple[int, ...] | None,
+    path: Path, zone: Zone, differences: Sequence[Difference], confirmed: int, octets: int,
+    content_octets: int, known: tuple[int, ...] | None,
 ) -> tuple[int, int, tuple[int, ...] | None]:
-    """Append to the first `octets` octets of the file, or rewrite it when there are none, it would become too long, or
-    it is not the `known` one. Return the octets of the file, those of its first block, and its identity; None when
-    another process has written it since.
+    """Append to the first `octets` octets of the file, or rewrite it when there are none, when it would become too
+    long, or when its identity is not `known`. Return the octets of the file, those of its first block, and its
+    identity, which is None when another process has written it since.
 
     Raises:
         CacheFileError: it cannot be written; the text names file and reason.
     """
     added = b"".join(difference_block(one, confirmed) for one in differences) or confirmation_block(confirmed)
-    share = content * limits.ZONE_JOURNAL_SHARE // 100 + len(confirmation_block(0)) * 64
-    if octets and known is not None and octets + len(added) <= content + share:
+    share = content_octets * limits.ZONE_JOURNAL_SHARE // 100 + len(confirmation_block(0)) * SMALL_ZONE_BLOCKS
+    if octets and known is not None and octets + len(added) <= content_octets + share:
         made = _append(path, added, octets, known)
         if made is not None:
-            return octets + len(added), content, made
+            return octets + len(added), content_octets, made
     data = content_block(zone, confirmed)
     replace_file(path, [data])
     with open(path, "rb") as file:
@@ -183,8 +189,8 @@ def file_name(origin: bytes) -> str:
     return f"{quoted[: LONGEST_NAME - len(digest) - 1]}%{digest}"
 
 
-def read_text(settings: ZoneSettings) -> Zone:
-    """Read a zone file, and check its digest.
+def read_zone_file(settings: ZoneSettings) -> Zone:
+    """Read the zone file of the operator, and check its digest.
 
     Raises:
         ZoneFileError: it cannot be used; the text names the file, and the line where possible.
@@ -193,7 +199,7 @@ def read_text(settings: ZoneSettings) -> Zone:
     try:
         with open(settings.file, encoding="utf-8") as file:
             zone = read_zone(file, settings.file, origin_of(settings.name))
-        check_content(zone, settings.zonemd)
+        check_zonemd(zone, settings.zonemd)
         zone.chain()  # here, in a thread, and not when the first proof is needed
     except TransferError as error:
         raise ZoneFileError(f"{settings.file}: {error}") from None
@@ -202,8 +208,8 @@ def read_text(settings: ZoneSettings) -> Zone:
     return zone
 
 
-def check_content(zone: Zone, policy: str) -> None:
-    """Check the digest of a zone by the policy of its settings.
+def check_zonemd(zone: Zone, policy: str) -> None:
+    """Check the digest of a zone (ZONEMD, RFC 8976) by the policy of its settings: off, required, or if there is one.
 
     Raises:
         TransferError: the digest is wrong, or missing although it is required.
@@ -217,8 +223,8 @@ def check_content(zone: Zone, policy: str) -> None:
         raise TransferError(f"serial {zone.serial}: it has no usable ZONEMD record, which the setting zonemd requires")
 
 
-def in_memory(zone: Zone, confirmed: int) -> BinaryIO:
-    """The content of a zone as a file in memory.
+def write_to_memory(zone: Zone, confirmed: int) -> BinaryIO:
+    """Write the content of a zone to a new file in memory, for the other workers.
 
     Raises:
         OSError: there is no memory or no descriptor for it.
@@ -234,7 +240,7 @@ def in_memory(zone: Zone, confirmed: int) -> BinaryIO:
 
 
 def read_memory(file: BinaryIO, origin: bytes) -> Saved:
-    """Read a file in memory, whose position other workers use, too, and close it.
+    """Read a file of `write_to_memory` and close it. Its position is not used, because other workers share it.
 
     Raises:
         JournalError: it is damaged.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from resolver import limits
 from resolver.daemon.cache_file import CacheFileError
-from resolver.daemon.zone_files import ZoneFiles, check_content, in_memory, read_memory, read_text
+from resolver.daemon.zone_files import ZoneFiles, check_zonemd, read_memory, read_zone_file, write_to_memory
 from resolver.daemon.zone_status import ZoneStatus
 from resolver.net.in_thread import in_thread
 from resolver.net.zone_client import Fetched, ZoneClient, notify_message, origin_of, send_notify
@@ -191,7 +191,7 @@ class ZoneKeeper:
             if status.secondary:
                 await self._load_copy(status, number)
                 return
-            zone = await in_thread(read_text, status.settings)
+            zone = await in_thread(read_zone_file, status.settings)
         except (ZoneFileError, OSError, RecursionError, MemoryError) as error:
             if not status.may_install(number):
                 return
@@ -298,7 +298,7 @@ class ZoneKeeper:
         status, served = self._zones.get(origin), self._table.get(origin)
         if status is None or served is None or served.zone is None or not (status.unwritten or always):
             return None
-        return await in_thread(in_memory, served.zone, status.confirmed)
+        return await in_thread(write_to_memory, served.zone, status.confirmed)
 
     def confirmation(self, origin: bytes) -> tuple[int, int] | None:
         """The serial of a secondary's content, and when a primary has confirmed it; None for other zones. Other workers
@@ -459,7 +459,7 @@ class ZoneKeeper:
         found = await self._client.fetch(status.origin, primary, status.key, served.zone)
         confirmed = self._now()
         if found.zone is not None:
-            await in_thread(check_content, found.zone, status.settings.zonemd)
+            await in_thread(check_zonemd, found.zone, status.settings.zonemd)
         zone = found.zone or served.zone
         rules = None if zone is None else await self._prepare(status, zone)
         await self._finish(self._take(status, served.zone, found, confirmed, primary, rules))

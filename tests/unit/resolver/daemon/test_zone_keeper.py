@@ -21,7 +21,7 @@ from support.zone_versions import ORIGIN, difference, version
 
 from resolver import limits
 from resolver.daemon import zone_files, zone_keeper
-from resolver.daemon.zone_files import ZoneFiles, file_name, in_memory, read_memory
+from resolver.daemon.zone_files import ZoneFiles, file_name, read_memory, write_to_memory
 from resolver.daemon.zone_keeper import ZoneKeeper
 from resolver.net.zone_client import Fetched, ZoneClient
 from resolver.settings import Settings, ZoneSettings, ZonesSettings
@@ -635,7 +635,7 @@ def test_a_copy_that_another_process_writes_now_is_replaced(tmp_path: Path) -> N
 @pytest.mark.parametrize("first", [0, 1])
 def test_the_content_that_came_last_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
     """Whichever thread ends first."""
-    given = [in_memory(version(serial, 2), NOW) for serial in (5, 6)]
+    given = [write_to_memory(version(serial, 2), NOW) for serial in (5, 6)]
     gates, whole = [threading.Event(), threading.Event()], read_memory
 
     def read(file: BinaryIO, origin: bytes) -> Saved:
@@ -706,7 +706,7 @@ def test_without_a_thread_the_content_so_far_serves(
             await refreshed(keeper)
             [state] = keeper.describe()
             assert serial_of(table) == 6 and "the system gives no thread" in state["error"]
-            given = in_memory(version(9, 2), NOW)
+            given = write_to_memory(version(9, 2), NOW)
             keeper.take_content("e.test.", given)
             while keeper._tasks:
                 await asyncio.gather(*keeper._tasks)
