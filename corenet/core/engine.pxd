@@ -109,7 +109,7 @@ cdef class FdHandlers(Watcher):
 
     cdef int arm(self, object owner) except -1
     cdef int rearm_remaining(self) except -1
-    cdef bint has_handlers(self) noexcept
+    cdef bint has_interest(self) noexcept
 
 
 cdef inline uint64_t callback_of(Engine loop) noexcept:

@@ -3,7 +3,8 @@
 Order: as in asyncio, first the callbacks that were ready before the poll, then descriptor events in the order of the
 batch, then the timers that were due when the poll returned. What these schedule runs in the next iteration. A reader
 that is removed during a batch is not called. A batch may be spread over several iterations, as if the kernel had
-reported fewer events: after much data was received, the callbacks that it woke run first.
+reported fewer events: when a transport has received much data, the callbacks that this made ready run before the rest
+of the batch, while the data is in the CPU cache.
 
 Poll: while callbacks are ready, the poll is skipped for at most `SKIP_ITERATIONS` iterations and `SKIP_NS` nanoseconds,
 because a system call costs more than a short callback. It is not skipped when something was sent or closed since the
@@ -16,7 +17,7 @@ only one callback, that one was slow. Otherwise each callback is timed for a whi
 slow again.
 
 Nothing here depends on asyncio: `corenet.loop` overrides the hooks whose names begin with an underscore. Iterations and
-descriptors share one file because each shared object adds 0.1 to 0.3 ms to the import of the package.
+`FdHandlers` share one file because each shared object adds 0.1 to 0.3 ms to the import of the package.
 """
 
 import sys
@@ -169,7 +170,8 @@ cdef class FdHandlers(Watcher):
             self.engine._watcher_failed(error, self.fd)
         return 0
 
-    cdef bint has_handlers(self) noexcept:
+    cdef bint has_interest(self) noexcept:
+        """Return whether there is a reader, a writer or a waiter."""
         return (
             self.reader is not None
             or self.writer is not None
@@ -201,9 +203,9 @@ cdef class FdHandlers(Watcher):
             write_waiter = self.write_waiter
             self.write_waiter = None
         if once:
-            if self.has_handlers():
+            if self.has_interest():
                 self.rearm_remaining()
-        elif not self.has_handlers():
+        elif not self.has_interest():
             self.engine.poller.remove(self.fd)
         if read_waiter is not None:
             self.engine.set_waiter_result(read_waiter)
@@ -258,6 +260,7 @@ cdef class Engine:
 
     def __cinit__(self, *_args, **_kwargs) -> None:
         cdef WakeupWatcher wakeup
+        # Sizes in items; the rings grow.
         ring_init(&self.ready, 1024)
         ring_init(&self.due, 64)
         ring_init(&self.flush_after_iteration, 64)
@@ -325,7 +328,11 @@ cdef class Engine:
         return handle
 
     def call_soon(self, callback: object, *args: object, context: object = None) -> Handle:
-        """Call ``callback(*args)`` in the next iteration, inside `context` or a copy of the current one."""
+        """Call ``callback(*args)`` in the next iteration, inside `context` or a copy of the current one.
+
+        Raises:
+            RuntimeError: the engine is closed.
+        """
         cdef Handle handle
         if self.closed:
             self.check_open()
@@ -344,7 +351,11 @@ cdef class Engine:
         return handle
 
     def call_soon_threadsafe(self, callback: object, *args: object, context: object = None) -> Handle:
-        """Like `call_soon`, from any thread; wakes the loop when it sleeps."""
+        """Like `call_soon`, from any thread; wakes the loop when it sleeps.
+
+        Raises:
+            RuntimeError: the engine is closed.
+        """
         cdef Handle handle
         if self.closed:
             self.check_open()
@@ -360,7 +371,12 @@ cdef class Engine:
         return handle
 
     def call_later(self, delay: object, callback: object, *args: object, context: object = None) -> TimerHandle:
-        """Call ``callback(*args)`` after `delay` seconds, never earlier; equal deadlines keep their order."""
+        """Call ``callback(*args)`` after `delay` seconds, never earlier; equal deadlines keep their order.
+
+        Raises:
+            RuntimeError: the engine is closed.
+            TypeError: `delay` is no number that can be added to a float.
+        """
         if delay is None:
             raise TypeError("delay must not be None")
         # The annotation is `object`, because Cython would convert a `float` argument to a C double before these tests.
@@ -370,7 +386,12 @@ cdef class Engine:
         return self.call_at_c(seconds_of(self.clock()) + <double>delay, callback, args, context)
 
     def call_at(self, when: object, callback: object, *args: object, context: object = None) -> TimerHandle:
-        """Call ``callback(*args)`` when ``loop.time()`` has reached `when` seconds."""
+        """Call ``callback(*args)`` when ``loop.time()`` has reached `when` seconds.
+
+        Raises:
+            RuntimeError: the engine is closed.
+            TypeError: `when` is no number.
+        """
         if when is None:
             raise TypeError("when cannot be None")
         return self.call_at_c(when, callback, args, context)
@@ -731,7 +752,11 @@ cdef class Engine:
         self.stop_requested = True
 
     def _dispose(self) -> None:
-        """Drop everything and close the descriptors; the engine cannot be used any more."""
+        """Drop everything and close the descriptors; the engine cannot be used any more.
+
+        Raises:
+            RuntimeError: the engine is running.
+        """
         if self.running:
             raise RuntimeError("Cannot close a running event loop")
         if not self.closed:
@@ -909,8 +934,8 @@ cdef class Engine:
         if handle is not None:
             handle.cancel()
         # If the kernel still has the one-shot interest of the removed side, one event comes and finds no handler.
-        descriptor.armed_oneshot = descriptor.armed_oneshot and descriptor.has_handlers()
-        if descriptor.has_handlers():
+        descriptor.armed_oneshot = descriptor.armed_oneshot and descriptor.has_interest()
+        if descriptor.has_interest():
             descriptor.rearm_remaining()
         else:
             descriptor.edge_registration_owner = None
@@ -958,7 +983,7 @@ cdef class Engine:
         descriptor = <FdHandlers>watcher
         reading, descriptor.read_waiter = descriptor.read_waiter, None
         writing, descriptor.write_waiter = descriptor.write_waiter, None
-        if not descriptor.has_handlers():
+        if not descriptor.has_interest():
             descriptor.edge_registration_owner = None
             self.poller.remove(fd)
         if reading is not None:
@@ -1007,7 +1032,7 @@ cdef class Engine:
             return self.check_not_owned(fd)
         if isinstance(watcher, Watch):
             return 0
-        if isinstance(watcher, FdHandlers) and not (<FdHandlers>watcher).has_handlers():
+        if isinstance(watcher, FdHandlers) and not (<FdHandlers>watcher).has_interest():
             # Kept registered for the next wait of a sock_ method: give it up.
             (<FdHandlers>watcher).edge_registration_owner = None
             self.poller.remove(fd)

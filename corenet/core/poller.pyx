@@ -88,6 +88,10 @@ EXCLUSIVE = 4
 cdef int64_t LAST_FD = 0x7FFFFFFE
 
 cdef enum:
+    FIRST_SLOTS = 64            # the size of the first table, in slots
+    LONGEST_WAIT_MS = 86400000  # one day: epoll_wait takes an int
+
+cdef enum:
     MODE_EDGE = 1
     MODE_ONESHOT = 2
     MODE_EXCLUSIVE = 4
@@ -149,7 +153,7 @@ cdef class Watcher:
         return 0
 
     cdef bint yield_to_reader(self) except -1:
-        # A transport keeps its descriptor.
+        # By default a watcher keeps its descriptor.
         return False
 
 
@@ -193,7 +197,8 @@ cdef class Watch(Watcher):
         What is already ready is reported again, also to an edge-triggered watch.
 
         Raises:
-            ValueError: the watch was removed, or its mode is EXCLUSIVE, which the kernel does not allow to change.
+            ValueError: the watch was removed, its mode is EXCLUSIVE, which the kernel does not allow to change, or
+                `events` is no union of READ, WRITE and PEER_CLOSED.
             OSError: the kernel refuses; EBADF when the descriptor was closed meanwhile.
         """
         if self.poller is None or self.poller.find(self.fd) is not self:
@@ -227,6 +232,9 @@ cdef class Poller:
     A level-triggered watch gets events as long as the descriptor is ready; an edge-triggered one only when its
     readiness changes, so the callback must read or write until the call would block. Errors and hang-ups are always
     reported and mean only that a read will not block.
+
+    Raises:
+        OSError: no epoll descriptor can be made.
     """
 
     def __cinit__(self) -> None:
@@ -259,7 +267,7 @@ cdef class Poller:
         elif errno == c.EBADF:
             # Checked first: the table for a large number would cost memory, for the largest more than there is.
             PyErr_SetFromErrno(PyExc_OSError)
-        wanted = min(max(64, <int64_t>fd + 1, <int64_t>self.slot_count * 2), LAST_FD + 1)
+        wanted = min(max(FIRST_SLOTS, <int64_t>fd + 1, <int64_t>self.slot_count * 2), LAST_FD + 1)
         grown = <Slot *>PyMem_RawRealloc(self.slots, wanted * sizeof(Slot))
         if grown == NULL:
             PyErr_NoMemory()
@@ -390,7 +398,7 @@ cdef class Poller:
 
     cdef int last_fd(self) noexcept:
         """Return the descriptor of the event that was dispatched last, -1 when there was none."""
-        return <int>(self.batch[self.batch_next - 1].data.u64 & 0xFFFFFFFF) if self.batch_next > 0 else -1
+        return <int>self.batch[self.batch_next - 1].data.u64 if self.batch_next > 0 else -1
 
     cdef Watcher find(self, int fd):
         """Return the watcher registered for `fd`, or None."""
@@ -410,7 +418,7 @@ cdef class Poller:
             self.slots[fd].owner = NULL
 
     cdef Watcher owner_of(self, int fd):
-        """Return the transport that owns `fd`, or None."""
+        """Return the watcher, a transport, that has called `own` for `fd`, or None."""
         if fd < 0 or fd >= self.slot_count or self.slots[fd].owner == NULL:
             return None
         return <Watcher>self.slots[fd].owner
@@ -463,7 +471,7 @@ cdef class Poller:
                     # EPERM: a system-call filter older than the call.
                     no_epoll_pwait2 = True
             if no_epoll_pwait2:
-                milliseconds = <int>min((timeout_ns + 999999) // 1000000, 86400000)
+                milliseconds = <int>min((timeout_ns + 999999) // 1000000, LONGEST_WAIT_MS)
                 awake_loops_add(-one)
                 with nogil:
                     got = c.epoll_wait(self.epfd, self.batch, BATCH, milliseconds)
@@ -621,8 +629,9 @@ cdef class Poller:
         bits that are set, which may include HANGUP and ERROR although they are not in `events`.
 
         Raises:
-            ValueError: `events` is no union of READ, WRITE and PEER_CLOSED, ONESHOT is combined with EXCLUSIVE, or
-                EXCLUSIVE with an event other than READ and WRITE.
+            ValueError: `events` is no union of READ, WRITE and PEER_CLOSED, `mode` has an unknown bit, ONESHOT is
+                combined with EXCLUSIVE, or EXCLUSIVE with an event other than READ and WRITE; `fd` is negative, or the
+                poller is closed.
             TypeError: `callback` is not callable.
             OSError: the kernel refuses the descriptor: EPERM for a regular file, EBADF for a closed one.
         """
@@ -666,6 +675,7 @@ cdef class Poller:
             if seconds <= 0:
                 self.poll(0)
             else:
+                # Limited to 32 years, so that it fits into 64 bits of nanoseconds. Rounded up, not to wait too short.
                 self.poll(<int64_t>(min(seconds, 1e9) * 1e9) + 1)
         return self.dispatch(BATCH)
 

@@ -11,6 +11,9 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
+cdef enum:
+    FIRST_CAPACITY = 64         # entries
+
 
 cdef inline bint before(const TimerEntry *a, const TimerEntry *b) noexcept:
     return a.when < b.when or (a.when == b.when and a.order < b.order)
@@ -65,7 +68,7 @@ cdef class TimerHeap:
         cdef TimerEntry *grown
         cdef Py_ssize_t capacity
         if self.length == self.capacity:
-            capacity = self.capacity * 2 if self.capacity else 64
+            capacity = self.capacity * 2 if self.capacity else FIRST_CAPACITY
             grown = <TimerEntry *>PyMem_RawRealloc(self.entries, capacity * sizeof(TimerEntry))
             if grown == NULL:
                 PyErr_NoMemory()
@@ -121,7 +124,7 @@ cdef class TimerHeap:
             self.entries[self.length].position[0] = -1
             Py_DECREF(<object>owner)
 
-    # For tests.
+    # --- for tests ------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return self.length

@@ -24,10 +24,10 @@ __all__ = ["FrameView"]
 cdef Py_ssize_t BLOCK_SIZE = FRAME_BLOCK_SIZE
 cdef Py_ssize_t MIN_FREE = FRAME_BLOCK_MIN_FREE
 
-# A table look-up takes a quarter of the time of making an int, even one that CPython caches.
-cdef tuple BYTES = tuple(range(256))
+# The ints 0 to 255: a table look-up takes a quarter of the time of making an int, even one that CPython caches.
+cdef tuple BYTE_VALUES = tuple(range(256))
 
-cdef Block in_use = None
+cdef Block current_block = None
 
 
 @cython.final
@@ -42,18 +42,18 @@ cdef class Block:
 cdef Block receive_block():
     """Return the block to receive into: from its start when there are no views of it, a new one when it is nearly
     full."""
-    global in_use
+    global current_block
     # The module's reference is the only one: no view refers to the block.
-    if in_use is not None and sole_owner(<PyObject *>in_use):
-        in_use.used = 0
-    elif in_use is None or in_use.size - in_use.used < MIN_FREE:
-        in_use = Block.__new__(Block)
-        in_use.data = <uint8_t *>PyMem_RawMalloc(BLOCK_SIZE)
-        if in_use.data == NULL:
-            in_use = None
+    if current_block is not None and sole_owner(<PyObject *>current_block):
+        current_block.used = 0
+    elif current_block is None or current_block.size - current_block.used < MIN_FREE:
+        current_block = Block.__new__(Block)
+        current_block.data = <uint8_t *>PyMem_RawMalloc(BLOCK_SIZE)
+        if current_block.data == NULL:
+            current_block = None
             raise MemoryError(f"no memory for a block of {BLOCK_SIZE} bytes")
-        in_use.size = BLOCK_SIZE
-    return in_use
+        current_block.size = BLOCK_SIZE
+    return current_block
 
 
 cdef FrameView make_view(object owner, const uint8_t *data, Py_ssize_t size):
@@ -103,7 +103,7 @@ cdef class FrameView:
             at += self.size
         if at < 0 or at >= self.size:
             raise IndexError("FrameView index out of range")
-        return BYTES[self.data[at]]
+        return BYTE_VALUES[self.data[at]]
 
     def __contains__(self, item):
         return item in bytes(self)

@@ -5,8 +5,9 @@ protocol is paused. A `DeferredConnectionLost` then becomes the protocol of that
 FramedProtocol, and calls ``connection_lost`` after the last frame. If no frame is taken for
 `limits.FRAME_DELIVERY_TIMEOUT` seconds, it ends the connection with an error, because nothing else could end it.
 
-States: underlying transport open -> underlying transport lost (timer runs) -> connection_lost called. `close`, `abort`
-and the last frame lead from the first two states to the third, at the latest when the underlying transport has ended.
+States: underlying transport open -> underlying transport lost (timer runs) -> connection_lost called. The second state
+ends after the last frame, `close`, `abort`, or the timer. After one of these in the first state, connection_lost is
+called as soon as the underlying transport is lost.
 """
 
 import asyncio
@@ -19,9 +20,9 @@ __all__ = ["DeferredConnectionLost"]
 
 
 class DeferredConnectionLost(asyncio.Protocol):
-    """The protocol of `transport`, which is closing, and the transport of `protocol`."""
+    """The protocol of `transport`, which is closing, and the transport of `protocol`, a FramedProtocol."""
 
-    #: `corenet.transports.frame_splitter` recognises this class by it.
+    #: `corenet.transports.frame_splitter` recognises this class by this attribute.
     is_deferred_close = True
 
     def __init__(self, protocol: Any, transport: Any) -> None:
@@ -42,11 +43,11 @@ class DeferredConnectionLost(asyncio.Protocol):
     # --- the protocol of the underlying transport -----------------------------------------------------------------
 
     def pause_writing(self) -> None:
-        """Call it on the FramedProtocol."""
+        """Pass the call on to the FramedProtocol."""
         self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """Call it on the FramedProtocol."""
+        """Pass the call on to the FramedProtocol."""
         self._protocol.resume_writing()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -67,7 +68,8 @@ class DeferredConnectionLost(asyncio.Protocol):
         if self._protocol.pending != self._pending_at_start:
             self._start_timer()
             return
-        text = f"{self._pending_at_start} bytes of frames were not taken in {FRAME_DELIVERY_TIMEOUT} s after its end"
+        size = self._pending_at_start
+        text = f"{size} bytes of frames were not taken in {FRAME_DELIVERY_TIMEOUT} s after the connection ended"
         self._force_close(FrameError(text))
 
     def _call_connection_lost(self) -> None:
@@ -94,10 +96,10 @@ class DeferredConnectionLost(asyncio.Protocol):
         return False
 
     def pause_reading(self) -> None:
-        """Without effect: nothing more can come."""
+        """Do nothing: no more data can arrive."""
 
     def resume_reading(self) -> None:
-        """Without effect: nothing more can come."""
+        """Do nothing: no more data can arrive."""
 
     def close(self) -> None:
         """Drop pending frames; connection_lost follows when the underlying transport has ended."""
