@@ -1,11 +1,11 @@
 """A transport for httpx: ``httpx.AsyncClient(transport=corenet.adapters.httpx.Transport())``.
 
 httpx keeps what it does: redirects, cookies, authentication, decoding. The transport sends each request over
-connections of a `corenet.HttpClient`, with HTTP/1.1 or HTTP/2. It is used on one event loop, as such clients are.
+connections of a `corenet.HttpClient`, with HTTP/1.1 or HTTP/2. Like httpx's own clients, it belongs to one event loop.
 
 Invariants: a request reaches the client with httpx's own fields and no others; the body of the response is passed on as
-it was sent, still coded; each error of corenet becomes the exception of httpx with the same meaning, with the error
-as its cause.
+it was sent, in its content coding; each error of corenet becomes the exception of httpx with the same meaning, with the
+error as its cause.
 """
 
 import math
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Transport"]
 
+# The exception of httpx for each `TimeoutExceeded.phase`.
 _TIMEOUTS = {
     "pool": httpx.PoolTimeout,
     "dns": httpx.ConnectTimeout,
@@ -79,6 +80,7 @@ class Transport(httpx.AsyncBaseTransport):
 
         Raises:
             httpx.TransportError: a subclass that says what failed.
+            RuntimeError: the body of the request is a synchronous iterable.
         """
         with _translated(request):
             # The authority of the URL without its user name: httpx has made an Authorization field of it.

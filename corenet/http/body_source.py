@@ -1,11 +1,11 @@
-"""Request bodies that can be sent again: files and sequences of parts.
+"""Request bodies made of files and sequences of parts, most of which can be sent again.
 
 A body is sent again after a redirect, a challenge, or a failure that is retried. An iterator cannot be. A `BodySource`
-can: each call of `pieces` begins anew. `length` is the number of bytes, -1 when it is not known before.
+can if it is `repeatable`: each call of `pieces` starts at the beginning.
 
 A regular file is read with `pread` in a thread. So a slow disk does not stop the loop, the position of the caller's
-file object stays where it is, and two readings do not disturb each other. Any other file object is read by its own
-`read`, in the thread of the loop.
+file object stays where it is, and several readers of one source are independent. Any other file object is read by its
+own `read`, in the thread of the loop.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from typing import IO, Any, Protocol, runtime_checkable
 
 from corenet.limits import HTTP_FILE_READ
 
-__all__ = ["BodySource", "BytesSource", "FileSource", "JoinedSource", "file_source", "is_file"]
+__all__ = ["BodySource", "BytesSource", "FileSource", "JoinedSource", "file_source", "is_file_object"]
 
 
 @runtime_checkable
 class BodySource(Protocol):
-    """A body that can be read more than once, if `repeatable`; `length` in bytes, -1: unknown."""
+    """A body. `repeatable`: it can be read more than once. `length` is in bytes, -1 when it is not known before."""
 
     length: int
     repeatable: bool
@@ -43,13 +43,13 @@ class BytesSource:
         self.length = len(data)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield slices."""
+        """Yield slices of `HTTP_FILE_READ` bytes."""
         for at in range(0, len(self.data), HTTP_FILE_READ):
             yield self.data[at : at + HTTP_FILE_READ]
 
 
 class FileSource:
-    """A regular file from `start` to its present end. Each reading has a descriptor of its own.
+    """`length` bytes of a regular file, from the offset `start` on. Each call of `pieces` uses its own descriptor.
 
     The caller may close its file meanwhile. Its descriptor's number may then mean another file, which must not be sent.
     """
@@ -62,7 +62,11 @@ class FileSource:
         self.length = length
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the bytes of the file, read in a thread."""
+        """Yield the bytes of the file, read in a thread; fewer than `length` when it was truncated meanwhile.
+
+        Raises:
+            OSError: the file cannot be opened or read.
+        """
         run = asyncio.get_running_loop().run_in_executor
         # Opened here, because a cancelled call in a thread would leave the descriptor open.
         if isinstance(self.file, Path):
@@ -85,7 +89,8 @@ class _StreamSource:
         self.file = file
         self.length = -1
         self.start = 0
-        self.repeatable = bool(getattr(file, "seekable", bool)())
+        seekable = getattr(file, "seekable", None)
+        self.repeatable = seekable is not None and bool(seekable())
         if self.repeatable:
             self.start = file.tell()
             self.length = file.seek(0, os.SEEK_END) - self.start
@@ -119,7 +124,7 @@ class JoinedSource:
                 await reading.aclose()  # type: ignore[attr-defined]
 
 
-def is_file(value: object) -> bool:
+def is_file_object(value: object) -> bool:
     """Return whether `value` is a file object."""
     return callable(getattr(value, "read", None))
 
@@ -129,7 +134,7 @@ def file_source(file: Any, where: str) -> BodySource:
 
     Raises:
         TypeError: the file was opened as text; `where` names the argument.
-        OSError: the path cannot be read.
+        OSError: the path cannot be read, or is not a regular file.
     """
     if isinstance(file, Path):
         facts = file.stat()

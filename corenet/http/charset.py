@@ -1,8 +1,8 @@
 """Decodes the body of a response to text by the rules of browsers (WHATWG Encoding standard).
 
 A byte order mark decides, else the charset of the Content-Type, else UTF-8. A charset is a label of the standard, or
-another text encoding of Python's standard library; any other name means UTF-8. Invalid bytes become U+FFFD. Nothing
-raises.
+another text encoding of Python's standard library; any other name means UTF-8. Invalid bytes become U+FFFD. No input
+raises an exception.
 
 A server can select only text encodings. Names are looked up in tables, not by `codecs.lookup`, which imports a module
 of that name and caches every unknown name for the life of the process.
@@ -20,32 +20,35 @@ __all__ = ["TextDecoder", "charset_of", "decode_text"]
 # RFC 9110 section 8.3.2: a parameter of the media type, its value a token or quoted.
 _CHARSET = re.compile(r""";[ \t]*charset=(?:"([^"\\]+)"|([^\s;"]+))""", re.IGNORECASE)
 
-# Codecs that are bytes to bytes or text to text, or exist on Windows only; UTF-7, which hides markup. Also excluded,
-# because no alias names them: idna and punycode (for names, not text), undefined, and the escapes of Python source
-# code.
-_NO_TEXT = {
+# Of the codecs that have an alias, those that are bytes to bytes or text to text, or exist on Windows only; and UTF-7,
+# which hides markup. idna and punycode (for names, not text), undefined, and the escapes of Python source code have no
+# alias.
+_EXCLUDED = {
     "base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec", "mbcs", "utf_7"
 }  # fmt: skip
-_WITHOUT_ALIAS = {
+# Text codecs without an alias.
+_ALSO_TEXT = {
     "cp1006", "cp720", "cp737", "cp856", "cp874", "cp875", "iso8859_1", "koi8_t", "koi8_u", "mac_arabic",
     "mac_croatian", "mac_farsi", "mac_romanian", "palmos", "utf_8_sig",
 }  # fmt: skip
-_TEXT = (frozenset(aliases.values()) - _NO_TEXT) | _WITHOUT_ALIAS
+_TEXT_CODECS = (frozenset(aliases.values()) - _EXCLUDED) | _ALSO_TEXT
 
-_MARKS = ((codecs.BOM_UTF8, "utf_8"), (codecs.BOM_UTF16_LE, "utf_16_le"), (codecs.BOM_UTF16_BE, "utf_16_be"))
-_C1 = "corenet-c1"
-# Windows code pages: the standard maps their unassigned positions from 0x80 to 0x9F to control characters.
-_WINDOWS = frozenset({"cp874", *(f"cp{number}" for number in range(1250, 1259))})
-_USER_TABLE = "".join(map(chr, range(128))) + "".join(chr(0xF780 + offset) for offset in range(128))
+_BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf_8"), (codecs.BOM_UTF16_LE, "utf_16_le"), (codecs.BOM_UTF16_BE, "utf_16_be"))
+_C1_HANDLER = "corenet-c1"
+# Codecs of Windows code pages: the standard maps their unassigned positions from 0x80 to 0x9F to control characters.
+_WINDOWS_CODECS = frozenset({"cp874", *(f"cp{number}" for number in range(1250, 1259))})
+# WHATWG Encoding standard section 14.5: x-user-defined maps 0x80 to 0xFF to U+F780 to U+F7FF.
+_USER_DEFINED_TABLE = "".join(map(chr, range(128))) + "".join(chr(0xF780 + offset) for offset in range(128))
 
 
-def _control(error: UnicodeError) -> tuple[str, int]:
+def _keep_c1_controls(error: UnicodeError) -> tuple[str, int]:
+    """Handle a byte that the codec does not map: keep it if it is below 0xA0, where the C1 control characters are."""
     assert isinstance(error, UnicodeDecodeError)
     byte = error.object[error.start]
     return (chr(byte) if byte < 0xA0 else "\ufffd", error.start + 1)
 
 
-codecs.register_error(_C1, _control)
+codecs.register_error(_C1_HANDLER, _keep_c1_controls)
 
 
 def charset_of(content_type: str) -> str:
@@ -54,17 +57,17 @@ def charset_of(content_type: str) -> str:
     return (found[1] or found[2]).lower() if found else "utf-8"
 
 
-def _codec(charset: str) -> str:
+def _find_codec(charset: str) -> str:
     """Return the codec for a charset: of the standard library, `REPLACEMENT` or `USER_DEFINED`."""
     label = charset.strip("\t\n\f\r ").lower()
     if label in CODECS:
         return CODECS[label]
     name = normalize_encoding(label) if label.isascii() else ""
     name = aliases.get(name, name)
-    # These two raise without a byte order mark. Browsers take UTF-16 without one for little-endian.
+    # The decoders of these two raise without a byte order mark. Browsers read UTF-16 without one as little-endian.
     if name in ("utf_16", "utf_32"):
         return name + "_le"
-    return name if name in _TEXT else "utf_8"
+    return name if name in _TEXT_CODECS else "utf_8"
 
 
 def decode_text(body: bytes, charset: str) -> str:
@@ -89,31 +92,31 @@ class TextDecoder:
         if self._decoder is None:
             data = self._held + data
             self._held = b""
-            if not last and len(data) < 3 and any(mark.startswith(data) for mark, _ in _MARKS):
+            if not last and len(data) < 3 and any(mark.startswith(data) for mark, _ in _BYTE_ORDER_MARKS):
                 self._held = data
                 return ""
-            for mark, codec in _MARKS:
+            for mark, codec in _BYTE_ORDER_MARKS:
                 if data.startswith(mark):
-                    self._decoder = _incremental(codec)
+                    self._decoder = _make_decoder(codec)
                     data = data[len(mark) :]
                     break
             else:
-                self._decoder = _incremental(_codec(self._charset))
+                self._decoder = _make_decoder(_find_codec(self._charset))
         return self._decoder.decode(data, last)
 
 
-def _incremental(codec: str) -> codecs.IncrementalDecoder:
+def _make_decoder(codec: str) -> codecs.IncrementalDecoder:
     if codec == USER_DEFINED:
         return _UserDefined()
     if codec == REPLACEMENT:
         return _Replacement()
-    errors = _C1 if codec in _WINDOWS else "replace"
+    errors = _C1_HANDLER if codec in _WINDOWS_CODECS else "replace"
     return codecs.getincrementaldecoder(codec)(errors)
 
 
 class _UserDefined(codecs.IncrementalDecoder):
     def decode(self, data: bytes, final: bool = False) -> str:  # type: ignore[override]
-        return codecs.charmap_decode(data, "replace", _USER_TABLE)[0]
+        return codecs.charmap_decode(data, "replace", _USER_DEFINED_TABLE)[0]
 
 
 class _Replacement(codecs.IncrementalDecoder):

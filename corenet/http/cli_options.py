@@ -1,4 +1,4 @@
-"""The command line of ``corenet get``: its options, and what they make of a request. Names and meanings are curl's."""
+"""The command line of ``corenet get``: its options and the request made of them. Names and meanings are curl's."""
 
 import argparse
 import getpass
@@ -28,23 +28,26 @@ class UsageError(Exception):
 
 
 class UnreadableFile(UsageError):
-    """A file that is to be sent cannot be read."""
+    """A file that is to be sent cannot be read; the exit code is curl's CURLE_READ_ERROR."""
 
     code = 26
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One URL and the path of the file for its body; None: standard output."""
+    """One URL and the path of the file to which its body is written; None: standard output."""
 
     url: str
     path: Path | None
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line; None is that of the process. Exits with 2 when it is wrong.
+    """Parse the command line; None is that of the process.
 
     URLs may stand between options, which argparse does not allow for positional arguments of a subcommand.
+
+    Raises:
+        SystemExit: with code 2 when the command line is wrong, 0 after --help and --version.
     """
     top = _parser()
     options, rest = top.parse_known_args(arguments)
@@ -73,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="corenet get [options] URL...", allow_abbrev=False,
     )  # fmt: skip
     get.add_argument("url", metavar="URL", nargs="*")
-    get.add_argument("--url", dest="further_url", metavar="URL", action="append", default=[], help="the same")
+    get.add_argument("--url", dest="further_url", metavar="URL", action="append", default=[], help="a further URL")
     _add_output(get.add_argument_group("output"))
     _add_request(get.add_argument_group("request"))
     _add_connection(get.add_argument_group("connection"))
@@ -185,7 +188,7 @@ def _add_connection(group: Any) -> None:
 
 
 def targets(options: argparse.Namespace) -> list[Target]:
-    """The URLs with their files.
+    """The URLs and the files for their bodies.
 
     Raises:
         UsageError: there is no file for a URL that needs one, or no URL for a file.
@@ -325,7 +328,7 @@ def _upload(path: str) -> bytes | Path:
 
 
 class _Part(argparse.Action):
-    """Adds a part of a form to `data`, with the way it is read."""
+    """Appends the value of an option to `data`, with its kind, which decides how `_form_data` reads it."""
 
     kind = "text"
 
@@ -334,14 +337,20 @@ class _Part(argparse.Action):
 
 
 class _Binary(_Part):
+    """--data-binary."""
+
     kind = "binary"
 
 
 class _Raw(_Part):
+    """--data-raw."""
+
     kind = "raw"
 
 
 class _Encoded(_Part):
+    """--data-urlencode."""
+
     kind = "encoded"
 
 

@@ -45,14 +45,18 @@ td.bad { color: var(--bad) }
  td.d, td.w { order: 1; grid-column: 1 / -1 }
 }
 """
-# Of the resolver's steps: the answer to a query ends it.
+# The kinds of a resolver's steps that begin and end a query.
 _QUERY, _REPLY = "ask", "reply"
 
 
 class Recorder:
     """Takes the points of a trace and writes them in `form` (text, json, html) to the file `path` or to stderr.
 
-    Text is written at once, the others by `finish`. Times are printed in milliseconds from `began`.
+    Text is written at once, the other forms by `finish`. Times are printed in milliseconds since `began`, a time of the
+    loop's clock; JSON has seconds.
+
+    Raises:
+        OSError: the file cannot be created.
     """
 
     def __init__(self, form: str, path: str | None, began: float) -> None:
@@ -68,7 +72,7 @@ class Recorder:
             self._points.append(point)
 
     def finish(self, now: float, results: "Sequence[tuple[str, str]]") -> None:
-        """Write what is left; `results` has each URL and how it ended."""
+        """Write what is left and close the file; `results` has each URL and how it ended, `now` is the end."""
         summary = "status " + ",".join(result.partition(" ")[0] for _, result in results)
         if self._form == "text":
             self._write(f"{self._offset(now):9.2f} ms  finished, {summary}\n")
@@ -130,7 +134,7 @@ def page(points: Sequence[TracePoint], began: float, ended: float, results: "Seq
             f'<tr><td class="s">{_text(row.name)}</td>'
             f'<td class="d{" bad" if row.failed else ""}">{_text(row.details)}</td>'
             f'<td class="n">{(row.start - first) * 1000:.1f}</td><td class="n">{took}</td>'
-            # A point at the very end would begin outside.
+            # 99.5: the bar of a point at the very end would begin outside.
             f'<td class="w"><div class="bar {kind}" '
             f'style="margin-left:{min(left, 99.5):.2f}%;width:{width:.2f}%"></div></td></tr>'
         )
@@ -143,7 +147,7 @@ def _text(text: str) -> str:
 
 
 def _rows(points: Sequence[TracePoint], ended: float) -> list[_Row]:
-    """The steps by their start: a start with the next end of the same name, or a point alone."""
+    """The steps in the order of their starts. A step is a start and the next end of the same name, or a point alone."""
     rows: list[_Row] = []
     unfinished: dict[str, _Row] = {}
     for point in points:

@@ -23,7 +23,7 @@ from corenet.http.connections import CLOSED, Connections, record_lookups_of
 from corenet.http.decode import Decoder, accept_encoding, yield_between_slices
 from corenet.http.errors import LocalProtocolError, ServerDisconnected
 from corenet.http.events import Data, End, Request
-from corenet.http.h2_connection import Exchange, Multiplexed
+from corenet.http.h2_connection import Exchange, MultiplexedConnection
 from corenet.http.headers import Headers
 from corenet.http.pieces import Pieces
 from corenet.http.pool import Limits, PoolSlot
@@ -447,7 +447,7 @@ class HttpClient(Verbs):
                 # `close` did not see this connection: it was neither idle nor in use.
                 raise LocalProtocolError(CLOSED)
             max_body = self._max_body if collecting else math.inf
-            if isinstance(connection, Multiplexed):
+            if isinstance(connection, MultiplexedConnection):
                 exchange = connection.begin(
                     collecting=collecting, max_body=max_body, deadline=call.deadline, read_timeout=call.timeout.read
                 )

@@ -1,4 +1,4 @@
-"""The content codings br and zstd, as stages of `corenet.http.decode`; each needs an optional package.
+"""Decoders of the content codings br and zstd, as stages of `corenet.http.decode`; each needs an optional package.
 
 br needs the package brotli 1.2 or later, whose decoder limits its output. zstd needs zstandard, or `compression.zstd`
 of Python 3.14. Decoders of zstd do not limit the output of a call, so a stage gives them one block at a time, which
@@ -37,8 +37,11 @@ from corenet.limits import (
 
 __all__ = ["BrotliStage", "Stage", "ZstdStage", "installed_codings"]
 
-_MAGIC = 0xFD2FB528
-_SKIPPABLE = 0x184D2A50
+_FRAME_MAGIC = 0xFD2FB528
+_SKIPPABLE_MAGIC = 0x184D2A50
+# Sizes in bytes: a magic number and the first byte of the header; magic number and size of a skippable frame; the
+# header of a block; a checksum.
+_MAGIC_UNIT, _SKIPPABLE_UNIT, _BLOCK_HEADER, _CHECKSUM = 5, 8, 3, 4
 MAGIC, HEADER, SIZE, BLOCK, CHECK, SKIP = range(6)
 _RAW, _RLE, _COMPRESSED = range(3)
 
@@ -71,9 +74,11 @@ def installed_codings() -> tuple[str, ...]:
 
 
 class Stage:
-    """One coding of a body. `give` input when it is not `busy`, call `step` while it is, `finish` at the end.
+    """One coding of a body. The caller gives input by `give` when the stage is not `busy`, calls `step` while it
+    is, and `finish` at the end.
 
-    The unused input is data[at:]. `made` is the number of bytes that came out, at most `max_output`.
+    The unused input is data[at:]. `made` is the number of bytes that came out, at most `max_output`. `busy`: there is
+    input, or output held by the decoder, for another step. `began`: some input was decoded.
     """
 
     __slots__ = ("at", "began", "busy", "coding", "data", "made", "max_output")
@@ -81,7 +86,6 @@ class Stage:
     def __init__(self, coding: str, max_output: int) -> None:
         self.coding = coding
         self.began = False
-        # `busy`: there is input, or output held by the decoder, for another step.
         self.data = b""
         self.at = 0
         self.busy = False
@@ -96,14 +100,24 @@ class Stage:
         self.busy = bool(data)
 
     def step(self) -> bytes:
-        """Decode a little on a busy stage; return the output, which may be empty."""
+        """Decode a part of the input of a busy stage; return the output, which may be empty.
+
+        Raises:
+            DecodeError: the body is broken.
+            ResponseTooLarge: the output exceeds `max_output`.
+        """
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Check that the body is complete. An empty body is allowed."""
+        """Check that the body is complete. An empty body is allowed.
+
+        Raises:
+            DecodeError: it is cut short.
+        """
         raise NotImplementedError
 
     def _count(self, made: bytes) -> bytes:
+        """Count output and return it."""
         self.made += len(made)
         if self.made > self.max_output:
             raise ResponseTooLarge(f"an inner coding of the body gives more than {self.max_output} bytes")
@@ -155,10 +169,10 @@ class ZstdStage(Stage):
         self.stream: Any = None
         self._state = MAGIC
         self._head = bytearray()
-        self._need = 5
-        # Of the present frame and block: the last block, a checksum follows, the block has given output.
+        self._need = _MAGIC_UNIT
+        # Of the current frame and block: it is the last block, a checksum follows, the block has given output.
         self._last = self._checksum = self._filled = False
-        # Frames, and blocks without output: work that gives nothing.
+        # The number of frames, and of blocks without output: work that gives no output.
         self._empty = 0
 
     def step(self) -> bytes:
@@ -176,7 +190,7 @@ class ZstdStage(Stage):
         elif self._state == SKIP:
             self._need -= len(part)
             if self._need == 0:
-                self._next(MAGIC, 5)
+                self._next(MAGIC, _MAGIC_UNIT)
         else:
             self._head += part
             if len(self._head) == self._need:
@@ -201,16 +215,16 @@ class ZstdStage(Stage):
         head = self._head
         if self._state == MAGIC:
             magic = int.from_bytes(head[:4], "little")
-            if magic & 0xFFFFFFF0 == _SKIPPABLE:
-                if len(head) == 5:
-                    self._need = 8
+            if magic & 0xFFFFFFF0 == _SKIPPABLE_MAGIC:
+                if len(head) == _MAGIC_UNIT:
+                    self._need = _SKIPPABLE_UNIT
                     return b""
                 self._count_empty()
                 size = int.from_bytes(head[4:], "little")
-                self._next(SKIP if size else MAGIC, size or 5)
+                self._next(SKIP if size else MAGIC, size or _MAGIC_UNIT)
                 return b""
-            if magic != _MAGIC:
-                raise self._broken("it is no frame")
+            if magic != _FRAME_MAGIC:
+                raise self._broken("it does not begin with a frame")
             self._state = HEADER
             self._need = 4 + _header_size(head[4])
             return b""
@@ -221,7 +235,7 @@ class ZstdStage(Stage):
             self._checksum = bool(head[4] & 4)
             self.stream = self._make()
             made = self._decode(head)
-            self._next(SIZE, 3)
+            self._next(SIZE, _BLOCK_HEADER)
             return made
         header = bytes(head)
         self._block(int.from_bytes(header, "little"))
@@ -244,11 +258,11 @@ class ZstdStage(Stage):
         if self._state == BLOCK and not self._filled:
             self._count_empty()
         if self._state == BLOCK and not self._last:
-            self._next(SIZE, 3)
+            self._next(SIZE, _BLOCK_HEADER)
         elif self._state == BLOCK and self._checksum:
-            self._next(CHECK, 4)
+            self._next(CHECK, _CHECKSUM)
         else:
-            self._next(MAGIC, 5)
+            self._next(MAGIC, _MAGIC_UNIT)
 
     def _count_empty(self) -> None:
         self._empty += 1
@@ -261,14 +275,14 @@ class ZstdStage(Stage):
 
 
 def _header_size(descriptor: int) -> int:
-    """Return the size of a frame's header from its first byte on (RFC 8878 section 3.1.1.1.1)."""
+    """Return the size in bytes of a frame's header, the `descriptor` included (RFC 8878 section 3.1.1.1.1)."""
     single = descriptor >> 5 & 1
     content = (single, 2, 4, 8)[descriptor >> 6]
     return 1 + (1 - single) + (0, 1, 2, 4)[descriptor & 3] + content
 
 
 def _window(header: bytes | bytearray) -> int:
-    """Return the size of the window: of its own field, or the content's size (RFC 8878 section 3.1.1.1.2)."""
+    """Return the size of the window in bytes: its own field, or the content's size (RFC 8878 section 3.1.1.1.2)."""
     descriptor = header[0]
     if not descriptor >> 5 & 1:
         base = 1 << 10 + (header[1] >> 3)

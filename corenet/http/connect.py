@@ -4,8 +4,9 @@ The steps are separate, instead of one `create_connection(host)`, so that the tr
 the time or failed. Names are resolved by the loop's `getaddrinfo`, so an installed resolver is used. Attempts follow
 RFC 8305: families interleaved, a new attempt every 250 ms, and no attempt is cancelled before one has succeeded. With a
 `RecordResolver` on the loop, `corenet.http.search` starts them while answers still come in. The C library is called
-once for both families: each call takes a thread, and only one call for both knows that the hosts file has the name. A
-`Route` leads through a proxy, whose tunnel `corenet.http.tunnel` opens, to a Unix socket, or from a local address.
+once for both families, because each call takes a thread, and because a separate call for a family that the hosts file
+does not have for the name would query DNS. A `Route` leads through a proxy, whose tunnel `corenet.http.tunnel` opens,
+to a Unix socket, or from a local address.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from corenet import tls
 from corenet.http.connection import Connection
 from corenet.http.errors import ConnectError, LocalProtocolError, NameResolutionError, TimeoutExceeded, TlsError
-from corenet.http.h2_connection import Multiplexed
+from corenet.http.h2_connection import MultiplexedConnection
 from corenet.http.routes import DIRECT, Route
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
 from corenet.http.url import Origin
@@ -44,7 +45,7 @@ _Address = tuple[int, Any]
 class Opened(NamedTuple):
     """A new connection, the endpoint of an HTTPS record that it leads to, and its TLSA record; empty for none."""
 
-    connection: Connection | Multiplexed
+    connection: Connection | MultiplexedConnection
     endpoint: str = ""
     tlsa: str = ""
 
@@ -64,10 +65,12 @@ async def open_connection(
 ) -> Opened:
     """Resolve, connect and do the TLS handshake until `deadline`; return a connection without an exchange.
 
-    `deadline` is a time of the loop's clock, `math.inf` for none. `context` returns the TLS context for TLSA records or
-    None; without it there is no TLS. The protocol that the server selects by ALPN decides the kind of connection.
-    `max_streams` is how many exchanges a connection of HTTP/2 will carry at the same time. `lookups` are made for a
-    direct connection to a name, and need a `RecordResolver` on the loop.
+    `context` is called with the policy for TLSA records, or None, and returns the TLS context; if it is None, there is
+    no TLS. `is_address`: the host of `origin` is an IP address. `deadline` is a time of the loop's clock, `math.inf`
+    for none. `scratch` is memory to receive into, `max_head` the limit of a response head in bytes. The protocol that
+    the server selects by ALPN decides the kind of connection. `max_streams` is how many exchanges an HTTP/2 connection
+    will carry at the same time. `lookups` are made for a direct connection to a name, and need a `RecordResolver` on
+    the loop.
 
     Raises:
         NameResolutionError: when the host has no address, or records that `lookups` wants are bogus.
@@ -75,6 +78,7 @@ async def open_connection(
         ProxyError: when the proxy of `route` refused.
         TlsError: when the handshake failed.
         TimeoutExceeded: naming the phase that took too long.
+        LocalProtocolError: when `lookups` are wanted and the loop has no `RecordResolver`.
     """
     loop = asyncio.get_running_loop()
     opening = _Opening(loop, origin, is_address, route, trace, deadline - loop.time())
@@ -91,15 +95,15 @@ async def open_connection(
         async with asyncio.timeout_at(deadline if deadline != math.inf else None):
             return await opening.run(lookups)
     except TimeoutError as error:
-        opening.point(FAILED, error="timeout")
+        opening.report(FAILED, error="timeout")
         raise TimeoutExceeded(
             f"{origin}: no connection within {opening.timeout:.3g} s, stopped at {opening.phase}", opening.phase
         ) from error
     except ConnectError as error:
-        opening.point(FAILED, error=str(error))
+        opening.report(FAILED, error=str(error))
         raise
     except asyncio.CancelledError:
-        opening.point(FAILED, error="cancelled")
+        opening.report(FAILED, error="cancelled")
         raise
 
 
@@ -119,7 +123,11 @@ def resolver_of(loop: asyncio.AbstractEventLoop, origin: Origin) -> RecordResolv
 
 
 class _Opening:
-    """A connection that is being opened. `phase` is the step that it is in; `hop` is what the socket connects to."""
+    """A connection that is being opened.
+
+    `timeout` is the time for all of it in seconds, `phase` the current step. `hop` is what the socket connects to: the
+    origin or the proxy; `literal`: it is an IP address. `tunnels`: the proxy is to open a tunnel.
+    """
 
     def __init__(
         self,
@@ -144,10 +152,12 @@ class _Opening:
         self.make: Callable[[], _Negotiation]
         self.policy: DanePolicy | None = None
 
-    def point(self, step: str, **details: Any) -> None:
+    def report(self, step: str, **details: Any) -> None:
+        """Report a point of the current phase to the trace."""
         report(self.trace, self.phase, step, self.loop.time(), **details)
 
     async def run(self, lookups: "Lookups | None") -> Opened:
+        """Find the addresses, connect to one of them, and make the connection."""
         hop, route = self.hop, self.route
         if route.unix_socket is not None:
             addresses: list[_Address] = [(socket.AF_UNIX, route.unix_socket)]
@@ -161,11 +171,11 @@ class _Opening:
             resolver = record_resolver(self.loop) if lookups is None or not direct else resolver_of(self.loop, hop)
             if resolver is not None:
                 return await self.search(resolver, lookups if direct else None)
-            self.point(STARTED, host=hop.host)
+            self.report(STARTED, host=hop.host)
             addresses = await _resolve(self.loop, hop)
-            self.point(DONE, addresses=",".join(address[0] for _, address in addresses))
+            self.report(DONE, addresses=",".join(address[0] for _, address in addresses))
         self.phase = "connect"
-        self.point(STARTED, host=hop.host, port=hop.port)
+        self.report(STARTED, host=hop.host, port=hop.port)
         sock = await _connect_any(self.loop, hop, addresses, route.local_address)
         return Opened(await self.use(sock))
 
@@ -191,7 +201,7 @@ class _Opening:
                     if not search.give_up(endpoint):
                         raise
                     refused = error
-                    self.point(FAILED, endpoint=endpoint, error=str(error))
+                    self.report(FAILED, endpoint=endpoint, error=str(error))
                     continue
                 shown = "" if endpoint.is_origin else str(endpoint)
                 return Opened(connection, shown, "" if self.policy is None else self.policy.name)
@@ -203,25 +213,25 @@ class _Opening:
         endpoint = attempt.endpoint
         if self.phase != "connect":
             self.phase = "connect"
-            self.point(STARTED, host=endpoint.host, port=endpoint.port)
-        self.point("attempt", endpoint=endpoint, address=attempt.address[1][0])
+            self.report(STARTED, host=endpoint.host, port=endpoint.port)
+        self.report("attempt", endpoint=endpoint, address=attempt.address[1][0])
 
     async def use(
         self, sock: socket.socket, find_policy: "Callable[[], Awaitable[DanePolicy | None]] | None" = None
-    ) -> Connection | Multiplexed:
+    ) -> Connection | MultiplexedConnection:
         """Make the connection on a connected socket; after a failure the socket is closed."""
         loop, route, origin = self.loop, self.route, self.origin
         negotiation = self.make()
         stream = _proxy_stream(loop) if self.tunnels else None
         try:
-            self.point(DONE, address=route.unix_socket or _peer_address(self.hop, sock))
+            self.report(DONE, address=route.unix_socket or _peer_address(self.hop, sock))
             if stream is not None:
                 self.phase = "proxy"
-                self.point(STARTED, proxy=str(route.proxy))
+                self.report(STARTED, proxy=str(route.proxy))
                 await _open_tunnel(
                     loop, stream, sock, route, origin, self.is_address, self.timeout, negotiation.max_head
                 )
-                self.point(DONE)
+                self.report(DONE)
             if self.context is None:
                 if stream is None:
                     await loop.create_connection(lambda: negotiation, sock=sock)
@@ -230,14 +240,14 @@ class _Opening:
                 return negotiation.connection()
             self.phase = "tls"
             name = origin.host if self.tunnels else self.hop.host
-            self.point(STARTED, name=name)
+            self.report(STARTED, name=name)
             if find_policy is not None:
                 self.policy = await find_policy()
-            await _secure(loop, negotiation, sock, await self.context(self.policy), name, self.timeout, stream)
+            await _start_tls(loop, negotiation, sock, await self.context(self.policy), name, self.timeout, stream)
             connection = negotiation.connection()
             if self.trace is not None:
                 tls_object = connection.transport.get_extra_info("ssl_object")
-                self.point(
+                self.report(
                     DONE,
                     version=tls_object.version(),
                     cipher=tls_object.cipher()[0],
@@ -279,7 +289,7 @@ class _Negotiation(asyncio.BufferedProtocol):
         self.scratch = scratch
         self.max_head = max_head
         self.max_streams = max_streams
-        self.made: Connection | Multiplexed | None = None
+        self.made: Connection | MultiplexedConnection | None = None
         self.buffer: memoryview | None = None
         self.early = b""
         self.end: tuple[Exception | None] | None = None
@@ -296,7 +306,7 @@ class _Negotiation(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.end = (exc,)
 
-    def connection(self) -> Connection | Multiplexed:
+    def connection(self) -> Connection | MultiplexedConnection:
         """Return the connection, after `connection_made`."""
         assert self.made is not None  # create_connection has returned
         return self.made
@@ -304,7 +314,7 @@ class _Negotiation(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tls_object = transport.get_extra_info("ssl_object")
         if tls_object is not None and tls_object.selected_alpn_protocol() == "h2":
-            self.made = Multiplexed(
+            self.made = MultiplexedConnection(
                 self.loop, self.origin, scratch=self.scratch, max_head=self.max_head, max_streams=self.max_streams
             )
         else:
@@ -357,7 +367,7 @@ async def _connect_any(
         try:
             return await _connect(loop, local, family, address)
         except OSError as error:
-            failures.append(f"{address if family == socket.AF_UNIX else address[0]}: {_why(error)}")
+            failures.append(f"{address if family == socket.AF_UNIX else address[0]}: {_reason(error)}")
             raise
 
     if len(addresses) == 1:
@@ -383,7 +393,7 @@ async def _connect(loop: asyncio.AbstractEventLoop, local: str | None, family: i
     return sock
 
 
-def _why(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     # asyncio replaces strerror with its own text; the system's text is more informative.
     return os.strerror(error.errno) if error.errno else str(error)
 
@@ -396,7 +406,7 @@ def _peer_address(origin: Origin, sock: socket.socket) -> str:
     try:
         return str(sock.getpeername()[0])
     except OSError as error:  # ENOTCONN: the peer has reset the connection since it was made
-        raise _unreachable(origin, [f"the peer reset the connection at once: {_why(error)}"]) from error
+        raise _unreachable(origin, [f"the peer reset the connection at once: {_reason(error)}"]) from error
 
 
 def _proxy_stream(loop: asyncio.AbstractEventLoop) -> "ProxyStream":
@@ -422,7 +432,7 @@ async def _open_tunnel(
     proxy = route.proxy
     assert proxy is not None  # a tunnel needs one
     if proxy.secure:
-        await _secure(loop, stream, sock, await proxy_context(proxy), proxy.host, timeout)
+        await _start_tls(loop, stream, sock, await proxy_context(proxy), proxy.host, timeout)
     else:
         await loop.create_connection(lambda: stream, sock=sock)
     host = origin.host
@@ -431,7 +441,7 @@ async def _open_tunnel(
     await open_tunnel(stream, proxy, host, origin.port, max_head)
 
 
-async def _secure(
+async def _start_tls(
     loop: asyncio.AbstractEventLoop,
     protocol: asyncio.BaseProtocol,
     sock: socket.socket,
@@ -456,5 +466,5 @@ async def _secure(
     except OSError as error:
         failure = tls.describe_handshake_error(error)
         if failure is None:
-            failure = tls.HandshakeFailure(f"the connection was lost during the handshake: {_why(error)}", False)
+            failure = tls.HandshakeFailure(f"the connection was lost during the handshake: {_reason(error)}", False)
         raise TlsError(f"TLS with {host}: {failure.reason}", certificate=failure.certificate) from error

@@ -242,7 +242,7 @@ class Connection(ExchangeBase, ConnectionBase):
         self.last_activity = self.loop.time()
         body.advance(nbytes)
         self.size += nbytes
-        if self.codec.count(nbytes):
+        if self.codec.count_received(nbytes):
             self._ended()
 
     def _received(self, data: bytes) -> None:

@@ -15,7 +15,7 @@ from corenet.http.connect import open_connection, resolver_of
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError, NameResolutionError, ServerDisconnected, TimeoutExceeded
 from corenet.http.facts import facts_of
-from corenet.http.h2_connection import Exchange, Multiplexed
+from corenet.http.h2_connection import Exchange, MultiplexedConnection
 from corenet.http.pool import Limits, Pool, PoolSlot
 from corenet.http.request_state import IDEMPOTENT, RequestState
 from corenet.http.routes import DIRECT, Http1Key, PoolKey, Router
@@ -89,7 +89,7 @@ class Connections:
         self.pool: Pool | None = None
         # Not a set: when `set.add` raises MemoryError, the element is in the set nevertheless. After repeated failures
         # the table is full, and a look-up does not end.
-        self.open: dict[Connection | Multiplexed, None] = {}
+        self.open: dict[Connection | MultiplexedConnection, None] = {}
         # The timeouts that end a connection while it is being opened.
         self.connecting: dict[asyncio.Timeout, None] = {}
         self.router = router
@@ -173,7 +173,7 @@ class Connections:
             pool.cancel_acquire(call.group, waiting)
             raise
 
-    async def connect(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
+    async def connect(self, call: RequestState, slot: PoolSlot) -> Connection | MultiplexedConnection:
         """Open a connection in `slot`.
 
         Raises:
@@ -191,7 +191,7 @@ class Connections:
         finally:
             self.connecting.pop(timeout, None)
 
-    async def _open_connection(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
+    async def _open_connection(self, call: RequestState, slot: PoolSlot) -> Connection | MultiplexedConnection:
         opened = await open_connection(
             call.url.origin,
             context=partial(self.make_context, call.group) if call.url.scheme == "https" else None,

@@ -1,12 +1,12 @@
 """The cookie jar: the storage model of RFC 6265bis sections 5.7 and 5.8, in memory.
 
 Cookies are grouped by registrable domain (the public suffix and one label). A request is served from one group, and a
-site cannot displace the cookies of another. Bounds: the size of a cookie, the cookies of a group, the cookies in all,
-the size of the field that is sent. When a group or the jar is full, expired cookies are removed, or else a tenth: first
-cookies without Secure, then those that were not used for the longest time.
+site cannot displace the cookies of another. There are limits to the size of a cookie, the number of cookies in a group
+and in the jar, and the size of the field that is sent. When a group or the jar is full, expired cookies are removed; if
+there are none, a tenth of all: those without Secure before those with it, and those unused for longest before others.
 
-Without `Secure` in the connection no Secure cookie is set, replaced or sent (section 5.7 steps 8 and 11). HttpOnly is
-kept for the program to see. SameSite has no meaning here, because every request is the program's own.
+Over a connection without TLS no Secure cookie is set, replaced or sent (section 5.7 steps 8 and 11). HttpOnly is stored
+so that the program can see it. SameSite has no meaning here, because every request is the program's own.
 """
 
 import time
@@ -33,7 +33,10 @@ _Key = tuple[str, str, bool, str]
 
 @dataclass(slots=True)
 class Cookie:
-    """One cookie. `expires` is a Unix time in seconds, None: as long as the jar; `host_only`: not for subdomains."""
+    """One cookie.
+
+    `expires` is a Unix time in seconds; None: it lasts as long as the jar. `host_only`: it is not sent to subdomains.
+    """
 
     name: str
     value: str = field(repr=False)
@@ -55,6 +58,7 @@ class CookieJar:
 
     Raises:
         ImportError: the package with the public suffix list is not installed (the extra ``cookies``).
+        TypeError: `clock` is not callable.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -63,7 +67,7 @@ class CookieJar:
         self._clock = clock
         self._sites: dict[str, dict[_Key, Cookie]] = {}
         self._size = 0
-        self._turn = 0
+        self._last_use = 0  # a counter: the order of creation and use
 
     def __len__(self) -> int:
         return self._size
@@ -98,13 +102,13 @@ class CookieJar:
             size += len(text) + 2
             if size > HTTP_COOKIE_FIELD_SIZE:
                 break
-            self._turn += 1
-            cookie.used = self._turn
+            self._last_use += 1
+            cookie.used = self._last_use
             parts.append(text)
         return "; ".join(parts)
 
     def _store(self, url: Url, found: SetCookie) -> None:
-        """Section 5.7. The steps for browsing contexts and for scripts are left out."""
+        """Store one cookie by section 5.7, without its steps for browsing contexts and for scripts."""
         cookie = _accept(url, found)
         if cookie is None:
             return
@@ -114,10 +118,10 @@ class CookieJar:
             return
         key = (cookie.name, cookie.domain, cookie.host_only, cookie.path)
         old = site.pop(key, None)
-        self._turn += 1
+        self._last_use += 1
         self._size -= old is not None
-        cookie.created = self._turn if old is None else old.created
-        cookie.used = self._turn
+        cookie.created = self._last_use if old is None else old.created
+        cookie.used = self._last_use
         now = self._clock()
         if not _has_expired(cookie, now):
             if len(site) >= HTTP_COOKIES_PER_SITE:
@@ -132,9 +136,9 @@ class CookieJar:
             self._sites.pop(name, None)
 
     def _evict(self, sites: list[dict[_Key, Cookie]], now: float) -> None:
-        """Free space in full sites: remove expired cookies, or else the least useful tenth.
+        """Remove the expired cookies of `sites`; if there are none, a tenth: those without Secure and long unused.
 
-        A tenth at a time, because finding them means looking at all.
+        A tenth at a time, because finding them means sorting all.
         """
         entries = [(site, key, cookie) for site in sites for key, cookie in site.items()]
         removed = [entry for entry in entries if _has_expired(entry[2], now)]

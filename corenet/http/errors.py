@@ -1,8 +1,9 @@
 """The exceptions of the HTTP package. Each class says which side caused the failure, each message says why.
 
-Bytes from the peer raise only `RemoteProtocolError` and its subclasses; a wrong call raises `LocalProtocolError`. The
-common base class is `HttpError`; `HttpStatusError` is in `corenet.http.response`. The sans-IO codec raises only the two
-protocol errors.
+Bytes from the peer that violate HTTP raise `RemoteProtocolError` or a subclass; a wrong call raises
+`LocalProtocolError`. A response that is valid but is not accepted raises `ResponseTooLarge` or `RedirectError`. The
+common base class is `HttpError`; `HttpStatusError` is in `corenet.http.response`. The codecs without I/O raise only the
+two protocol errors.
 """
 
 __all__ = [
@@ -79,7 +80,8 @@ class ResponseTooLarge(HttpError):
 
 
 class RedirectError(HttpError):
-    """Too many redirects, an unusable Location, a stream to send again, or a redirect from https to http."""
+    """A redirect that is not followed: one too many, with an unusable Location, from https to http, or of a request
+    whose body cannot be sent again."""
 
 
 class ConnectError(HttpError):
@@ -91,7 +93,7 @@ class NameResolutionError(ConnectError):
 
 
 class ProxyError(ConnectError):
-    """The proxy refused, or did not speak its protocol; `status` is its status for CONNECT, 0 without one."""
+    """The proxy refused, or violated its protocol; `status` is its response status to CONNECT, 0 without one."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -99,7 +101,7 @@ class ProxyError(ConnectError):
 
 
 class TlsError(ConnectError):
-    """The TLS handshake failed; `certificate`: because of the server's certificate."""
+    """The TLS handshake failed; `certificate` is True when the server's certificate was the reason."""
 
     def __init__(self, message: str, *, certificate: bool) -> None:
         super().__init__(message)
@@ -107,7 +109,7 @@ class TlsError(ConnectError):
 
 
 class TimeoutExceeded(HttpError, TimeoutError):
-    """A time-out; `phase` is pool, dns, connect, proxy, tls, request or response."""
+    """A timeout expired; `phase` is what was going on: pool, dns, connect, proxy, tls, request or response."""
 
     def __init__(self, message: str, phase: str) -> None:
         super().__init__(message)

@@ -33,7 +33,7 @@ cdef class H1Codec:
     cdef bytes request_method
 
     cpdef list feed(self, data)
-    cpdef list count(self, int64_t size)
+    cpdef list count_received(self, int64_t size)
     cpdef list feed_eof(self)
     cpdef bytes send(self, event)
     cpdef bytes send_request(self, bytes method, bytes target, list fields, int64_t length)

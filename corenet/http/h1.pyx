@@ -4,9 +4,9 @@ Ambiguous framing is refused. Content-Length together with Transfer-Encoding, a 
 coding other than one `chunked`, a bare CR or LF, control characters, blanks before the colon, and sizes that overflow
 raise `RemoteProtocolError`; after that the codec accepts nothing. A folded line is refused in a request and joined with
 one space in a response (RFC 9112 section 5.2). However the input is split, the events are the same, except for the
-sizes of Data. Everything that the peer sends is limited: head bytes, fields, 1xx
-responses, chunk extensions, pipelined bytes. The interface is like that of h11, which the tests compare it with. Both
-directions are in one file, because `note_field` decides the framing for both.
+sizes of Data. Everything that the peer sends is limited: head bytes, fields, 1xx responses, chunk extensions, pipelined
+bytes. The interface is like that of h11, with which the tests compare it. Both directions are in one file, because
+`note_field` reads the fields that decide the framing for both.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -72,6 +72,7 @@ cdef enum Sending:
 # Fifteen hexadecimal digits are 60 bits: no sum can overflow, no body is that large.
 cdef enum:
     CHUNK_DIGITS = 15
+    LENGTH_DIGITS = 18  # decimal ones, of a Content-Length: fewer than 60 bits
 
 # A chunk may be two bytes with five of framing; an event for each would take thirty times the memory.
 cdef Py_ssize_t SHORT_CHUNK = HTTP_COALESCE_BELOW
@@ -93,7 +94,13 @@ cdef inline int hex_digit(uint8_t c) noexcept nogil:
 
 @cython.final
 cdef class H1Codec:
-    """The codec of one connection. `H1Codec(CLIENT)` receives responses, `H1Codec(SERVER)` requests."""
+    """The codec of one connection. `H1Codec(CLIENT)` receives responses, `H1Codec(SERVER)` requests.
+
+    `max_head` limits a head in bytes, `max_fields` the fields of a head.
+
+    Raises:
+        ValueError: a limit is out of its range.
+    """
 
     def __cinit__(self, *_args, **_kwargs):
         self.held = self.request_method = b""
@@ -113,7 +120,7 @@ cdef class H1Codec:
         self.clear()
 
     cdef void clear(self) noexcept:
-        # `held`, which may have a pipelined request, is kept.
+        """Begin a new exchange. `held`, which may have a pipelined request, is kept."""
         self.receive = R_HEAD
         self.sending = S_IDLE
         self.scan = self.line_start = self.lines = 0
@@ -186,7 +193,7 @@ cdef class H1Codec:
         """Bytes still to come of a body with Content-Length; 0 for any other framing."""
         return self.left if self.receive == R_LENGTH else 0
 
-    cpdef list count(self, int64_t size):
+    cpdef list count_received(self, int64_t size):
         """Record that `size` bytes of a body with Content-Length were received directly into their final memory.
 
         Raises:
@@ -385,6 +392,7 @@ cdef class H1Codec:
         return 0
 
     cdef int http_version(self, const uint8_t *p, Py_ssize_t n) except -1:
+        """Return the version of ``HTTP/1.x``: 10 for 1.0, 11 for 1.1 and above."""
         if n != 8 or p[:5] != b"HTTP/" or p[6] != 0x2E or not 0x30 <= p[5] <= 0x39 or not 0x30 <= p[7] <= 0x39:
             self.fail("the HTTP version is malformed")
         if p[5] != 0x31:
@@ -456,7 +464,7 @@ cdef class H1Codec:
         cdef Py_ssize_t i
         if n == 14 and same_name(name, n, "content-length", 14):
             self.field_lengths += 1
-            if m == 0 or m > 18:
+            if m == 0 or m > LENGTH_DIGITS:
                 self.fail("Content-Length is not a number")
             self.field_length = 0
             for i in range(m):
@@ -619,7 +627,11 @@ cdef class H1Codec:
         raise TypeError(f"{event!r} is not an event that can be sent")
 
     cpdef bytes send_request(self, bytes method, bytes target, list fields, int64_t length):
-        """Return a request head; a `length` of 0 or more adds Content-Length, -1 leaves the framing to `fields`."""
+        """Return a request head; a `length` of 0 or more adds Content-Length, -1 leaves the framing to `fields`.
+
+        Raises:
+            LocalProtocolError: a request cannot be sent now, is badly framed, or has a forbidden character.
+        """
         if self.server or self.sending != S_IDLE:
             raise LocalProtocolError("a request cannot be sent now")
         cdef Py_ssize_t n = length_of(method)
@@ -637,6 +649,9 @@ cdef class H1Codec:
         """Record that the bytes of an earlier `send_request` without a body are sent again.
 
         They were checked then. They must not have a `Connection` field, because it is not evaluated here.
+
+        Raises:
+            LocalProtocolError: a request cannot be sent now.
         """
         if self.server or self.sending != S_IDLE:
             raise LocalProtocolError("a request cannot be sent now")
@@ -645,7 +660,11 @@ cdef class H1Codec:
         return 0
 
     def send_response(self, event, bint informational):
-        """Return the bytes of a response head; without framing fields, this chooses the framing."""
+        """Return the bytes of a response head; without framing fields, this chooses the framing.
+
+        Raises:
+            LocalProtocolError: a response cannot be sent now, is badly framed, or has a forbidden character.
+        """
         cdef int status = event.status
         cdef bytes reason = event.reason
         if not self.server or self.sending != S_IDLE or self.receive == R_HEAD:

@@ -491,7 +491,7 @@ cdef class H2Connection(H2Streams):
                 self.fail(PROTOCOL_ERROR, "an acknowledgement of SETTINGS that were not sent")
             # RFC 9113 section 6.5.3: from now on our window applies, also to open streams.
             self.settings_unacknowledged = 0
-            self.decoder.allow(self.table_size)
+            self.decoder.set_limit(self.table_size)
             change = self.window_target - self.stream_window
             self.stream_window = self.window_target
             for stream in self.streams.values():

@@ -1,7 +1,7 @@
 """HTTP/2 with I/O: many exchanges on one transport, each with the interface of an HTTP/1.1 `Connection`.
 
-`Multiplexed` is the asyncio Protocol that moves bytes between a transport and an `H2Connection`. An `Exchange` is one
-request and its response. An exchange that ends early resets its stream; the connection stays open.
+`MultiplexedConnection` is the asyncio Protocol that moves bytes between a transport and an `H2Connection`. An
+`Exchange` is one request and its response. An exchange that ends early resets its stream; the connection stays open.
 
 States of the connection, and what moves them (the `Transition`s below, which alone change `state`)::
 
@@ -20,9 +20,9 @@ Invariants: `exchanges` maps the number of each stream that is open in the codec
 `complete`, or has an `error`, or its stream is open. Bytes of the codec are written at the end of the loop iteration,
 so that the requests of one iteration share a TLS record.
 
-Flow control: a collected body is acknowledged when it is received, up to `max_body`, a streamed body when it is read.
-So a slow reader slows only its own stream. Data to send waits in the codec for the server's windows, and the upload
-waits in `drain`.
+Flow control: a collected body is acknowledged when it is received, up to `max_body` bytes, a streamed body when it is
+read. So a slow reader slows only its own stream. Data to send waits in the codec for the server's windows, and the
+upload waits in `drain`.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ from corenet.http.transitions import Transition
 from corenet.http.url import Origin
 from corenet.limits import HTTP2_CONNECTION_WINDOW, HTTP2_SETTLE_SECONDS, HTTP2_STREAM_WINDOW
 
-__all__ = ["Exchange", "Multiplexed"]
+__all__ = ["Exchange", "MultiplexedConnection"]
 
 _STATES = ("OPENING", "OPEN", "CLOSING", "CLOSED")
 OPENING, OPEN, CLOSING, CLOSED = range(len(_STATES))
@@ -58,11 +58,11 @@ _LOST = Transition("lost", _STATES, {OPEN: CLOSED, CLOSING: CLOSED})
 
 
 class Exchange(ExchangeBase):
-    """One request and its response on one stream; made by `Multiplexed.begin`, owned by its caller."""
+    """One request and its response on one stream; made by `MultiplexedConnection.begin`, owned by its caller."""
 
     __slots__ = ("connection", "sent", "stream")
 
-    def __init__(self, connection: "Multiplexed") -> None:
+    def __init__(self, connection: "MultiplexedConnection") -> None:
         super().__init__(connection.loop)
         self.connection = connection
         self.stream = 0
@@ -119,6 +119,7 @@ class Exchange(ExchangeBase):
     # --- the response -------------------------------------------------------------------------------------------------
 
     def taken(self, piece: bytes) -> None:
+        """Acknowledge a piece that the reader has taken; raise ResponseTooLarge when the body is over `max_body`."""
         if self.size > self.max_body:
             raise self.too_large()
         if not self.complete:
@@ -200,7 +201,7 @@ class Exchange(ExchangeBase):
         return self.check_time(now, connection.origin, unsent=unsent, sent=self.sent, slow_reader=slow_reader)
 
 
-class Multiplexed(ConnectionBase):
+class MultiplexedConnection(ConnectionBase):
     """A client's HTTP/2 connection to one origin. Made by `connect.open_connection`, owned by the pool."""
 
     def __init__(
@@ -248,7 +249,8 @@ class Multiplexed(ConnectionBase):
     # --- requests -----------------------------------------------------------------------------------------------------
 
     def begin(self, *, collecting: bool, max_body: float, deadline: float, read_timeout: float) -> Exchange:
-        """Create an exchange. `deadline` is on the loop's clock, `read_timeout` in seconds; `math.inf`: none."""
+        """Create an exchange. `max_body` is in bytes, `deadline` a time of the loop's clock, `read_timeout` in seconds;
+        `math.inf`: none. `collecting`: the body is kept until it is complete."""
         exchange = Exchange(self)
         exchange.prepare(collecting, max_body, deadline, read_timeout)
         return exchange

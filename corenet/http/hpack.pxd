@@ -58,6 +58,6 @@ cdef class HpackDecoder:
     cdef uint8_t *kinds         # of the fields of the last block
     cdef readonly bint over_limit
 
-    cdef int allow(self, Py_ssize_t size) except -1
+    cdef int set_limit(self, Py_ssize_t size) except -1
     cdef list decode_block(self, const uint8_t *p, Py_ssize_t n)
     cdef bytes read_string(self, const uint8_t *p, Py_ssize_t n, Py_ssize_t *at)

@@ -44,8 +44,10 @@ __all__ = ["HUFFMAN_LENGTHS", "STATIC_TABLE", "DynamicTable", "HpackDecoder", "H
 
 cdef enum:
     ENTRY_OVERHEAD = 32         # RFC 7541 section 4.1
-    FIRST_SLOTS = 16
-    STACK_TEXT = 512            # longer strings are decoded into separate memory
+    FIRST_SLOTS = 16            # of a table, in entries
+    FIRST_OCTETS = 256          # of an output buffer
+    INTEGER_OCTETS = 11         # the longest code of a Py_ssize_t
+    STACK_TEXT_OCTETS = 512     # longer strings are decoded into separate memory
     END_OF_STRING = 256
     HUFFMAN_SYMBOLS = 257
     HUFFMAN_STATES = 256        # inner nodes of the tree of 257 leaves
@@ -75,7 +77,7 @@ cdef frozenset NEVER_INDEXED = frozenset((b"authorization", b"proxy-authorizatio
 cdef frozenset NOT_INDEXED = frozenset((
     b":path", b"age", b"content-length", b"content-range", b"date", b"etag", b"expires", b"if-match",
     b"if-modified-since", b"if-none-match", b"last-modified", b"location", b"range", b"retry-after"))
-cdef frozenset NOTHING = frozenset()
+cdef frozenset NO_NAMES = frozenset()
 
 cdef tuple STATIC = STATIC_TABLE
 cdef dict STATIC_INDEX = {}
@@ -92,7 +94,7 @@ cdef int octets_reserve(Octets *out, Py_ssize_t more) except -1:
     if out.size + more <= capacity:
         return 0
     if capacity == 0:
-        capacity = 256
+        capacity = FIRST_OCTETS
     while capacity < out.size + more:
         capacity *= 2
     data = <uint8_t *>PyMem_RawRealloc(out.data, capacity)
@@ -119,8 +121,9 @@ cdef void octets_free(Octets *out) noexcept nogil:
 # --- integers (RFC 7541 section 5.1) ----------------------------------------------------------------------------------
 
 cdef int add_integer(Octets *out, uint8_t first, int prefix, Py_ssize_t value) except -1:
+    """Append `value` with a prefix of `prefix` bits; the bits above it are those of `first`."""
     cdef Py_ssize_t most = (1 << prefix) - 1
-    octets_reserve(out, 11)
+    octets_reserve(out, INTEGER_OCTETS)
     if value < most:
         out.data[out.size] = first | <uint8_t>value
         out.size += 1
@@ -138,7 +141,7 @@ cdef int add_integer(Octets *out, uint8_t first, int prefix, Py_ssize_t value) e
 
 
 cdef Py_ssize_t read_integer(const uint8_t *p, Py_ssize_t n, Py_ssize_t *at, int prefix) noexcept nogil:
-    """The integer at `at`, which is moved past it; -1: incomplete or too long."""
+    """The integer at `at`, with a prefix of `prefix` bits; `at` is moved past it. -1: incomplete or too long."""
     cdef Py_ssize_t most = (1 << prefix) - 1
     cdef Py_ssize_t value = p[at[0]] & most
     cdef int octets = 0
@@ -166,7 +169,8 @@ cdef uint8_t[HUFFMAN_SYMBOLS] huffman_bits
 # most one symbol. `next_node` is the node after the step, `step_symbol` the decoded symbol or NO_SYMBOL.
 cdef enum:
     NO_SYMBOL = 0x100
-    NO_WAY = 0x101              # the code of the end of the string, which no string may contain
+    INVALID_CODE = 0x101        # the code of the end of the string, which no string may contain
+    LEAF = 0x1000               # above all symbols and nodes
 
 cdef uint8_t[HUFFMAN_STATES][16] next_node
 cdef uint16_t[HUFFMAN_STATES][16] step_symbol
@@ -195,7 +199,7 @@ cdef int build_huffman() except -1:
     """Codes from lengths, then the tree, then the steps of four bits."""
     cdef uint32_t code = 0
     cdef int length, bit, node, step, nibble, symbol, used = 1
-    cdef int[HUFFMAN_STATES][2] child       # inner node, or 0x1000 and the symbol
+    cdef int[HUFFMAN_STATES][2] child       # an inner node, or LEAF and the symbol
     cdef dict by_length = symbols_by_length()
     cdef list order
     for length in range(1, 31):
@@ -214,7 +218,7 @@ cdef int build_huffman() except -1:
         for bit in range(huffman_bits[symbol] - 1, -1, -1):
             step = (huffman_code[symbol] >> bit) & 1
             if bit == 0:
-                child[node][step] = 0x1000 | symbol
+                child[node][step] = LEAF | symbol
             elif child[node][step] == 0:
                 child[node][step] = used
                 node = used
@@ -227,11 +231,11 @@ cdef int build_huffman() except -1:
             step_symbol[node][nibble] = NO_SYMBOL
             for bit in range(3, -1, -1):
                 step = child[step][(nibble >> bit) & 1]
-                if step & 0x1000:
-                    symbol = step & 0xFFF
+                if step & LEAF:
+                    symbol = step ^ LEAF
                     step = 0
                     if symbol == END_OF_STRING:
-                        step_symbol[node][nibble] = NO_WAY
+                        step_symbol[node][nibble] = INVALID_CODE
                         break
                     step_symbol[node][nibble] = symbol
             next_node[node][nibble] = step
@@ -280,7 +284,7 @@ cdef Py_ssize_t huffman_read(const uint8_t *p, Py_ssize_t n, uint8_t *out) noexc
             if symbol < NO_SYMBOL:
                 out[size] = <uint8_t>symbol
                 size += 1
-            elif symbol == NO_WAY:
+            elif symbol == INVALID_CODE:
                 return -1
     return size if may_end[node] else -1
 
@@ -298,17 +302,17 @@ def huffman_decode(bytes code):
     """Return the text of a Huffman code.
 
     Raises:
-        RemoteProtocolError: when it is none.
+        RemoteProtocolError: when `code` is no Huffman code.
     """
     return huffman_text(<const uint8_t *>PyBytes_AS_STRING(code), length_of(code))
 
 
 cdef bytes huffman_text(const uint8_t *p, Py_ssize_t n):
-    cdef uint8_t[STACK_TEXT] few
-    cdef uint8_t *out = few
+    cdef uint8_t[STACK_TEXT_OCTETS] on_stack
+    cdef uint8_t *out = on_stack
     cdef Py_ssize_t most = n * 8 // 5
     cdef Py_ssize_t size
-    if most > STACK_TEXT:
+    if most > STACK_TEXT_OCTETS:
         out = <uint8_t *>PyMem_Malloc(most)
         if out == NULL:
             raise MemoryError()
@@ -318,7 +322,7 @@ cdef bytes huffman_text(const uint8_t *p, Py_ssize_t n):
             raise RemoteProtocolError("a field with an invalid Huffman code")
         return PyBytes_FromStringAndSize(<const char *>out, size)
     finally:
-        if out != few:
+        if out != on_stack:
             PyMem_Free(out)
 
 
@@ -400,7 +404,11 @@ cdef class DynamicTable:
 
 @cython.final
 cdef class HpackEncoder:
-    """Encodes field blocks. `table_size` bounds the table in bytes, even if the peer allows more."""
+    """Encodes field blocks. `table_size` limits the table in bytes, even if the peer allows more.
+
+    Raises:
+        ValueError: `table_size` is out of its range.
+    """
 
     def __cinit__(self, table_size=None):
         limit = HPACK_TABLE_SIZE.default if table_size is None else HPACK_TABLE_SIZE.check(
@@ -408,7 +416,8 @@ cdef class HpackEncoder:
         self.own_limit = limit
         self.table = DynamicTable(min(limit, HPACK_TABLE_SIZE.default))
         self.table.known = {}
-        # Until its settings arrive, the peer has the protocol's default (RFC 9113 section 6.5.2).
+        # Until the peer's settings arrive, its table has the protocol's default size (RFC 9113 section 6.5.2). `lowest`
+        # is the smallest limit since the last block.
         self.limit_changed = limit < HPACK_TABLE_SIZE.default
         self.lowest = self.table.limit
 
@@ -416,10 +425,10 @@ cdef class HpackEncoder:
         """Set the table size in bytes that the peer allows (SETTINGS_HEADER_TABLE_SIZE).
 
         Raises:
-            ValueError: when it is negative.
+            ValueError: when `limit` is negative.
         """
         if limit < 0:
-            raise ValueError(f"a table of {limit} bytes")
+            raise ValueError(f"the size of a table cannot be {limit} bytes")
         limit = min(limit, self.own_limit)
         if limit != self.table.limit:
             self.lowest = min(limit, self.lowest) if self.limit_changed else limit
@@ -434,7 +443,7 @@ cdef class HpackEncoder:
         self.limit_changed = True
         return 0
 
-    def encode(self, list fields, frozenset sensitive=NOTHING):
+    def encode(self, list fields, frozenset sensitive=NO_NAMES):
         """Return the field block of `fields`, (name, value) with lower-case names; `sensitive` names are never indexed.
 
         Names and values are passed on unchanged; the rules of HTTP for them are not checked here.
@@ -512,7 +521,11 @@ cdef int add_string(Octets *out, bytes text) except -1:
 
 @cython.final
 cdef class HpackDecoder:
-    """Decodes field blocks. `table_size` limits the peer's table, `max_list` (bytes) and `max_fields` limit a block."""
+    """Decodes field blocks. `table_size` limits the peer's table and `max_list` a block, in bytes; `max_fields` limits its fields.
+
+    Raises:
+        ValueError: one of them is out of its range.
+    """
 
     def __cinit__(self, table_size=None, *, max_list=None, max_fields=None):
         self.max_table = HPACK_TABLE_SIZE.default if table_size is None else HPACK_TABLE_SIZE.check(
@@ -533,13 +546,13 @@ cdef class HpackDecoder:
         """Return the fields of a block as (name, value); those over the limits are left out (`over_limit`).
 
         Raises:
-            RemoteProtocolError: when it is no field block.
+            RemoteProtocolError: when `block` is no field block.
         """
         cdef bytes whole = bytes(block)
         return self.decode_block(<const uint8_t *>PyBytes_AS_STRING(whole), PyBytes_GET_SIZE(whole))
 
-    cdef int allow(self, Py_ssize_t size) except -1:
-        """Set the table size that the peer has acknowledged; a larger table must be lowered by its next block."""
+    cdef int set_limit(self, Py_ssize_t size) except -1:
+        """Set the table size in bytes that the peer has acknowledged; its next block must lower a larger table."""
         self.max_table = size
         return 0
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import IO
 
-from corenet.http.body_source import BodySource, BytesSource, JoinedSource, file_source, is_file
+from corenet.http.body_source import BodySource, BytesSource, JoinedSource, file_source, is_file_object
 from corenet.http.field_grammar import is_value
 from corenet.http.query import Pairs, pairs_of
 
@@ -79,7 +79,7 @@ def _content(content: FileContent, where: str) -> BodySource:
         content = content.encode()
     if isinstance(content, bytes):
         return BytesSource(content)
-    if isinstance(content, Path) or is_file(content):
+    if isinstance(content, Path) or is_file_object(content):
         return file_source(content, where)
     raise TypeError(f"{where} is bytes, str, a path or a binary file, not {type(content).__name__}")
 

@@ -44,7 +44,7 @@ from corenet.http.arguments import integer, number
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
 from corenet.http.facts import ConnectionFacts
-from corenet.http.h2_connection import Multiplexed
+from corenet.http.h2_connection import MultiplexedConnection
 from corenet.http.routes import Http1Key, PoolKey
 from corenet.http.transitions import Transition
 from corenet.limits import (
@@ -93,7 +93,7 @@ class PoolSlot:
 
     def __init__(self, group: "_OriginPool") -> None:
         self.group = group
-        self.connection: Connection | Multiplexed | None = None
+        self.connection: Connection | MultiplexedConnection | None = None
         self.facts: ConnectionFacts | None = None
         # Of a shared slot.
         self.holders = 0
@@ -123,7 +123,9 @@ class _OriginPool:
         """True when waiting requests need another connection: none can be shared, and no probe is in progress."""
         if self.probe is not None and not self.parallel:
             return False
-        return not any(isinstance(slot.connection, Multiplexed) and slot.connection.can_serve for slot in self.shared)
+        return not any(
+            isinstance(slot.connection, MultiplexedConnection) and slot.connection.can_serve for slot in self.shared
+        )
 
 
 class Pool:
@@ -177,11 +179,11 @@ class Pool:
             group.waiters.pop(future, None)
             self._forget(group)
 
-    def opened(self, slot: PoolSlot, connection: Connection | Multiplexed) -> None:
+    def opened(self, slot: PoolSlot, connection: Connection | MultiplexedConnection) -> None:
         """Record the connection that the holder of `slot` has opened. An HTTP/2 connection is shared from now on."""
         # First, because it may raise MemoryError: without it the pool would not learn that the connection is gone.
         connection.on_closed = partial(self._on_connection_closed, slot)
-        if isinstance(connection, Multiplexed):
+        if isinstance(connection, MultiplexedConnection):
             connection.on_change = self._dispatch_all
             slot.group.shared[slot] = None
             slot.state = _SHARE[slot.state]
@@ -189,7 +191,7 @@ class Pool:
         else:
             slot.state = _OPENED[slot.state]
         slot.connection = connection
-        slot.group.parallel = not isinstance(connection, Multiplexed)
+        slot.group.parallel = not isinstance(connection, MultiplexedConnection)
         slot.group.probe = None
         self._dispatch_all()
 
@@ -210,7 +212,7 @@ class Pool:
                 self._dispatch_all()
                 return
             del slot.group.shared[slot]
-            reusable = isinstance(connection, Multiplexed) and connection.can_serve
+            reusable = isinstance(connection, MultiplexedConnection) and connection.can_serve
         if reusable and connection is not None and not connection.is_gone:
             if self.closing or self.limits.keepalive_timeout == 0 or not self._keep(slot, connection):
                 self._drop(slot)
@@ -228,7 +230,7 @@ class Pool:
         while group is not None and group.idle:
             self._drop(next(reversed(group.idle)), graceful=False)
 
-    def close(self) -> list[Connection | Multiplexed]:
+    def close(self) -> list[Connection | MultiplexedConnection]:
         """Close all idle connections and return them. Those in use are closed when they are released."""
         self.closing = True
         if self.timer is not None:
@@ -253,7 +255,7 @@ class Pool:
         full = False
         for slot in group.shared:
             shared = slot.connection
-            if isinstance(shared, Multiplexed) and shared.can_serve:
+            if isinstance(shared, MultiplexedConnection) and shared.can_serve:
                 if slot.holders < min(self.limits.streams, shared.stream_limit):
                     slot.holders += 1
                     slot.reused = True
@@ -274,7 +276,7 @@ class Pool:
                 ):
                     del idle[slot]
                     del self.idle[slot]
-                    if isinstance(connection, Multiplexed):
+                    if isinstance(connection, MultiplexedConnection):
                         slot.state = _SHARE[slot.state]
                         slot.holders = 1
                         group.shared[slot] = None
@@ -294,7 +296,7 @@ class Pool:
         self.total += 1
         return slot
 
-    def _keep(self, slot: PoolSlot, connection: Connection | Multiplexed) -> bool:
+    def _keep(self, slot: PoolSlot, connection: Connection | MultiplexedConnection) -> bool:
         """Keep the connection for the next request; False when there is no memory for the record."""
         group = slot.group
         try:

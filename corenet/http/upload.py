@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from corenet.http.arguments import expect
-from corenet.http.body_source import BodySource, file_source, is_file
+from corenet.http.body_source import BodySource, file_source, is_file_object
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
 from corenet.http.h2_connection import Exchange
@@ -183,7 +183,7 @@ def prepare_body(
         raise TypeError("a body is bytes or yields bytes; encode str first")
     if isinstance(body, Mapping):
         raise TypeError("a body is bytes or yields bytes; give a mapping as json= or data=")
-    if isinstance(body, Path) or (is_file(body) and not isinstance(body, AsyncIterable)):
+    if isinstance(body, Path) or (is_file_object(body) and not isinstance(body, AsyncIterable)):
         return Upload(file_source(body, "the body"))
     expect(body, (AsyncIterable, Iterable), "a body", "bytes, a binary file, a Path or an iterable of bytes")
     return Upload(body)

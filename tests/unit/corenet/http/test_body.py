@@ -74,10 +74,10 @@ def test_the_codec_counts_bytes_that_were_received_directly() -> None:
     assert codec.length_left == 0
     events = codec.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
     assert events[1:] == [Data(b"abc")] and codec.length_left == 97
-    assert codec.count(90) == [] and codec.length_left == 7
+    assert codec.count_received(90) == [] and codec.length_left == 7
     for wrong in (-1, 8):
         with pytest.raises(LocalProtocolError, match="within the rest of the body"):
-            codec.count(wrong)
-    assert codec.count(7) == [End()] and codec.reusable
+            codec.count_received(wrong)
+    assert codec.count_received(7) == [End()] and codec.reusable
     with pytest.raises(LocalProtocolError, match="within the rest of the body"):
-        codec.count(0)
+        codec.count_received(0)

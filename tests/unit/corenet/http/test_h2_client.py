@@ -33,7 +33,7 @@ from corenet.http import (
     TimeoutExceeded,
     h2_connection,
 )
-from corenet.http.h2_connection import Multiplexed
+from corenet.http.h2_connection import MultiplexedConnection
 from corenet.limits import HTTP2_STREAM_WINDOW, HTTP2_UNPROCESSED_REPEATS
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
@@ -74,7 +74,7 @@ async def whole(client: HttpClient, site: Site) -> None:
     for group in pool.groups.values():
         assert not group.waiters and not group.shared
         for slot in group.idle:
-            assert slot.holders == 0 and isinstance(slot.connection, Multiplexed)
+            assert slot.holders == 0 and isinstance(slot.connection, MultiplexedConnection)
             assert slot.connection.exchanges == {} and slot.connection.codec.open_streams == 0
     assert pool.total == len(pool.idle) <= 1
     assert site.errors == []
@@ -463,7 +463,7 @@ def test_a_goaway(loop: str, world: World) -> None:
             first.transport.pause_reading()
             later = asyncio.ensure_future(client.post(site.url + "/echo", b"again"))
             connection = next(iter(client._connections.open))
-            assert isinstance(connection, Multiplexed)
+            assert isinstance(connection, MultiplexedConnection)
             await until(lambda: len(connection.exchanges) == 2 and not connection.flushing, "the other to be sent")
             first.codec.goaway()
             first.flush()

@@ -16,7 +16,7 @@ from support.shortage import FullDict
 
 from corenet.http import pool
 from corenet.http.errors import LocalProtocolError
-from corenet.http.h2_connection import Multiplexed
+from corenet.http.h2_connection import MultiplexedConnection
 from corenet.http.pool import Limits, Pool, PoolSlot
 from corenet.http.url import Origin
 
@@ -457,7 +457,7 @@ def test_no_slot_is_lost_by_random_events() -> None:
 # --- connections of HTTP/2, which are shared --------------------------------------------------------------------------
 
 
-class FakeMultiplexed(Multiplexed):
+class FakeMultiplexed(MultiplexedConnection):
     """A flag and a number of streams."""
 
     can_serve = True  # type: ignore[assignment]
