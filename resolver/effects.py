@@ -728,8 +728,8 @@ ResponsePolicy: TypeAlias = "Callable[[Query, Outcome], Outcome]"
 
 
 class Zone(Protocol):
-    """A zone with its servers: name and server names in lower case, the number of labels of the name, the addresses
-    that are known, and whether they are forwarders, which resolve names of any zone."""
+    """A zone with its servers: name and server names in lower case, the number of labels of the name, and the addresses
+    that are known."""
 
     @property
     def zone(self) -> bytes: ...
@@ -742,9 +742,6 @@ class Zone(Protocol):
 
     @property
     def servers(self) -> Sequence[Server]: ...
-
-    @property
-    def recursive(self) -> bool: ...
 
 
 class Delegations(Protocol):

@@ -40,8 +40,7 @@ from resolver.scoped_replies import find_scoped, keep_scoped, note_subnet_failur
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.rrset import UNKNOWN_ZONE_LABELS as UNKNOWN_ZONE
-from resolver.wire.rrset import RRset, octets_of
+from resolver.wire.rrset import PUBLIC_ZONE_LABELS, UNKNOWN_ZONE_LABELS, RRset, octets_of
 
 if TYPE_CHECKING:
     from resolver.cache import Store
@@ -286,12 +285,13 @@ def _find_known(
         return found
     # The RRset cache is shared by views and sub-queries, so cached data may be from servers that this view forbids.
     # Without cached data, `iterate` asks for each zone.
-    cut, path = known_path(names.zone_lookup_name(names.lower(name), question.qtype), context)
+    labels, public = _zone_of(found)
+    cut, path = known_path(names.zone_lookup_name(names.lower(name), question.qtype), context, public=public)
     for zone in path:
         known = policy(Question(name, question.qtype), zone.zone, zone.names, zone.servers)
         if known is not None:
             return known
-    if isinstance(found, Failure) or _is_from(cut, found):
+    if isinstance(found, Failure) or cut.recursive or _is_from(cut, labels):
         return found
     return None
 
@@ -306,26 +306,28 @@ def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
     return policy.answer_alias(Question(name, question.qtype))
 
 
-def _is_from(zone: Zone, known: ChainStep | RawReply) -> bool:
-    """Whether cached data is from the servers of `zone`, about which policies were asked with known addresses.
+def _is_from(zone: Zone, labels: int) -> bool:
+    """Whether cached data of a zone with so many labels is from the servers of `zone`, about which policies were asked
+    with known addresses.
 
     It is not when the data lives longer than the delegation of its own zone, or came by a path that is not known from
     referrals. Then the deepest known zone is one above, and the policies have not seen the servers of the data. The
     names of zones are not compared: both zones are at or above the same name.
-
-    A forwarder may answer for any zone. Only data that public servers gave because it failed (`forward-first`) is not
-    from it; that has no known zone.
     """
-    labels = _zone_labels(known)
-    return labels != UNKNOWN_ZONE if zone.recursive else labels == zone.labels and len(zone.servers) > 0
+    return labels == zone.labels and len(zone.servers) > 0
 
 
-def _zone_labels(known: ChainStep | RawReply) -> int:
-    """The number of labels of the zone that cached data is from; one that no zone has when that is not known."""
+def _zone_of(known: ChainStep | RawReply | Failure) -> tuple[int, bool]:
+    """The number of labels of the zone that cached data is from, more than any zone has when that is not known; and
+    whether public servers have sent it in place of a forward or stub zone, which is not known of denials."""
+    if isinstance(known, Failure):
+        return UNKNOWN_ZONE_LABELS, False
     raw = known if isinstance(known, RawReply) else known[0]
-    if raw.answer:
-        return int(raw.answer[0].zone_labels)
-    return UNKNOWN_ZONE if raw.soa is None else names.label_count(raw.soa.name)
+    if not raw.answer:
+        return UNKNOWN_ZONE_LABELS if raw.soa is None else names.label_count(raw.soa.name), False
+    labels = int(raw.answer[0].zone_labels)
+    public = PUBLIC_ZONE_LABELS <= labels < UNKNOWN_ZONE_LABELS
+    return (labels - PUBLIC_ZONE_LABELS if public else labels), public
 
 
 def _local_cname_target(local: Outcome, qtype: int) -> bytes | None:
@@ -924,15 +926,13 @@ def _permits_stale(name: bytes, found: ChainStep, qtype: int, context: Context) 
     expired, too, and then the deepest zone of the known path is another one.
     """
     policy, lowered = context.server_policy(), names.lower(name)
-    if policy is None:
+    labels, public = _zone_of(found)
+    if policy is None or known_path(lowered, context, public=public)[0].recursive:
         return True
-    labels = _zone_labels(found)
-    if known_path(lowered, context)[0].recursive:
-        return labels != UNKNOWN_ZONE
     if labels > names.label_count(lowered):
         return False
     longest = context.settings.cache.max_stale_ttl
-    path = last_known_path(names.suffix(lowered, labels), context, longest)
+    path = last_known_path(names.suffix(lowered, labels), context, longest, public=public)
     if path is None:
         return False
     for zone in path:

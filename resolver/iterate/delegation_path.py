@@ -49,11 +49,13 @@ def known_path(
     return cut, path
 
 
-def last_known_path(zone: bytes, context: Context, stale: int) -> list[DelegationPoint] | None:
+def last_known_path(
+    zone: bytes, context: Context, stale: int, *, public: bool = False
+) -> list[DelegationPoint] | None:
     """The path to `zone` (lower case), from what is cached or expired less than `stale` seconds ago. None when a zone
     or its servers are missing. It tells who served stale data, and is not for queries."""
     delegations = delegations_of(context)
-    top = _chosen_by_operator(zone, context)
+    top = _chosen_by_operator(zone, context, public=public)
     path: list[DelegationPoint] = []
     while top is None or names.label_count(zone) > top.labels:
         ns = context.store.rrsets.find(zone, c.NS, context.now, min_trust=Trust.GLUE, stale=stale)

@@ -30,7 +30,7 @@ from resolver.iterate.scrub import ResponseType, Scrubbed, glue_of, with_misplac
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.rrset import RRset, negative_ttl, octets_of
+from resolver.wire.rrset import PUBLIC_ZONE_LABELS, RRset, negative_ttl, octets_of
 
 __all__ = ["iterate"]
 
@@ -76,7 +76,7 @@ def iterate(
         if upper is not None:
             cut, known, whole = upper, upper.labels, True
     recovery = _DelegationFallback(task)
-    left_configured = False  # a forward or stub zone has failed, and the public servers are queried
+    public = False  # a forward or stub zone has failed, and the public servers are queried in its place
     for _ in range(REFERRALS):
         shown = total if whole or cut.recursive else labels_to_show(known, total, probes)
         probing = shown < total
@@ -103,7 +103,7 @@ def iterate(
                 if begin is None:
                     begin = yield from _prime(place, context, task)
                 above: bytes | None = place
-                left_configured = True
+                public = True
             else:
                 begin = recovery.next_delegation(cut, context, task)
                 if begin is None:
@@ -141,7 +141,7 @@ def iterate(
                     # A denial after an alias is about the target of the alias (RFC 2308 section 2.2.1).
                     _remember_empty(found, name, context)
         else:
-            return _raw(found, qname, qtype, cut, context, known_zone=not left_configured)
+            return _raw(found, qname, qtype, cut, context, public=public)
     return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "too many referrals")
 
 
@@ -364,13 +364,9 @@ def _remember_empty(found: Scrubbed, name: bytes, context: Context) -> None:
 
 
 def _raw(
-    found: Scrubbed, qname: bytes, qtype: int, cut: DelegationPoint, context: Context, *, known_zone: bool
+    found: Scrubbed, qname: bytes, qtype: int, cut: DelegationPoint, context: Context, *, public: bool
 ) -> RawReply:
-    """Convert a final reply to a `RawReply`.
-
-    Without `known_zone` the sets do not say whose servers have sent them: the next query looks for the servers of the
-    configuration, and policies for name servers must not take the data for theirs.
-    """
+    """Convert a final reply to a `RawReply`. `public`: of public servers in place of a forward or stub zone."""
     view, kind = found.view, found.kind
     raw = RawReply(qname, qtype)
     raw.zone, raw.server, raw.aa, raw.scope = cut.zone, found.server, view.aa, found.scope
@@ -381,8 +377,7 @@ def _raw(
     trust = Trust.ANSWER if view.aa else Trust.NONAUTH_ANSWER
     for rrset in raw.answer:
         rrset.trust = trust
-        if known_zone:
-            rrset.zone_labels = cut.labels
+        rrset.zone_labels = cut.labels + (PUBLIC_ZONE_LABELS if public else 0)
     if not cut.configured:
         _clamp(raw.answer, cut, context)
     if kind is ResponseType.ANSWER:

@@ -173,8 +173,9 @@ def _query_zone(
         packets += 1
         own = wait = table.timeout(key)
         if own > FIRST_TIMEOUT:
-            # With a reply to fall back on, a better one is not waited for longer than the first timeout.
-            wait = FIRST_TIMEOUT if spare is not None else server_timeout(server, cut, context, tries, search.avoid)
+            # With a reply or other servers to fall back on, none is waited for longer than the first timeout.
+            fallback = spare is not None or cut.first
+            wait = FIRST_TIMEOUT if fallback else server_timeout(server, cut, context, tries, search.avoid)
         result = yield from _query_with_fallback(
             server, cut, qname, qtype, context, task, tries.get(key, 0), wait, search, probing)
         if isinstance(result, Failure):
@@ -186,7 +187,9 @@ def _query_zone(
                 last = result
             again = result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.LOCAL_RESOURCE
             tries[key] = tries.get(key, 0) + 1 if again else EXCLUDED
-            if wait < own and result.kind is FailureKind.TIMEOUT and hurried is not None and spare is None:
+            if wait < own and result.kind is FailureKind.TIMEOUT and hurried is not None and not (
+                spare is not None or cut.first
+            ):
                 hurried.append(key)
             if result.kind is FailureKind.LOCAL_RESOURCE:
                 # Buffers and descriptors are free again in milliseconds; without a pause the next attempt would fail.

@@ -21,6 +21,7 @@ cdef class RRset:
 
 
 cdef enum:
+    PUBLIC_ZONE = 128           # a name has at most 127 labels (RFC 1035 section 3.1)
     UNKNOWN_ZONE = 255
 
 cdef RRset make_rrset(bytes name, uint16_t rtype, uint16_t rclass, uint32_t ttl, bytes packed, int count,

@@ -3,6 +3,8 @@ from typing import final
 
 UNKNOWN_ZONE_LABELS: int
 """`RRset.zone_labels` of a set whose zone is not known. No zone has as many labels."""
+PUBLIC_ZONE_LABELS: int
+"""Added to `RRset.zone_labels` when the servers were the public ones in place of a forward or stub zone."""
 
 def unpack(packed: bytes) -> list[bytes]: ...
 def pack(rdatas: Iterable[bytes]) -> bytes: ...

@@ -1,8 +1,8 @@
 """RRset: owner, type, class, TTL, and all rdata packed into one `bytes`, the signatures into another.
 
 Immutable except `trust`, `verdict` and `zone_labels`, so that a set can be passed from the cache to an answer without a
-copy. `zone_labels` is the number of labels of the zone whose servers have sent the set, `UNKNOWN_ZONE` when that is not
-known. A set of twenty records needs as many Python objects as one of a single record; objects for rdata are made only on
+copy. `zone_labels` is the number of labels of the zone whose servers have sent the set, plus `PUBLIC_ZONE` when they were
+the public ones in place of a forward or stub zone that has failed, and `UNKNOWN_ZONE` when the zone is not known. A set of twenty records needs as many Python objects as one of a single record; objects for rdata are made only on
 access. Packed form: 16-bit big-endian length and rdata, repeated; the same bytes are stored in the cache arena. Names inside rdata are
 uncompressed.
 """
@@ -23,6 +23,7 @@ cdef int _max_records = RRSET_RECORDS
 cdef Py_ssize_t _max_bytes = RRSET_BYTES
 cdef Py_ssize_t _overhead = RRSET_OVERHEAD
 UNKNOWN_ZONE_LABELS = UNKNOWN_ZONE
+PUBLIC_ZONE_LABELS = PUBLIC_ZONE
 
 
 # --- packed form --------------------------------------------------------------------------------------------------

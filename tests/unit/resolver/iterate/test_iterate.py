@@ -716,6 +716,18 @@ def test_forward_first_falls_back_to_the_tree():
         assert outcome.rcode == (c.NOERROR if first else c.SERVFAIL)
 
 
+@pytest.mark.parametrize("forwarders", [1, 2])
+def test_forward_first_falls_back_soon_while_the_forwarders_are_dead(forwarders):
+    """They are asked each time, but not for as long as a server that counts as dead may need."""
+    addresses_ = ("10.0.0.53", "10.0.0.54")[:forwarders]
+    m = build(settings=unvalidated(forward=(ForwardZone(".", addresses_, True),)))
+    for k in range(6):
+        began = m.net.now
+        assert m.ask(f"n{k}.example.com.").rcode == c.NXDOMAIN
+        assert k == 0 or m.net.now - began < 1
+        assert m.net.asked(addresses_[0])
+
+
 def test_with_a_forwarder_for_the_root_no_other_server_is_queried():
     settings = unvalidated(forward=(ForwardZone(".", ("10.0.0.53",)),))
     m = build(standard(a10_0_0_53=[("example.com.", EXAMPLE_ZONE)]), settings=settings)

@@ -129,12 +129,28 @@ def test_data_of_public_servers_below_a_configured_zone_that_has_failed(failed: 
     m = build(ZONES, settings=settings)
     assert addresses(m.ask("www.evil.com.")) == [EVIL_SERVER]
     m.mesh._context.name_server = Pipeline(0, "", [Forbids()]).name_server
-    if stale:
+    if stale:  # the delegation has expired, too, and cannot be fetched
         m.net.sleep(m.mesh, 80001)
-        m.net.links[EVIL_SERVER] = Link(loss=1.0)
+        m.net.links[EVIL_SERVER] = m.net.links["192.5.6.30"] = Link(loss=1.0)
     outcome = m.ask("www.evil.com.")
     assert outcome.answer == []
-    assert refused(outcome) or stale
+    assert refused(outcome) or (stale and outcome.failure is not None)
+
+
+@pytest.mark.parametrize("failed", ["forward", "stub"])
+def test_permitted_data_of_public_servers_is_used_while_a_configured_zone_fails(failed: str) -> None:
+    """No packet is sent to the dead servers for it."""
+    settings = Settings(
+        dnssec=DnssecSettings(trust_anchors=()),
+        forward=(ForwardZone("example.com.", ("203.0.113.9",), True),) if failed == "forward" else (),
+        stub=(StubZone("example.com.", ("203.0.113.9",), stub_first=True),) if failed == "stub" else (),
+    )
+    m = build(ZONES, settings=settings)
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+    m.mesh._context.name_server = Pipeline(0, "", [Forbids()]).name_server
+    asked = len(m.net.log)
+    again = m.ask("www.example.com.")
+    assert (addresses(again), again.from_cache, len(m.net.log)) == (["192.0.2.80"], True, asked)
 
 
 def test_data_of_a_forwarder_is_used() -> None:
