@@ -176,7 +176,7 @@ class CacheLayer:
             assert isinstance(response, Response)  # `_send` returns no other
             if response.status not in REDIRECTS or not self._redirect(call, response.status, response.headers):
                 return response
-            call.history += (response,)
+            call.add_redirect(response)
 
     async def _prepare(self, call: RequestState) -> None:
         """Change the URL of one hop to https, if the client does that."""
@@ -201,7 +201,7 @@ class CacheLayer:
                 kept = Response(
                     response.status, response.reason, response.headers, body, url=response.url, method=response.method
                 )
-                call.history += (kept,)
+                call.add_redirect(kept)
 
     async def invalidate(self, url: Url, method: str, status: int, headers: Headers) -> None:
         """Remove what an unsafe request has made invalid: its URL, and those that it names on the same origin."""

@@ -257,7 +257,7 @@ class HttpClient(Verbs):
             elif response.status not in _AGAIN or not self._follow(call, response.status, response.headers):
                 return response
             elif response.status in REDIRECTS:
-                call.history += (response,)
+                call.add_redirect(response)
 
     def stream(
         self,
@@ -340,7 +340,7 @@ class HttpClient(Verbs):
             if retried and call.attempts is not None:
                 await asyncio.sleep(call.attempts.delay)
             elif kept.status in REDIRECTS:
-                call.history += (kept,)
+                call.add_redirect(kept)
 
     async def close(self) -> None:
         """Close all connections, with a short wait for close_notify; requests in progress and later ones fail."""

@@ -17,7 +17,7 @@ from corenet.http.response import Response
 from corenet.http.routes import PoolKey
 from corenet.http.upload import Upload
 from corenet.http.url import Origin, Url, parse_url
-from corenet.limits import HTTP_CONNECT_TIMEOUT, HTTP_READ_TIMEOUT, HTTP_TOTAL_TIMEOUT
+from corenet.limits import HTTP_CONNECT_TIMEOUT, HTTP_READ_TIMEOUT, HTTP_REDIRECT_BODY, HTTP_TOTAL_TIMEOUT
 
 if TYPE_CHECKING:
     from corenet.http.auth import Auth
@@ -287,6 +287,12 @@ class RequestState:
             return False
         self.expect = self.repeated = False
         return True
+
+    def add_redirect(self, response: Response) -> None:
+        """Add a redirect that was followed to the history. A body above `HTTP_REDIRECT_BODY` is not kept."""
+        if len(response.body) > HTTP_REDIRECT_BODY:
+            response.body = b""
+        self.history += (response,)
 
     def follow(
         self,

@@ -3,6 +3,7 @@
 Every test runs on asyncio's loop and on ours.
 """
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from support.http_peer import LOOPS, Peer, run_on, serving
 
 from corenet import tls
 from corenet.http import (
+    Cache,
     HttpClient,
     RedirectError,
     ResponseTooLarge,
@@ -113,6 +115,29 @@ def test_credentials_stay_with_their_origin(loop: str, where: str) -> None:
                     # The next request to the first origin has them again.
                     _, _, headers = (await client.get(server.url + "/x", headers=given)).json()
                     assert {name: headers[name.lower()] for name in fields} == fields
+
+    run_on(loop, main())
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_long_bodies_of_redirects_are_not_kept(loop: str, cached: bool) -> None:
+    """Each of them may be as long as `max_body` and `max_decoded` allow, and there may be many."""
+    bodies = {2: b"short", 1: gzip.compress(bytes(1 << 20))}
+
+    async def serve(peer: Peer) -> None:
+        while True:
+            left = int((await peer.request())[0].split()[1][1:])
+            body, coding = bodies.get(left, b"ok"), b"Content-Encoding: gzip\r\n" if left == 1 else b""
+            head = b"302 Go\r\nLocation: /%d" % (left - 1) if left else b"200 OK"
+            await peer.send(b"HTTP/1.1 %s\r\n%sContent-Length: %d\r\n\r\n%s" % (head, coding, len(body), body))
+
+    async def main() -> None:
+        cache = Cache() if cached else None
+        async with serving(serve) as server, HttpClient(cache=cache) as client:
+            response = await client.get(server.url + "/2")
+            assert response.body == b"ok" and [old.body for old in response.history] == [b"short", b""]
+            async with client.stream("GET", server.url + "/2") as streamed:
+                assert await streamed.read() == b"ok" and all(len(old.body) < 10 for old in streamed.history)
 
     run_on(loop, main())
 
