@@ -321,8 +321,8 @@ HTTP_DECODED_SIZE = Limit(
     256 << 20, 0, 1 << 40, "bytes", "A decoded body in memory. A gzip bomb grows a thousandfold (CVE-2025-69223)."
 )
 HTTP_REDIRECT_BODY = 65_536
-"""bytes: A longer body of a redirect that was followed is not kept in `history`. It is a short text for people; without a
-limit each of many redirects could keep a body of the greatest size in memory."""
+"""bytes: A longer body of a redirect that was followed is not kept in `history`. It is a short text for people; without
+a limit each of many redirects could keep a body of the greatest size in memory."""
 HTTP_DECODE_OUTPUT_STEP = 262_144
 """bytes: One call of zlib returns at most this much. Less means more calls; more lets a bomb take more memory at a
 time."""

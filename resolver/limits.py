@@ -291,6 +291,8 @@ SUB_QUERIES = 400
 LOOK_UPS = 4000
 """look-ups: Cache lookups of one client query, those for the chain of trust included. Fewer fail long delegation
 chains; without a bound one query could occupy a worker."""
+COPY_STEP = 4096
+"""bytes: A job that shares a large reply with others gets a copy, which counts as a step for each so many bytes."""
 STEPS_PER_TURN = 100
 """steps: Steps of running queries made before the event loop runs other work. A step takes some 50 us."""
 DELEGATION_OCTETS = 32 << 20

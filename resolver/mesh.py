@@ -91,6 +91,7 @@ log = logging.getLogger(__name__)
 
 DEPTH = limits.MAX_DEPTH
 STEPS_PER_TURN = limits.STEPS_PER_TURN
+COPY_STEP = limits.COPY_STEP
 OCTETS = limits.JOBS_OCTETS
 OCTETS_KEPT = limits.JOBS_OCTETS_KEPT
 JOB_OVERHEAD = limits.JOB_OVERHEAD
@@ -654,6 +655,7 @@ class Mesh(JobTable):
                 return
             if isinstance(value, ReplyCopy):
                 value = value.make()
+                self._steps_left -= value.view.octets // COPY_STEP
                 job.task.account_octets(value.view.octets)
             while True:
                 if self._steps_left <= 0:
