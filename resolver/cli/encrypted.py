@@ -18,7 +18,7 @@ from resolver.limits import DOH_REPLY_HEAD
 from resolver.net.client_contexts import TlsContexts
 from resolver.net.https_upstream import HTTP2, POST, end_of_response, request_fields, response_problem
 from resolver.net.quick_ack import acknowledge_now
-from resolver.net.tls_client import ConnectionFacts, check_pins, describe_tls_failure
+from resolver.net.tls_client import ConnectionFacts, describe_tls_failure
 from resolver.upstream_address import HTTPS, Encryption
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
@@ -72,7 +72,6 @@ async def _exchange(packet: bytes, host: str, port: int, encryption: Encryption,
     try:
         connected = time.monotonic()
         await writer.start_tls(context, server_hostname=encryption.name or host)
-        check_pins(writer.transport, context)
         secured = time.monotonic()
         facts = ConnectionFacts(writer.get_extra_info("ssl_object"), secured - began)
         if encryption.protocol == HTTPS:

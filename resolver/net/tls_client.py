@@ -1,35 +1,18 @@
-"""TLS as a client: checks of the server, descriptions of connections for traces, and sentences for errors."""
+"""TLS as a client: the name of the server, descriptions of connections for traces, and sentences for errors.
 
-import asyncio
-from typing import TYPE_CHECKING, Any
+Pins are checked in the handshake by the contexts of `corenet.tls`, on every event loop.
+"""
 
 from corenet import tls
-from corenet.tls.ssl_transport_type import SSLTransport
 from resolver.effects import Server
 
-if TYPE_CHECKING:
-    import ssl
-
-__all__ = ["ConnectionFacts", "check_pins", "describe_tls_failure", "server_hostname"]
+__all__ = ["ConnectionFacts", "describe_tls_failure", "server_hostname"]
 
 
 def server_hostname(server: Server) -> str:
     """The name for SNI, for the check of the certificate, and for the key of sessions."""
     assert server.encryption is not None
     return server.encryption.name or server.address
-
-
-def check_pins(transport: asyncio.BaseTransport, context: "ssl.SSLContext") -> None:
-    """Check the pins of `context`, unless the transport is corenet's, which has checked them in the handshake.
-
-    Raises:
-        ssl.SSLError: no pin matches.
-    """
-    if not isinstance(transport, SSLTransport):
-        # It is a context of `corenet.tls`, whose methods the annotation does not have. Without a staple, because the
-        # ssl module cannot read one.
-        cast_context: Any = context
-        cast_context.check_server(transport.get_extra_info("ssl_object"), None, False)
 
 
 def describe_tls_failure(error: BaseException) -> str | None:

@@ -19,7 +19,7 @@ from resolver.log_limit import LimitedWarning
 from resolver.net.client_contexts import TlsContexts
 from resolver.net.match import make_packet
 from resolver.net.stream_upstream import StreamUpstream, logger
-from resolver.net.tls_client import ConnectionFacts, check_pins, describe_tls_failure, server_hostname
+from resolver.net.tls_client import ConnectionFacts, describe_tls_failure, server_hostname
 from resolver.net.upstream_connection import ServerQueue, StreamQuery, UpstreamConnection, query_flags
 from resolver.wire import consts as c
 from resolver.wire.edns import options_to_wire
@@ -69,17 +69,10 @@ class TlsConnection(UpstreamConnection):
         return packet if ask.edns_payload is None else with_options(packet, keepalive=True, subnet=ask.subnet)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert self.context is not None
-        try:
-            check_pins(transport, self.context)
-        except OSError as error:
-            kind, text = self.owner.explain_refusal(error, self.server.server)
-            self.connection_failed(text, kind)
-        else:
-            self.facts = self.established(transport)
-            self.owner.handshakes += 1
-            ssl_object: Any = self.facts.ssl_object
-            self.owner.resumed += bool(ssl_object.session_reused)
+        self.facts = self.established(transport)
+        self.owner.handshakes += 1
+        ssl_object: Any = self.facts.ssl_object
+        self.owner.resumed += bool(ssl_object.session_reused)
         super().connection_made(transport)
 
     def established(self, transport: asyncio.BaseTransport) -> ConnectionFacts:

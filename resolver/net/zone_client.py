@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from resolver import limits
 from resolver.effects import Server
 from resolver.net.in_thread import in_thread
-from resolver.net.tls_client import check_pins, describe_tls_failure, server_hostname
+from resolver.net.tls_client import describe_tls_failure, server_hostname
 from resolver.upstream_address import UpstreamAddress
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -163,7 +163,6 @@ class ZoneClient:
                 ssl_handshake_timeout=QUERY_TIMEOUT,
             )
             try:
-                check_pins(writer.transport, context)
                 chosen = writer.get_extra_info("ssl_object").selected_alpn_protocol()
                 if chosen != "dot":
                     raise TransferError('the primary does not support ALPN "dot" (RFC 9103 section 7.1)')
