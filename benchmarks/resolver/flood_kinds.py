@@ -286,6 +286,8 @@ class Kind:
     """Questions that are in the cache before the flood."""
     peer: bool = True
     """Whether Unbound has what is flooded."""
+    queries: bool = True
+    """Whether each packet is a query over UDP, so that the counters can be compared with what was sent."""
 
 
 KINDS = {kind.name: kind for kind in (
@@ -296,14 +298,14 @@ KINDS = {kind.name: kind for kind in (
          f"random names of {BUSTED} living zones"),
     Kind("reflection", 2000, forged(same_name(REFLECTED, TXT)), limited=True, known=((REFLECTED, TXT),),
          about=f"one big answer, asked for in the name of {VICTIMS} addresses; with rate limits"),
-    Kind("tcp-connections", 1000, lambda ports, rate, counts: connections(ports.udp, rate, counts),
-         f"connections on which nothing is sent, up to {HELD} at a time"),
+    Kind("tcp-connections", 1000, lambda ports, rate, counts: connections(ports.udp, rate, counts), queries=False,
+         about=f"connections on which nothing is sent, up to {HELD} at a time"),
     Kind("tls-handshakes", 1500, handshakes, "ClientHellos whose connection is reset when the answer comes",
-         encrypted=True),
+         encrypted=True, queries=False),
     Kind("https-handshakes", 1500, lambda ports, rate, counts: handshakes(ports, rate, counts, https=True),
-         "the same over HTTPS", encrypted=True),
-    Kind("quic-handshakes", 1500, flood_quic, "first datagrams of QUIC", encrypted=True, peer=False),
-    Kind("slow-readers", 100, unread, known=((REFLECTED, TXT),),
+         "the same over HTTPS", encrypted=True, queries=False),
+    Kind("quic-handshakes", 1500, flood_quic, "first datagrams of QUIC", encrypted=True, peer=False, queries=False),
+    Kind("slow-readers", 100, unread, known=((REFLECTED, TXT),), queries=False,
          about=f"connections with {UNREAD} queries for answers of 60 KB, none of which is read"),
     Kind("dnsbomb", 500, forged(names_below("bomb.", rtype=TXT)),
          f"names whose server holds all replies and sends them together, in the name of {VICTIMS} addresses"),

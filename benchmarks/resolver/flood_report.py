@@ -6,7 +6,7 @@ from typing import Any
 
 from flood_load import Phase
 
-__all__ = ["HEADINGS", "Outcome", "drops", "line", "missed", "worse"]
+__all__ = ["HEADINGS", "SILENT", "Outcome", "drops", "line", "missed", "worse"]
 
 MIB = 1 << 20
 CACHED_GOAL, P99_GOAL, COLD_GOAL = 0.8, 3.0, 0.5
@@ -23,6 +23,11 @@ DROPS = (
     "resolution.refused_sub_queries", "resolution.evicted", "resolution.ended_for_memory", "resolution.internal_errors",
     "resolution.out_of_memory", "client_udp.errors", "client_udp.lane_overflowed",
 )
+SILENT = (
+    "rate_limit.queries_dropped", "slow_path.discarded", "slow_path.access_dropped", "fast_path.access_dropped",
+    "fast_path.invalid_dropped", "client_udp.errors", "client_udp.lane_overflowed",
+)
+"""Those of queries that get no reply and are not among ``clients.replies``."""
 DROP_FIELDS = ("rejected", "evicted", "timed_out", "write_overrun", "malformed", "handshake_failures", "dropped",
                "retries")
 """Counters with these names in the groups of the listeners, ``client_*``."""
@@ -59,8 +64,8 @@ class Outcome:
     """The most octets that came within a tenth of a second, as a multiple of what was sent in such a time."""
     kernel_drops: int
     drops: dict[str, float]
-    unanswered: float
-    """Queries of clients without a reply, by the counters."""
+    uncounted: int | None
+    """Queries that have neither a reply nor a counter of a reason; None: not known."""
     memory_limit: int
     """Octets of all tables that have a limit; 0: not known."""
 
@@ -85,27 +90,33 @@ class Outcome:
                                 "p99_ratio": self.p99_ratio, "cached_ratio": self.cached_ratio}
 
 
-HEADINGS = (
-    f"{'flood':<17}{'server':<9}{'rate/s':>7}{'cached %':>12}{'p50 us':>12}{'p99 us':>14}{'ratio':>7}{'cold %':>10}"
-    f"{'tcp %':>10}{'core %':>10}{'wait %':>8}{'RSS MiB':>9}{'kernel':>8}{'upstr':>7}{'refl':>6}{'pulse':>7}{'full %':>8}"
-)
+COLUMNS = (("flood", -17), ("server", -9), ("rate/s", 6), ("cached %", 9), ("p50 us", 12), ("p99 us", 14), ("ratio", 6),
+           ("cold %", 8), ("tcp %", 8), ("core %", 8), ("wait %", 7), ("RSS MiB", 8), ("kernel", 7), ("upstr", 6),
+           ("refl", 5), ("pulse", 6), ("full %", 7))
+"""Headings and widths; a negative width begins at the left."""
+
+
+def _row(cells: Iterable[str]) -> str:
+    return " ".join(f"{text:<{-width}}" if width < 0 else f"{text:>{width}}"
+                    for text, (_, width) in zip(cells, COLUMNS, strict=True))
+
+
+HEADINGS = _row(heading for heading, _ in COLUMNS)
 
 
 def line(found: Outcome) -> str:
     """One row of the table; pairs are quiet and in the flood."""
     quiet, flood = found.quiet, found.flood
 
-    def pair(one: float, other: float, factor: float = 1.0) -> str:
-        return f"{one * factor:.0f} {other * factor:.0f}"
+    def pair(field: str, factor: float = 1.0) -> str:
+        return f"{getattr(quiet, field) * factor:.0f} {getattr(flood, field) * factor:.0f}"
 
-    return (
-        f"{found.kind:<17}{found.server:<9}{found.rate:>7.0f}{pair(quiet.cached, flood.cached, 100):>12}"
-        f"{pair(quiet.p50_us, flood.p50_us):>12}{pair(quiet.p99_us, flood.p99_us):>14}{found.p99_ratio:>7.1f}"
-        f"{pair(quiet.cold, flood.cold, 100):>10}{pair(quiet.streams, flood.streams, 100):>10}"
-        f"{pair(quiet.core, flood.core, 100):>10}{pair(quiet.delayed, flood.delayed, 100):>8}{found.growth / MIB:>+9.1f}{found.kernel_drops:>8}"
-        f"{found.upstream:>7.1f}{found.reflected:>6.1f}{found.pulse:>7.1f}"
-        + (f"{found.full_ratio * 100:>8.0f}" if quiet.full_rate else f"{'-':>8}")
-    )
+    return _row((
+        found.kind, found.server, f"{found.rate:.0f}", pair("cached", 100), pair("p50_us"), pair("p99_us"),
+        f"{found.p99_ratio:.1f}", pair("cold", 100), pair("streams", 100), pair("core", 100), pair("delayed", 100),
+        f"{found.growth / MIB:+.1f}", str(found.kernel_drops), f"{found.upstream:.1f}", f"{found.reflected:.1f}",
+        f"{found.pulse:.1f}", f"{found.full_ratio * 100:.0f}" if quiet.full_rate else "-",
+    ))
 
 
 def missed(found: Outcome) -> list[str]:
@@ -119,6 +130,8 @@ def missed(found: Outcome) -> list[str]:
         said.append(f"p99 {found.p99_ratio:.1f} times the quiet run, goal {P99_GOAL:.0f}")
     if found.flood.cold < COLD_GOAL:
         said.append(f"new names {found.flood.cold:.0%}, goal {COLD_GOAL:.0%}")
+    if found.uncounted:
+        said.append(f"{found.uncounted} queries have neither a reply nor a counter of a reason, goal 0")
     if found.memory_limit and found.growth > found.memory_limit:
         said.append(f"memory grew by {found.growth / MIB:.0f} MiB, its tables may have {found.memory_limit / MIB:.0f}")
     return said

@@ -11,6 +11,7 @@ import re
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ CONNECTIONS = 1000
 QUERIES_LIMIT = 200
 ANSWERS_LIMIT = 20
 TIMEOUT = 30.0
+SETTLE = 12.0
 FIRST = ("www.good.", "www.live.")
 
 
@@ -39,6 +41,15 @@ class Server:
     ports: Ports
     statistics: Callable[[], dict[str, float]]
     """All counters by name; {} where there are none."""
+
+    def settled(self) -> dict[str, float]:
+        """The counters when no query of a client waits any more, and at the latest after `SETTLE` seconds."""
+        deadline = time.monotonic() + SETTLE
+        while True:
+            found = self.statistics()
+            if time.monotonic() > deadline or found.get("slow_path.pending", 0) == 0:
+                return found
+            time.sleep(0.1)
 
     def delayed(self) -> float:
         """Seconds in which its threads could have run, but others had the core (proc(5), schedstat)."""

@@ -8,14 +8,14 @@ attacker on the other one, the attacker with the lowest priority. Each row has a
 For each row and resolver a line shows, quiet and in the flood: the part of cached names that was answered, their median
 and 99th percentile, the part of new names of a healthy zone that was answered within two seconds, the part of queries
 over TCP that was answered, how much of its core the resolver used, and how long it waited for the core because other
-programs had it (``wait``). Then follow the growth of its memory, datagrams
-that the kernel dropped at its socket, packets that it sent to the attacker's name servers for each packet of the
-attacker (``upstr``), what it reflected (``refl``: octets for each octet) and the highest pulse, and with ``--full`` the
-highest rate of cached answers as a part of the quiet one. Below our line are its counters of what was dropped, by
-reason, with the queries that got no reply; then the goals that it missed, and the figures in which Unbound was better.
+programs had it (``wait``). Then follow the growth of its memory, datagrams that the kernel dropped at its sockets,
+packets that it sent to the attacker's name servers for each packet of the attacker (``upstr``), what it reflected
+(``refl``: octets for each octet) and the highest pulse, and with ``--full`` the highest rate of cached answers as a
+part of the quiet one. Below our line are its counters of what was dropped, by reason, and how many queries have neither
+a reply nor such a counter; then the goals that it missed, and the figures in which Unbound was better.
 
-With other programs on the machine, delays differ by a factor of ten from run to run, and queries are lost: see ``wait``.
-Run it as root under ``nice -n -15`` or ``chrt -r 10`` then.
+With other programs on the machine, delays differ by a factor of ten from run to run, and queries are lost: see
+``wait``. Run it as root under ``nice -n -15`` or ``chrt -r 10`` then.
 """
 
 import argparse
@@ -33,7 +33,7 @@ sys.path[:0] = [str(ROOT / "benchmarks" / "support"), str(ROOT / "tests")]
 
 from flood_kinds import KINDS, Kind, attack  # noqa: E402
 from flood_load import Load, compiled, measure, warm  # noqa: E402
-from flood_report import HEADINGS, Outcome, drops, line, missed, worse  # noqa: E402
+from flood_report import HEADINGS, SILENT, Outcome, drops, line, missed, worse  # noqa: E402
 from flood_servers import SERVERS, Server  # noqa: E402
 from flood_world import FloodWorld, can_serve, flood_world  # noqa: E402
 from resolver_servers import has_unbound  # noqa: E402
@@ -62,17 +62,23 @@ def play(kind: Kind, server: Server, world: FloodWorld, load: Load, rate: int) -
         took = time.monotonic() - began
         sent, octets = counts["sent"], counts["octets"]
         replied, pulse = counts["reply_octets"], counts["pulse"]
-    after = server.statistics()
+    peak, asked_for = server.peak(), world.asked.value - asked
+    after, lost = server.settled(), server.kernel_drops() - kernel_drops
 
-    def change(front: str) -> float:
-        return sum(value - before.get(name, 0) for name, value in after.items() if name.startswith(front))
+    def change(*fronts: str) -> int:
+        return int(sum(value - before.get(name, 0) for name, value in after.items() if name.startswith(fronts)))
+
+    uncounted = None
+    if after and kind.queries and not load.full:
+        queries = int(sent) + flood.asked + flood.cold_asked + flood.streams_answered
+        uncounted = queries - lost - change("clients.replies.", *SILENT)
 
     return Outcome(
         kind=kind.name, server=server.name, rate=sent / took, quiet=quiet, flood=flood,
-        growth=max(0, server.peak() - resident), upstream=(world.asked.value - asked) / max(sent, 1),
+        growth=max(0, peak - resident), upstream=asked_for / max(sent, 1),
         reflected=replied / max(octets, 1), pulse=pulse / max(octets / took / 10, 1),
-        kernel_drops=server.kernel_drops() - kernel_drops, drops=drops(before, after),
-        unanswered=change("clients.queries.") - change("clients.replies."),
+        kernel_drops=lost, drops=drops(before, after),
+        uncounted=uncounted,
         memory_limit=int(sum(value for name, value in after.items() if name.startswith("usage.octets_limit."))),
     )
 
@@ -101,7 +107,8 @@ def show(found: dict[str, Outcome]) -> None:
     if "ours" in found:
         ours = found["ours"]
         words = " ".join(f"{name}={value:.0f}" for name, value in sorted(ours.drops.items()))
-        print(f"    dropped: {words or 'nothing'}; without a reply: {ours.unanswered:.0f}")
+        uncounted = "not known" if ours.uncounted is None else ours.uncounted
+        print(f"    dropped: {words or 'nothing'}; not counted: {uncounted}")
         for text in missed(ours):
             print(f"    missed: {text}")
         for text in worse(ours, found["unbound"]) if "unbound" in found else ():
@@ -140,7 +147,8 @@ def main() -> None:
         load = Load(compiled(folder), chosen.seconds, chosen.cached_rate, chosen.full)
         print(HEADINGS, flush=True)
         kinds, halves = [KINDS[name] for name in chosen.only], (cores[:-1], cores[-1:])
-        for found in rows(kinds, servers, load, folder, halves, rate=chosen.rate, lanes=chosen.lanes):
+        played = rows(kinds, servers, load, folder, halves, rate=chosen.rate, lanes=chosen.lanes)
+        for found in played:
             show(found)
             if output is not None:
                 output.writelines(json.dumps(outcome.as_json()) + "\n" for outcome in found.values())
