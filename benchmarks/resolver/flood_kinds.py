@@ -43,6 +43,8 @@ PULSE = 0.1
 BEHIND = 0.5
 """Seconds: an attacker that is further behind its rate gives up what it did not send, instead of catching up."""
 NICE = 10
+END = 5.0
+"""Seconds that an attacker has to end."""
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close resets the connection
 BIND_ADDRESS_NO_PORT = 24  # Linux's IP_BIND_ADDRESS_NO_PORT: the port is chosen by connect
 
@@ -64,6 +66,8 @@ class Counts:
 
     def __init__(self, context: Any) -> None:
         self._values = context.Array("d", len(self.FIELDS), lock=False)
+        self.ended = context.Value("b", 0, lock=False)
+        """Set to 1, it ends the attacker between two packets, so that what it counted is what it sent."""
 
     def __getitem__(self, field: str) -> float:
         return self._values[self.FIELDS.index(field)]
@@ -83,13 +87,14 @@ class Counts:
         self._values[4] = max(self._values[4], octets)
 
 
-def paced(rate: int, once: Callable[[int], None], idle: Callable[[float], None]) -> None:
+def paced(rate: int, counts: Counts, once: Callable[[int], None], idle: Callable[[float], None]) -> None:
     """Call `once` with increasing numbers, `rate` times a second, and `idle` with the time that is left in between.
 
+    Ends when `counts.ended` is set.
     `idle` is also called at each hundredth packet, so that an attacker that is behind does read.
     """
     began, number = time.monotonic(), 0
-    while True:
+    while not counts.ended.value:
         ahead = began + number / rate - time.monotonic()
         if ahead < -BEHIND:
             began -= ahead
@@ -140,15 +145,16 @@ def datagrams(
                     slot, octets = now, size + (octets if now == slot else 0)
                     counts.pulse(octets)
 
-    paced(rate, once, listen if reads else time.sleep)
+    paced(rate, counts, once, listen if reads else time.sleep)
 
 
 def names_below(*zones: str, rtype: int = A, deep: int = 0) -> Maker:
-    """Queries for a new name, in each of `zones` in turn, with `deep` labels in between."""
-    suffixes = [names.from_text("".join(f"d{label}." for label in range(deep)) + zone) for zone in zones]
+    """Queries for a new name, in each of `zones` in turn, with `deep` labels below it."""
+    suffixes = [names.from_text(zone) for zone in zones]
+    below = b"".join(b"\x03d%02d" % label for label in range(deep))
 
     def make(number: int, rng: random.Random) -> bytes:
-        return packet(number, b"\x10%016x" % rng.getrandbits(64) + suffixes[number % len(suffixes)], rtype)
+        return packet(number, below + b"\x10%016x" % rng.getrandbits(64) + suffixes[number % len(suffixes)], rtype)
 
     return make
 
@@ -249,7 +255,7 @@ def connections(
                 pending[descriptor] = sock, True
                 poller.modify(descriptor, select.EPOLLIN if until_reply else 0)
 
-    paced(rate, once, idle)
+    paced(rate, counts, once, idle)
 
 
 def handshakes(ports: Ports, rate: int, counts: Counts, *, https: bool = False) -> None:
@@ -333,6 +339,8 @@ def attack(kind: Kind, ports: Ports, rate: int) -> Iterator[Counts]:
         yield counts
         if not process.is_alive():
             raise RuntimeError(f"the attacker of {kind.name} has ended with status {process.exitcode}")
+        counts.ended.value = 1
+        process.join(END)
     finally:
         process.kill()
         process.join()

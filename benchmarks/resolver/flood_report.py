@@ -56,6 +56,8 @@ class Outcome:
     flood: Phase
     growth: int
     """Octets by which the resident memory grew at most, from before the flood."""
+    unsent: int
+    """Octets that wait in the kernel for clients that do not read."""
     upstream: float
     """Packets to name servers of the attacker for each of its own."""
     reflected: float
@@ -91,8 +93,8 @@ class Outcome:
 
 
 COLUMNS = (("flood", -17), ("server", -9), ("rate/s", 6), ("cached %", 9), ("p50 us", 12), ("p99 us", 14), ("ratio", 6),
-           ("cold %", 8), ("tcp %", 8), ("core %", 8), ("wait %", 7), ("RSS MiB", 8), ("kernel", 7), ("upstr", 6),
-           ("refl", 5), ("pulse", 6), ("full %", 7))
+           ("cold %", 8), ("tcp %", 8), ("core %", 8), ("wait %", 7), ("RSS MiB", 8), ("kernel", 7),
+           ("unsent", 7), ("upstr", 6), ("refl", 5), ("pulse", 6), ("full %", 7))
 """Headings and widths; a negative width begins at the left."""
 
 
@@ -114,8 +116,9 @@ def line(found: Outcome) -> str:
     return _row((
         found.kind, found.server, f"{found.rate:.0f}", pair("cached", 100), pair("p50_us"), pair("p99_us"),
         f"{found.p99_ratio:.1f}", pair("cold", 100), pair("streams", 100), pair("core", 100), pair("delayed", 100),
-        f"{found.growth / MIB:+.1f}", str(found.kernel_drops), f"{found.upstream:.1f}", f"{found.reflected:.1f}",
-        f"{found.pulse:.1f}", f"{found.full_ratio * 100:.0f}" if quiet.full_rate else "-",
+        f"{found.growth / MIB:+.1f}", str(found.kernel_drops), f"{found.unsent / MIB:.0f}",
+        f"{found.upstream:.1f}", f"{found.reflected:.1f}", f"{found.pulse:.1f}",
+        f"{found.full_ratio * 100:.0f}" if quiet.full_rate else "-",
     ))
 
 
@@ -148,6 +151,7 @@ def worse(ours: Outcome, theirs: Outcome) -> list[str]:
         ("highest rate in the flood", ours.full_ratio, theirs.full_ratio, 0.0),
         ("p99 in the flood (us)", -ours.flood.p99_us, -theirs.flood.p99_us, 0.0),
         ("growth of memory (MiB)", -ours.growth / MIB, -theirs.growth / MIB, ADDITIONAL_MIB),
+        ("unsent data in the kernel (MiB)", -ours.unsent / MIB, -theirs.unsent / MIB, ADDITIONAL_MIB),
         ("CPU (cores)", -ours.flood.core, -theirs.flood.core, 0.0),
         ("packets upstream for each query", -ours.upstream, -theirs.upstream, 0.0),
         ("octets reflected for each sent", -ours.reflected, -theirs.reflected, 0.0),

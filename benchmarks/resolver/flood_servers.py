@@ -77,6 +77,15 @@ class Server:
                 drops += int(fields[-1])
         return drops
 
+    def unsent(self) -> int:
+        """Octets in the kernel that were written to connections of clients, and that these did not take yet."""
+        octets = 0
+        for line in Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]:
+            _, local, _, _, queues, *_ = line.split()
+            if int(local.split(":")[1], 16) in (self.ports.udp, self.ports.tls, self.ports.https):
+                octets += int(queues.split(":")[0], 16)
+        return octets
+
     def _status(self, field: str) -> int:
         text = Path(f"/proc/{self.pid}/status").read_text()
         found = re.search(rf"^{field}:\s+(\d+) kB", text, re.M)

@@ -9,10 +9,11 @@ For each row and resolver a line shows, quiet and in the flood: the part of cach
 and 99th percentile, the part of new names of a healthy zone that was answered within two seconds, the part of queries
 over TCP that was answered, how much of its core the resolver used, and how long it waited for the core because other
 programs had it (``wait``). Then follow the growth of its memory, datagrams that the kernel dropped at its sockets,
-packets that it sent to the attacker's name servers for each packet of the attacker (``upstr``), what it reflected
-(``refl``: octets for each octet) and the highest pulse, and with ``--full`` the highest rate of cached answers as a
-part of the quiet one. Below our line are its counters of what was dropped, by reason, and how many queries have neither
-a reply nor such a counter; then the goals that it missed, and the figures in which Unbound was better.
+what waits in the kernel at the end for clients that do not read (``unsent``, MiB), packets that it sent to the
+attacker's name servers for each packet of the attacker (``upstr``), what it reflected (``refl``: octets for each octet)
+and the highest pulse, and with ``--full`` the highest rate of cached answers as a part of the quiet one. Below our line
+are its counters of what was dropped, by reason, and how many queries have neither a reply nor such a counter; then the
+goals that it missed, and the figures in which Unbound was better.
 
 With other programs on the machine, delays differ by a factor of ten from run to run, and queries are lost: see
 ``wait``. Run it as root under ``nice -n -15`` or ``chrt -r 10`` then.
@@ -60,9 +61,9 @@ def play(kind: Kind, server: Server, world: FloodWorld, load: Load, rate: int) -
         time.sleep(LEAD)
         flood = measure(server, load, "flood")
         took = time.monotonic() - began
-        sent, octets = counts["sent"], counts["octets"]
-        replied, pulse = counts["reply_octets"], counts["pulse"]
-    peak, asked_for = server.peak(), world.asked.value - asked
+        peak, unsent = server.peak(), server.unsent()
+    sent, octets, replied, pulse = (counts[field] for field in ("sent", "octets", "reply_octets", "pulse"))
+    asked_for = world.asked.value - asked
     after, lost = server.settled(), server.kernel_drops() - kernel_drops
 
     def change(*fronts: str) -> int:
@@ -75,7 +76,8 @@ def play(kind: Kind, server: Server, world: FloodWorld, load: Load, rate: int) -
 
     return Outcome(
         kind=kind.name, server=server.name, rate=sent / took, quiet=quiet, flood=flood,
-        growth=max(0, peak - resident), upstream=asked_for / max(sent, 1),
+        growth=max(0, peak - resident), unsent=unsent,
+        upstream=asked_for / max(sent, 1),
         reflected=replied / max(octets, 1), pulse=pulse / max(octets / took / 10, 1),
         kernel_drops=lost, drops=drops(before, after),
         uncounted=uncounted,

@@ -55,8 +55,8 @@ def outcome(**changes: object) -> Outcome:
     """A flood that nobody noticed."""
     phase = flood_load.Phase(asked=100, answered=100, p50_us=10, p99_us=100, cold_asked=10, cold_answered=10,
                              streams_asked=10, streams_answered=10, core=0.1)
-    made = Outcome("dead-zone", "ours", 50.0, phase, dataclasses.replace(phase), growth=0, upstream=1.0, reflected=0.0,
-                   pulse=0.0, kernel_drops=0, drops={}, uncounted=0, memory_limit=1000)
+    made = Outcome("dead-zone", "ours", 50.0, phase, dataclasses.replace(phase), growth=0, unsent=0, upstream=1.0,
+                   reflected=0.0, pulse=0.0, kernel_drops=0, drops={}, uncounted=0, memory_limit=1000)
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
