@@ -57,6 +57,7 @@ class Phase:
     cold_answered: int = 0
     streams_asked: int = 0
     streams_answered: int = 0
+    full_asked: int = 0
     full_rate: float = 0.0
     core: float = 0.0
     """Part of its core that the process of the resolver used."""
@@ -173,5 +174,6 @@ def measure(server: Server, load: Load, prefix: str) -> Phase:
     took = time.monotonic() - began
     phase.core, phase.delayed = (cpu() - before) / took, (server.delayed() - delayed) / took
     if load.full:
-        phase.full_rate = _result(_start(load, port, 0), load)[1] / load.seconds
+        sent, answered, *_ = _result(_start(load, port, 0), load)
+        phase.full_asked, phase.full_rate = int(sent), answered / load.seconds
     return phase

@@ -67,7 +67,7 @@ class Outcome:
     kernel_drops: int
     drops: dict[str, float]
     uncounted: int | None
-    """Queries that have neither a reply nor a counter of a reason; None: not known."""
+    """Queries over UDP that have neither a reply nor a counter of a reason; None: not known."""
     memory_limit: int
     """Octets of all tables that have a limit; 0: not known."""
 

@@ -55,13 +55,13 @@ def play(kind: Kind, server: Server, world: FloodWorld, load: Load, rate: int) -
     warm(server, kind.known)
     quiet = measure(server, load, "quiet")
     server.forget_peak()
-    before, resident, kernel_drops = server.statistics(), server.resident(), server.kernel_drops()
+    before, resident, kernel_drops = server.settled(), server.resident(), server.kernel_drops()
     asked, began = world.asked.value, time.monotonic()
     with attack(kind, server.ports, rate) as counts:
         time.sleep(LEAD)
         flood = measure(server, load, "flood")
-        took = time.monotonic() - began
         peak, unsent = server.peak(), server.unsent()
+    took = time.monotonic() - began
     sent, octets, replied, pulse = (counts[field] for field in ("sent", "octets", "reply_octets", "pulse"))
     asked_for = world.asked.value - asked
     after, lost = server.settled(), server.kernel_drops() - kernel_drops
@@ -70,9 +70,9 @@ def play(kind: Kind, server: Server, world: FloodWorld, load: Load, rate: int) -
         return int(sum(value - before.get(name, 0) for name, value in after.items() if name.startswith(fronts)))
 
     uncounted = None
-    if after and kind.queries and not load.full:
-        queries = int(sent) + flood.asked + flood.cold_asked + flood.streams_answered
-        uncounted = queries - lost - change("clients.replies.", *SILENT)
+    if after and kind.queries:
+        queries = int(sent) + flood.asked + flood.full_asked + flood.cold_asked
+        uncounted = queries - lost - change("clients.replies.udp.", *SILENT)
 
     return Outcome(
         kind=kind.name, server=server.name, rate=sent / took, quiet=quiet, flood=flood,
