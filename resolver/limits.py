@@ -903,6 +903,9 @@ STREAM_ITERATION_OCTETS = 256 << 10
 turn more."""
 STREAM_WRITE_LIMIT = 1 << 20
 """bytes: A client that leaves more than this unread while further answers to its queries come is disconnected."""
+STREAM_UNSENT = 128 << 10
+"""bytes: What the kernel holds unsent for one client connection, more or less: two of the longest messages. Without a
+limit it takes some 3 MB for a client that does not read, which no limit of this program sees."""
 SLOT_SCAN = 64
 """groups: Groups examined for an idle member that can be closed when all slots are in use. More makes refusing
 expensive."""

@@ -116,6 +116,8 @@ class StreamListener:
     async def start(self, sock: socket.socket) -> None:
         """Serve `sock`, which must be bound and non-blocking. The listener takes ownership."""
         self._loop = asyncio.get_running_loop()
+        # Accepted sockets inherit it, which saves a system call per connection.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limits.STREAM_UNSENT)
         server = await self._loop.create_server(
             self.make_connection, sock=sock, backlog=limits.STREAM_BACKLOG, start_serving=False
         )

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable, Coroutine, Iterator
 
 import pytest
@@ -280,6 +283,31 @@ def quiet_client(listener: StreamListener) -> socket.socket:
     sock.connect(listener.address[:2])
     sock.setblocking(False)
     return sock
+
+
+def blocked(client: object) -> bool:
+    return isinstance(client, dns_connection.DnsConnection) and client._write_blocked_since is not None
+
+
+def test_the_kernel_holds_little_for_a_client_that_does_not_read(run: Callable[[Body], None]) -> None:
+    """The send buffer grows to megabytes by itself."""
+    async def body() -> None:
+        parts = Parts()
+        packet = large_answer(parts)
+        listener = StreamListener(parts.service, parts.fast, parts.plan.access, parts.settings.server)
+        await listener.start(open_stream_socket("127.0.0.1", 0))
+        sock = quiet_client(listener)
+        sock.send((len(packet).to_bytes(2, "big") + packet) * 60)
+        await until(lambda: any(blocked(one) for one in listener._slots), "a full send buffer")
+        [client] = listener._slots
+        assert isinstance(client, dns_connection.DnsConnection) and client._transport is not None
+        accepted = client._transport.get_extra_info("socket")
+        unsent = fcntl.ioctl(accepted.fileno(), termios.TIOCOUTQ, bytes(4))
+        assert int.from_bytes(unsent, sys.byteorder) <= limits.STREAM_UNSENT + 2 * c.MESSAGE_MAX
+        sock.close()
+        listener.close()
+
+    run(body)
 
 
 @pytest.mark.parametrize("path", ["fast", "service"])

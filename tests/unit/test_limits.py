@@ -345,6 +345,7 @@ LARGE_CONSTANTS: dict[str, int | range | str] = {
     "resolver/wire/rdata.pyx: _compressible[]": "an entry for each low type",
     "resolver/wire/rdata.pyx: _low[]": "an entry for each low type",
     "resolver/wire/rrset.pxd: UNKNOWN_ZONE": "more labels than a name has",
+    "resolver/wire/rrset.pxd: PUBLIC_ZONE": "a bit that no number of labels needs",
     "resolver/wire/rrset.pyx: freelist": LISTS,
 }
 

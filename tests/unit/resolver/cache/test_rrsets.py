@@ -4,11 +4,10 @@ import pytest
 
 from resolver import limits
 from resolver.cache import Arena, RRsetCache, Table
-from resolver.resolve import UNKNOWN_ZONE
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire.name import from_text, to_text
-from resolver.wire.rrset import RRset
+from resolver.wire.rrset import PUBLIC_ZONE_LABELS, UNKNOWN_ZONE_LABELS, RRset
 
 NOW = 1_700_000_000
 
@@ -346,8 +345,8 @@ def test_iteration_returns_all_fresh_entries(cache):
 
 def test_the_zone_of_a_set_is_kept(cache):
     kept = a(sigs=[sig("one")])
-    assert kept.zone_labels == UNKNOWN_ZONE
-    for labels in (0, 2, 127, UNKNOWN_ZONE):
+    assert kept.zone_labels == UNKNOWN_ZONE_LABELS
+    for labels in (0, 2, 127, 2 + PUBLIC_ZONE_LABELS, UNKNOWN_ZONE_LABELS):
         kept.zone_labels = labels
         assert cache.put(kept, NOW)
         found = cache.find(from_text("www.example.com."), c.A, NOW + 1)
