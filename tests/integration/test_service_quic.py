@@ -434,7 +434,7 @@ def test_octets_of_incomplete_queries_are_limited(run: Callable[[Body], None], k
 
 def test_a_query_that_is_not_completed_in_time(run: Callable[[Body], None], keys: Keys) -> None:
     async def body() -> None:
-        listener = await serve(Parts(), keys, message_timeout=0.05)
+        listener = await serve(Parts(tcp_idle_timeout=600.0), keys, message_timeout=0.05)
         peer = await QuicPeer.start(listener.address, keys.client())
         peer.send(GOOD[:9], end=False)
         assert await peer.end() == doq.EXCESSIVE_LOAD

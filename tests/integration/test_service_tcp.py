@@ -455,7 +455,7 @@ def test_replies_to_a_client_that_does_not_read_are_bounded(run: Callable[[Body]
 
 def test_slow_loris_is_ended(run: Callable[[Body], None]) -> None:
     async def body() -> None:
-        parts = Parts()
+        parts = Parts(tcp_idle_timeout=600.0)
         listener = await serve(parts, message_timeout=0.1)
         client = await Client.start(listener)
         client.writer.write(b"\x00")

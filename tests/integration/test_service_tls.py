@@ -943,7 +943,7 @@ def test_an_idle_connection_ends(run: Callable[[Body], None], contexts: Contexts
 
 def test_a_started_request_ends_at_its_timeout(run: Callable[[Body], None], contexts: Contexts) -> None:
     async def body() -> None:
-        parts = Parts()
+        parts = Parts(tcp_idle_timeout=600.0)
         listener = await serve(parts, contexts.server("h2", "http/1.1"), https=True, message_timeout=0.1)
         for begun in (b"GET /dns-query?dns=", post(query())[:-5]):
             client = await Http1.start(listener, contexts)
