@@ -257,6 +257,7 @@ LARGE_CONSTANTS: dict[str, int | range | str] = {
     "corenet/http/h2_frames.pxd: LEAST_FRAME": WIRE,
     "corenet/http/h2_streams.pxd: DEFAULT_WINDOW": WIRE,
     "corenet/http/hpack.pyx: END_OF_STRING": WIRE,
+    "corenet/http/hpack.pyx: FIRST_OCTETS": "grows when more is needed",
     "corenet/http/hpack.pyx: HUFFMAN_STATES": WIRE,
     "corenet/http/hpack.pyx: HUFFMAN_SYMBOLS": WIRE,
     "corenet/http/hpack.pyx: STACK_TEXT_OCTETS": "longer strings are decoded into memory of their own",
