@@ -231,7 +231,8 @@ CLIENT_PURPOSES = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
 class Ask:
     """Send one query to one server; resumed with `Reply` or `Failure`.
 
-    A packet counts as lost after `timeout` seconds; the query waits for `patience` seconds, by default as long.
+    `timeout` is how long the query waits, in seconds; `server_timeout` how long the server may need, by default as
+    long.
     `edns_payload` None sends no OPT record. `randomise_case` allows 0x20; the exchange chooses
     message id, source port and letter case. `tcp` sends over TCP at once. `cookie` is the content of the COOKIE option:
     client and server cookie as the server returned them last, b"" for a new client cookie alone, None for no option
@@ -241,8 +242,8 @@ class Ask:
     notes what it says about the server.
     """
 
-    __slots__ = ("budget", "checking_disabled", "cookie", "do", "edns_payload", "joined", "patience", "qname",
-                 "qtype", "randomise_case", "rd", "server", "subnet", "tcp", "timeout", "zone")
+    __slots__ = ("budget", "checking_disabled", "cookie", "do", "edns_payload", "joined", "qname", "qtype",
+                 "randomise_case", "rd", "server", "server_timeout", "subnet", "tcp", "timeout", "zone")
 
     def __init__(
         self,
@@ -255,7 +256,7 @@ class Ask:
         do: bool = True,
         rd: bool = False,
         timeout: float,
-        patience: float | None = None,
+        server_timeout: float | None = None,
         checking_disabled: bool = False,
         randomise_case: bool = True,
         cookie: bytes | None = None,
@@ -265,7 +266,7 @@ class Ask:
     ) -> None:
         self.budget = budget
         self.joined = False
-        self.patience = timeout if patience is None else patience
+        self.server_timeout = timeout if server_timeout is None else server_timeout
         self.subnet = subnet
         self.zone = zone
         self.server = server

@@ -370,8 +370,11 @@ that family; this many of them are tried."""
 FAMILY_PAUSE = 60
 """seconds: Addresses of a family without a route are tried last for this long. Not longer, because routes come back."""
 LOST_AFTER = 90
-"""percent: A packet counts as lost for a query when it has been in flight for this part of the query's timeout. Not the
-whole, because timers have slots and clocks are read at different moments: nobody would take such a timeout."""
+"""percent: A packet counts as lost for a query when it was in flight for this part of the time that its server may
+need. Not the whole, because timers have slots and clocks are read at different moments: none would take the timeout."""
+SHARED_WAIT = 2
+"""times: A query to a server joins an equal one in flight that ends within this many times its own timeout. With less,
+more equal packets are in flight, which helps who forges replies; with more, a query waits longer for a dead server."""
 MINIMISE_STEPS = 10
 """queries: MAX_MINIMISE_COUNT of RFC 9156 section 2.3."""
 MINIMISE_ONE_LABEL = 4

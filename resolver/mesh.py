@@ -454,7 +454,6 @@ class Mesh(JobTable):
         self._context.monotonic = max(now, self._context.monotonic)
         if len(self._contexts) > 1:
             self._share_time()
-        self._queries.expire(now)
         self._queue_due_timers(now)
         while (job := self._past_deadline(now)) is not None:
             self._expire(job)
@@ -468,9 +467,6 @@ class Mesh(JobTable):
         due = self._next_deadline()
         if waiting and (due is None or waiting[0][0] < due):
             due = waiting[0][0]
-        timer = self._queries.next_timer()
-        if timer is not None and (due is None or timer < due):
-            due = timer
         if self._ready and not self._draining:
             return now  # `STEPS_PER_TURN` was reached with work left
         return due

@@ -10,10 +10,10 @@ cdef class ReplyCopy:
 
 cdef class Waiting:
     cdef public Ask ask
-    cdef public double ends
     cdef public object job
     cdef public _InFlight query
     cdef public object serial
+    cdef public double since
 
 
 cdef class _InFlight:
@@ -23,6 +23,7 @@ cdef class _InFlight:
     cdef public double sent
     cdef public QuerySharing sharing
     cdef public dict waiting
+    cpdef double time_left(self, double now)
 
 
 cdef class QuerySharing:
@@ -30,8 +31,6 @@ cdef class QuerySharing:
     cdef public dict _in_flight
     cdef public object _monotonic
     cdef public object _on_results
-    cdef public object _order
     cdef public object _quota
-    cdef public list _timers
     cdef public long sent
     cpdef _join_or_send(self, Waiting one, double now)

@@ -5,32 +5,38 @@ RebirthDay, 2025). Many names lead to equal queries: aliases to one name, or nam
 minimised (RFC 9156). So the bound is here, where all of them pass.
 
 A query is equal to another one in flight when server, question and all that decides about the reply are the same, in
-any letter case, and the cache was not flushed between the starts of their jobs. A packet counts as lost after some
-`Ask.timeout` (`LOST_AFTER`). Until then it is joined; a later query is sent. A packet is in flight for its own timeout.
-That follows from what is known about the server and not from who asks, so a few equal ones are in flight at most,
-nearly always one. `Ask.patience` is how long a query waits for its result, joined or not; it may be shorter.
+any letter case, and the cache was not flushed between the starts of their jobs. It joins one that does not count as
+lost for it yet and ends soon enough. Else it is sent, and others may join it.
 
-All that wait get the result, with two exceptions, whose queries are sent themselves. A failure of the budget of the
-query that was sent concerns that query only. A timeout concerns only those whose own timeout the packet has lasted;
-others would count a server as dead that had less time to reply. Each packet counts once: in the quota of its server
-(`FetchQuota`), and in what is noted about the server, which is left to one job that gets the result (`Ask.joined`).
+* `Ask.server_timeout` is the time that the server may need, by what is known about it. After some of it a packet counts
+  as lost (`LOST_AFTER`).
+* `Ask.timeout` is how long a query waits. It is shorter when the client query has little time left, or when other
+  servers may reply sooner. A packet lasts for the `timeout` of the query that was sent. It ends soon enough when
+  `SHARED_WAIT` times the own one is left at most.
+
+So each further packet in flight has at most half the time left of the one before, and those for which clients choose
+the time are few: some log2(`server_timeout` / shortest timeout). Nearly always one packet is in flight.
+
+All that wait get the result, with two exceptions, whose queries are sent again. A failure of the budget of the query
+that was sent concerns that query only. A timeout concerns only those for which the packet counts as lost and those that
+have waited for their own timeout; others would count a server as dead that had less time to reply. Of those sent again,
+the one with the longest timeout is the first, and the others join it.
+
+Each packet counts once: in the quota of its server (`FetchQuota`), and in what is noted about the server, which is left
+to one job that gets the result (`Ask.joined`).
 
 States of a query (`Waiting`): it waits for one `_InFlight` (`query`), or it has ended (None): it has its result or was
-cancelled. An `_InFlight` has at least one waiting query until it ends; the table has all of them. `_timers` has each
-query whose patience ends before its packet does, and queries that have ended, which are skipped.
+cancelled. An `_InFlight` has at least one waiting query until it ends; the table has all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
-from itertools import count
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.wire import MessageView
-from resolver.wire import consts as c
 from resolver.wire import name as names
 
 if TYPE_CHECKING:
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Exchange", "QuerySharing", "ReplyCopy", "ServerQuota", "Waiting"]
 
 LOST_AFTER = limits.LOST_AFTER / 100
+SHARED_WAIT = limits.SHARED_WAIT
 HEADER_OCTETS = 12  # RFC 1035 section 4.1.1
 # Failures of the client query whose packet was sent. They say nothing about the server.
 OWN_FAILURES = frozenset({
@@ -86,16 +93,16 @@ Result: TypeAlias = Reply | ReplyCopy | Failure | Exception
 
 
 class Waiting:
-    """A query of `job` that was started; it gives up at `ends` (monotonic seconds)."""
+    """A query of `job` that was started; `since` is the monotonic second of the start."""
 
-    __slots__ = ("ask", "ends", "job", "query", "serial")
+    __slots__ = ("ask", "job", "query", "serial", "since")
 
-    def __init__(self, ask: Ask, job: Job, serial: object) -> None:
+    def __init__(self, ask: Ask, job: Job, serial: object, since: float) -> None:
         self.ask = ask
         self.job = job
         self.serial = serial
+        self.since = since
         self.query: _InFlight | None = None
-        self.ends = 0.0
 
     def cancel(self) -> None:
         """End the query without a result. A second call does nothing."""
@@ -117,6 +124,13 @@ class _InFlight:
         self.handle: Handle | None = None
         # A dictionary as an ordered set, because a `set` is not safe when memory is short (see `JobTable`).
         self.waiting: dict[Waiting, None] = {first: None}
+
+    def time_left(self, now: float) -> float:
+        """The seconds until its end; when that is overdue, another timeout. It is where the exchange must connect
+        first, or sends the query in plain text after a failure over TLS."""
+        timeout = float(self.first.ask.timeout)
+        left = self.sent + timeout - now
+        return left if left > 0 else timeout
 
     def remove(self, one: Waiting) -> None:
         """`one` waits no more. The query goes on for the others, and stays charged to the budget of `first`."""
@@ -140,7 +154,7 @@ class QuerySharing:
     the number of queries that were handed to the exchange.
     """
 
-    __slots__ = ("_exchange", "_in_flight", "_monotonic", "_on_results", "_order", "_quota", "_timers", "sent")
+    __slots__ = ("_exchange", "_in_flight", "_monotonic", "_on_results", "_quota", "sent")
 
     def __init__(
         self,
@@ -154,8 +168,6 @@ class QuerySharing:
         self._monotonic = monotonic
         self._on_results = on_results
         self._in_flight: dict[tuple[object, ...], list[_InFlight]] = {}
-        self._timers: list[tuple[float, int, Waiting]] = []
-        self._order = count()
         self.sent = 0
 
     def start(self, ask: Ask, job: Job, serial: object) -> Waiting:
@@ -166,8 +178,9 @@ class QuerySharing:
         Raises:
             ValueError: the qname is not a valid name.
         """
-        one = Waiting(ask, job, serial)
-        self._join_or_send(one, self._monotonic())
+        now = self._monotonic()
+        one = Waiting(ask, job, serial, now)
+        self._join_or_send(one, now)
         return one
 
     def forget(self, query: _InFlight) -> None:
@@ -188,18 +201,13 @@ class QuerySharing:
                ask.checking_disabled, ask.randomise_case, ask.cookie is None, ask.subnet, one.serial)
         equal = self._in_flight.get(key)
         query: _InFlight
-        joined: _InFlight | None = None
         if equal is not None:
+            longest = SHARED_WAIT * ask.timeout
             for query in equal:
-                if not _is_lost(now - query.sent, ask):
-                    joined = query
-        one.ends = now + ask.patience
-        if one.ends < (now if joined is None else joined.sent) + ask.timeout:
-            heappush(self._timers, (one.ends, next(self._order), one))
-        if joined is not None:
-            joined.waiting[one] = None
-            one.query = joined
-            return
+                if query.time_left(now) <= longest and not _is_lost(now - query.sent, ask):
+                    query.waiting[one] = None
+                    one.query = query
+                    return
         query = _InFlight(self, key, one, now)
         self._quota.take_server(server)
         try:
@@ -215,64 +223,56 @@ class QuerySharing:
         self.sent += 1
 
     def end(self, query: _InFlight, result: Reply | Failure) -> None:
-        """`query` has its result: pass it on, and send the queries that it does not concern."""
+        """`query` has its result: pass it on, or send again what it does not concern."""
         self.forget(query)
         now = self._monotonic()
         waiting, query.waiting = query.waiting, {}
         results: list[tuple[Job, Result]] = []
-        noting: Waiting | None = None
+        again: list[Waiting] = []
+        noting: Ask | None = None
         one: Waiting
         for one in waiting:
             one.query = None
+            ask: Ask = one.ask
+            share: Result = result
             try:
-                if one is not query.first and _must_be_sent_again(result, one.ask, now - query.sent):
-                    self._join_or_send(one, now)
-                    continue
-                share: Result = result
-                if isinstance(result, Reply) and one is not query.first:
-                    share = ReplyCopy(result, one.ask.qname)
-                results.append((one.job, share))
-                one.ask.joined = True
-                if noting is None or one.ask.patience > noting.ask.patience:
-                    noting = one  # whose timeout says most about the server
-            except Exception as error:  # noqa: BLE001 - the others must get their result; `on_results` reports it
-                results.append((one.job, error))
+                if one is not query.first:
+                    if _must_be_sent_again(result, one, now, query.sent):
+                        again.append(one)
+                        continue
+                    if isinstance(result, Reply):
+                        share = ReplyCopy(result, ask.qname)
+            except MemoryError as error:
+                share = error
+            results.append((one.job, share))
+            ask.joined = True
+            if noting is None or ask.timeout > noting.timeout:
+                noting = ask  # a timeout after more time says more
         if noting is not None:
-            noting.ask.joined = False
+            noting.joined = False
+        if again:
+            again.sort(key=_timeout_of, reverse=True)
+            for one in again:
+                try:
+                    self._join_or_send(one, now)
+                except Exception as error:  # noqa: BLE001 - the others get their result; `on_results` reports it
+                    results.append((one.job, error))
         self._on_results(results)
 
-    def expire(self, now: float) -> None:
-        """End the queries whose patience has ended."""
-        timers = self._timers
-        results: list[tuple[Job, Result]] = []
-        one: Waiting
-        while timers and timers[0][0] <= now:
-            ends, _, one = heappop(timers)
-            query = one.query
-            if query is not None and one.ends == ends:
-                one.ask.joined = one is not query.first
-                one.query = None
-                query.remove(one)
-                results.append((one.job, Failure(FailureKind.TIMEOUT, c.EDE_NO_REACHABLE_AUTHORITY,
-                                                 f"no reply from {one.ask.server.address}")))
-        if results:
-            self._on_results(results)
 
-    def next_timer(self) -> float | None:
-        """The monotonic second of the next call of `expire`, None without one."""
-        timers = self._timers
-        while timers and timers[0][2].query is None:
-            heappop(timers)
-        return timers[0][0] if timers else None
+def _timeout_of(one: Waiting) -> float:
+    return float(one.ask.timeout)
 
 
-def _must_be_sent_again(result: Reply | Failure, ask: Ask, age: float) -> bool:
-    """Whether `result` of another query, which has lasted `age` seconds, does not concern `ask`."""
+def _must_be_sent_again(result: Reply | Failure, one: Waiting, now: float, sent: float) -> bool:
+    """Whether `result`, which is that of another query that was sent at `sent`, does not concern `one`."""
     if not isinstance(result, Failure):
         return False
-    return result.kind in OWN_FAILURES or (result.kind is FailureKind.TIMEOUT and not _is_lost(age, ask))
+    if result.kind is not FailureKind.TIMEOUT:
+        return result.kind in OWN_FAILURES
+    return not _is_lost(now - sent, one.ask) and now - one.since < LOST_AFTER * float(one.ask.timeout)
 
 
 def _is_lost(age: float, ask: Ask) -> bool:
     """Whether a packet sent `age` seconds ago counts as lost for `ask`."""
-    return age >= LOST_AFTER * float(ask.timeout)
+    return age >= LOST_AFTER * float(ask.server_timeout)

@@ -179,6 +179,11 @@ class InfraCache:
             info.edns_seen = True
             info.edns_broken_until = 0.0
 
+    def is_dead_between_probes(self, address: Hashable, now: float) -> bool:
+        """Whether the server is dead, and a query at `now` is not the probe that `is_usable` has permitted."""
+        info = self._known.get(address)
+        return info is not None and info.dead and info.probe_after != now + PROBE_INTERVAL
+
     def note_timeout(self, address: Hashable, now: float, timeout: float | None = None) -> None:
         """No reply came in time: double the timeout (RFC 6298 section 5.5); at half the maximum the address is dead.
 

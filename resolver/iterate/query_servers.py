@@ -173,8 +173,9 @@ def _query_zone(
         packets += 1
         own = wait = table.timeout(key)
         if own > FIRST_TIMEOUT:
-            # With a reply or other servers to fall back on, none is waited for longer than the first timeout.
-            fallback = spare is not None or cut.first
+            # With a reply or other servers to fall back on, none is waited for longer than the first timeout. A dead
+            # forwarder is, by one query per interval, for it may have become slower than that.
+            fallback = spare is not None or (cut.first and table.is_dead_between_probes(key, context.monotonic))
             wait = FIRST_TIMEOUT if fallback else server_timeout(server, cut, context, tries, search.avoid)
         result = yield from _query_with_fallback(
             server, cut, qname, qtype, context, task, tries.get(key, 0), wait, search, probing)
@@ -325,9 +326,8 @@ def _query_with_fallback(
             return budget.failure
         timeout = max(wait, STREAM_TIMEOUT) if tcp else wait
         whole = max(expected, STREAM_TIMEOUT) if tcp else expected
-        # A packet is in flight for as long as the server may need, whoever waits for it and for how long.
-        own, lost_after = min(timeout, whole), max(timeout, whole)
-        if several:
+        own, needed = min(timeout, whole), max(timeout, whole)
+        if several or cut.first:
             timeout = min(timeout, max((budget.deadline - context.monotonic) * SHARE, SHORTEST))
         told: Subnet | None = None
         if subnet is not None and subnets is not None:
@@ -347,7 +347,7 @@ def _query_with_fallback(
                                               "candidates": server_states(cut, context)})
             ask = Ask(
                 server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
-                timeout=lost_after, patience=timeout,
+                timeout=timeout, server_timeout=needed,
                 checking_disabled=cut.recursive and context.validator is not None, randomise_case=case, cookie=cookie,
                 subnet=None if subnet is None else encode_subnet(subnet), zone=cut.zone, budget=budget,
             )
@@ -379,7 +379,8 @@ def _query_with_fallback(
             elif result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.NETWORK:
                 if timeout >= own or result.kind is FailureKind.NETWORK:
                     if not ask.joined:
-                        table.note_timeout(key, context.monotonic, expected)
+                        if not dead or timeout >= expected:  # a short wait does not put off the next probe
+                            table.note_timeout(key, context.monotonic, expected)
                         if timeout >= FIRST_TIMEOUT:  # a shorter pause of a fast server is no overload
                             fetches.note_result(key, timed_out=result.kind is FailureKind.TIMEOUT)
                 elif timeout < FIRST_TIMEOUT or not dead:

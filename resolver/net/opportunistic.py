@@ -165,7 +165,7 @@ class Opportunistic:
         if known and self.tls.has_free_slot(target):
             self.queries += 1
             query = _Query(self, ask, on_reply)
-            query.handle = self.tls.start(_copy(ask, target, min(ask.timeout, ask.patience)), query.over_tls)
+            query.handle = self.tls.start(_copy(ask, target, ask.timeout), query.over_tls)
             return query
         if self.table.wants_probe(ask.server.address, self.loop.time()):
             return self.plain(ask, partial(self._plain_reply, ask, on_reply))

@@ -376,6 +376,6 @@ def test_short_queries_fail_no_name_of_slow_servers(seed: int) -> None:
     m.net.run(m.mesh, until=lambda: bool(found))
     assert addresses(found[0]) == ["192.0.2.80"]
     assert m.ask(WWW).failure is None
-    # A short query is in flight for as long as others, so that others need no packet of their own.
-    assert peak(m) <= 2 and len(m.net.asked(qname=WWW)) < 20
+    # What was sent by a short query is joined until its server has had its time.
+    assert peak(m) <= 3 and len(m.net.asked(qname=WWW)) < 30
     assert not broken_invariants(m.mesh)

@@ -2,12 +2,15 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
+from math import log2
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import DataObject, data, floats, integers, sampled_from
 
+from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply, Server
 from resolver.query_sharing import QuerySharing, ReplyCopy
 from resolver.upstream_address import Encryption
@@ -164,8 +167,8 @@ def test_after_a_flush_none_joins_what_was_sent_before(harness: Harness) -> None
 
 
 def test_one_job_notes_what_the_result_says_about_the_server(harness: Harness) -> None:
-    """The one with most patience: a timeout after less says nothing."""
-    waiting = [harness.ask(f"job {k}", patience=patience) for k, patience in enumerate((1.0, 0.5, 0.7, 0.6))]
+    """The one with the longest timeout: after less, a timeout says nothing."""
+    waiting = [harness.ask(f"job {k}", timeout=timeout) for k, timeout in enumerate((1.0, 0.5, 0.7, 0.6))]
     waiting[0].cancel()
     harness.sent[0].on_reply(reply(harness.sent[0].ask))
     assert [one.ask.joined for one in waiting[1:]] == [True, False, True]
@@ -193,7 +196,7 @@ def test_other_failures_are_for_all(harness: Harness, kind: FailureKind) -> None
     assert len(harness.sent) == 1
 
 
-def test_a_timeout_is_for_those_whose_own_timeout_the_packet_has_lasted(harness: Harness) -> None:
+def test_a_timeout_is_for_those_for_whom_the_packet_counts_as_lost(harness: Harness) -> None:
     """Others would count the server as dead, or the name as failed, without having given it its time."""
     harness.ask("a", timeout=1.0)
     harness.now += 0.8
@@ -208,51 +211,70 @@ def test_a_timeout_is_for_those_whose_own_timeout_the_packet_has_lasted(harness:
     assert harness.jobs() == ["a", "as long", "longer"]
 
 
+def test_a_query_with_little_time_ends_with_it(harness: Harness) -> None:
+    """It does not wait for what is sent again for others, of whom the one with most time is the first."""
+    harness.ask("short", timeout=0.1, server_timeout=1.0)
+    harness.ask("also short", timeout=0.1, server_timeout=1.0)
+    harness.ask("middle", timeout=0.5, server_timeout=1.0)
+    harness.ask("long", timeout=1.0)
+    harness.now += 0.1
+    harness.sent[0].on_reply(TIMEOUT)
+    assert harness.jobs() == ["short", "also short"]
+    assert [one.ask.timeout for one in harness.sent] == [0.1, 1.0]
+    assert harness.in_flight() == 1
+
+
 def test_a_packet_that_counts_as_lost_is_not_joined(harness: Harness) -> None:
-    """The server has become faster, and what was sent before has no reply yet."""
-    harness.ask("a", timeout=8.0)
+    harness.ask("a", timeout=0.8)
     harness.now += 0.5
     harness.ask("b", timeout=0.4)
     harness.ask("c", timeout=0.4)
-    harness.ask("d", timeout=8.0)
-    assert [one.ask.timeout for one in harness.sent] == [8.0, 0.4]
+    harness.ask("d", timeout=0.8)
+    assert [one.ask.timeout for one in harness.sent] == [0.8, 0.4]
 
 
-def test_a_query_with_less_patience_ends_by_itself(harness: Harness) -> None:
-    """Neither it nor its end changes anything for others."""
-    harness.ask("short", timeout=1.0, patience=0.1)
-    harness.ask("long", timeout=1.0)
-    harness.ask("joined short", timeout=1.0, patience=0.3)
-    assert harness.sharing.next_timer() == harness.now + 0.1
-    harness.now += 0.1
-    harness.sharing.expire(harness.now)
-    assert [(job, result.kind) for job, result in harness.results] == [("short", FailureKind.TIMEOUT)]  # type: ignore[union-attr]
-    assert harness.sharing.next_timer() == pytest.approx(harness.now + 0.2)
-    harness.now += 0.3
-    harness.sharing.expire(harness.now)
-    assert harness.jobs() == ["short", "joined short"]
-    assert harness.sharing.next_timer() is None
-    assert harness.in_flight() == 1 and not harness.sent[0].cancelled
-    harness.sent[0].on_reply(reply(harness.sent[0].ask))
-    assert harness.jobs() == ["short", "joined short", "long"]
-
-
-def test_a_packet_nobody_has_patience_for_is_cancelled(harness: Harness) -> None:
-    harness.ask("a", timeout=8.0, patience=0.4)
+def test_none_waits_long_for_a_dead_server(harness: Harness) -> None:
+    harness.ask("dead", timeout=3.0)
+    harness.ask("probe", timeout=0.4, server_timeout=3.0)
+    harness.ask("another probe", timeout=0.4, server_timeout=3.0)
+    assert [one.ask.timeout for one in harness.sent] == [3.0, 0.4]
     harness.now += 0.4
-    harness.sharing.expire(harness.now)
-    assert harness.sent[0].cancelled
-    assert not harness.in_flight()
+    harness.sent[1].on_reply(TIMEOUT)
+    assert harness.jobs() == ["probe", "another probe"]
 
 
-def test_timers_of_queries_that_have_ended_are_skipped(harness: Harness) -> None:
-    harness.ask("a", timeout=1.0, patience=0.5).cancel()
-    harness.ask("b", timeout=1.0, patience=0.6)
-    harness.sent[1].on_reply(reply(harness.sent[1].ask))
-    harness.now += 1
-    harness.sharing.expire(harness.now)
-    assert harness.jobs() == ["b"]
-    assert harness.sharing.next_timer() is None
+def test_what_is_overdue_is_joined_only_by_those_who_have_time(harness: Harness) -> None:
+    """An exchange may take longer than the timeout: it must connect, or send once more after a failure over TLS."""
+    harness.ask("a", timeout=1.0, server_timeout=8.0)
+    harness.now += 1.5
+    harness.ask("b", timeout=0.4, server_timeout=8.0)
+    harness.ask("c", timeout=0.5, server_timeout=8.0)
+    assert [one.ask.timeout for one in harness.sent] == [1.0, 0.4]
+
+
+def test_falling_timeouts_cause_few_packets(harness: Harness) -> None:
+    """The worst order: each query has a little less time than the one before."""
+    for k in range(1000):
+        harness.ask(f"job {k}", timeout=10 - k * 0.00998, server_timeout=10)
+    assert 1 < len(harness.sent) <= 10
+    lengths = [one.ask.timeout for one in harness.sent]
+    assert all(later * limits.SHARED_WAIT < earlier for earlier, later in pairwise(lengths))
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "refused", "timeout"])
+def test_short_queries_do_not_hide_longer_ones(harness: Harness, ends: str) -> None:
+    """A query with little time is sent by itself. When it has ended, others join the long one again."""
+    for k in range(50):
+        harness.ask(f"long {k}", timeout=8.0)
+        short = harness.ask(f"short {k}", timeout=0.1, server_timeout=8.0)
+        harness.now += 0.1
+        if ends == "cancelled":
+            short.cancel()
+        else:
+            harness.sent[-1].on_reply(
+                TIMEOUT if ends == "timeout" else Failure(FailureKind.NETWORK, c.EDE_OTHER, "refused"))
+    assert harness.in_flight() == 1
+    assert sum(one.ask.timeout == 8.0 for one in harness.sent) == 1
 
 
 @settings(max_examples=300, deadline=None)
@@ -261,12 +283,12 @@ def test_few_equal_queries_are_outstanding(draw: DataObject) -> None:
     """Whatever starts, is cancelled, is answered or runs out of time; each job gets one result."""
     harness = Harness()
     waiting: dict[str, Any] = {}
-    timeout = 1.0
+    shortest, longest = 0.05, 1.0
     for k in range(draw.draw(integers(1, 60), "steps")):
         what = draw.draw(integers(0, 9), "what")
         if what < 6 or not waiting:
-            patience = draw.draw(floats(0.01, timeout), "patience")
-            waiting[f"job {k}"] = harness.ask(f"job {k}", timeout=timeout, patience=patience)
+            timeout = draw.draw(floats(shortest, longest), "timeout")
+            waiting[f"job {k}"] = harness.ask(f"job {k}", timeout=timeout, server_timeout=longest)
         elif what < 8:
             waiting.pop(draw.draw(sampled_from(sorted(waiting)), "job")).cancel()
         elif harness.sharing._in_flight:
@@ -277,10 +299,9 @@ def test_few_equal_queries_are_outstanding(draw: DataObject) -> None:
         for equal in list(harness.sharing._in_flight.values()):
             for query in [one for one in equal if one.sent + one.first.ask.timeout <= harness.now]:
                 query.on_reply(TIMEOUT)
-        harness.sharing.expire(harness.now)
         for job in harness.jobs():
             waiting.pop(job, None)
-        assert harness.in_flight() <= 2, "one, and one that counts as lost"
+        assert harness.in_flight() <= 2 + log2(longest / shortest)
     assert len(harness.jobs()) == len(set(harness.jobs()))
     for equal in list(harness.sharing._in_flight.values()):
         for query in list(equal):
