@@ -14,8 +14,9 @@ lost for it yet and ends soon enough. Else it is sent, and others may join it.
   servers may reply sooner. A packet lasts for the `timeout` of the query that was sent. It ends soon enough when
   `SHARED_WAIT` times the own one is left at most.
 
-So each further packet in flight has at most half the time left of the one before, and those for which clients choose
-the time are few: some log2(`server_timeout` / shortest timeout). Nearly always one packet is in flight.
+So each further packet in flight has at most half the time left of the one before, unless that counts as lost. Clients
+can choose a short time for a query, but so they cause few packets: some log2(`server_timeout` / shortest timeout).
+Nearly always one packet is in flight.
 
 All that wait get the result, with two exceptions, whose queries are sent again. A failure of the budget of the query
 that was sent concerns that query only. A timeout concerns only those for which the packet counts as lost and those that
