@@ -41,7 +41,7 @@ lines."""
 PASSED, FAILED = 0, 1
 CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL}
 """The interpreter may crash when a memory check was removed."""
-DEFAULTS = {"file": None, "tests": [], "worlds": 0}
+DEFAULTS = {"file": None, "tests": [], "worlds": 0, "built": ""}
 """Keys that may be at the head of a list and then apply to all its entries."""
 
 
@@ -56,6 +56,8 @@ class Mutant:
     new: str
     tests: tuple[str, ...]
     worlds: int = 0
+    built: str = ""
+    """The source file into which `file` is compiled, when that is a header of several."""
 
     @property
     def name(self) -> str:
@@ -89,6 +91,9 @@ def load() -> list[Mutant]:
                 raise ValueError(f"{path.name}: {entry.get('what')}: needs the keys what, file, old, new, tests")
             if merged["old"] == merged["new"] or not merged["tests"]:
                 raise ValueError(f"{path.name}: {merged['what']}: changes nothing, or has no tests")
+            header = Path(merged["file"])
+            if header.suffix == ".pxd" and not merged["built"] and not (ROOT / header).with_suffix(".pyx").exists():
+                raise ValueError(f"{path.name}: {merged['what']}: needs the key built, or it would not be compiled")
             merged["tests"] = tuple(merged["tests"])
             found.append(Mutant(path.stem, **merged))
     return found
@@ -113,10 +118,11 @@ class Tree:
         if problem is not None:
             return "broken", problem
         path = self.root / mutant.file
-        module = ".".join(Path(mutant.file).with_suffix("").parts)
+        source = Path(mutant.built or mutant.file)
+        module = ".".join(source.with_suffix("").parts)
         # With many worlds, compiled code saves more time than the compiler takes.
         self.interpret(path.suffix == ".py" and not mutant.worlds)
-        library = next(path.parent.glob(f"{path.stem}.*.so"), None)
+        library = next((self.root / source.parent).glob(f"{source.stem}.*.so"), None)
         self.build_seconds = 0.0
         original, built = path.read_bytes(), library.read_bytes() if library else b""
         path.write_bytes(original.replace(mutant.old.encode(), mutant.new.encode()))

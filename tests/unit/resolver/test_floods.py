@@ -161,7 +161,7 @@ def test_slow_queries_leave_room_for_fast_ones_without_any_quota(kind: str, netw
 
 def test_a_forwarder_has_no_quota() -> None:
     world = World({}, {"per_zone": 1, "per_server": 1},
-                  {"forward": (ForwardZone(".", ("192.0.2.1",)),)})
+                  {"forward": (ForwardZone("example.com.", ("192.0.2.1",)),)})
     clients = [world.ask(f"x{number}.example.com.", "127.0.0.1") for number in range(20)]
     world.m.net.sleep(world.m.mesh, 5.0)
     assert [client.view.rcode for client in clients if client.view] == [c.NXDOMAIN] * 20
