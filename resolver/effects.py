@@ -232,14 +232,13 @@ class Ask:
     """Send one query to one server; resumed with `Reply` or `Failure`.
 
     `timeout` is how long the query waits, in seconds; `server_timeout` how long the server may need, by default as
-    long.
-    `edns_payload` None sends no OPT record. `randomise_case` allows 0x20; the exchange chooses
-    message id, source port and letter case. `tcp` sends over TCP at once. `cookie` is the content of the COOKIE option:
-    client and server cookie as the server returned them last, b"" for a new client cookie alone, None for no option
-    (RFC 7873). `subnet` is the content of the client subnet option, None for no option (RFC 7871). `zone` is the zone
-    that the server is queried for; sockets are shared out by it. The first packet is charged already; `budget` is
-    charged when the query must be sent again, None when nothing is. `joined`: another query has the same result and
-    notes what it says about the server.
+    long. `edns_payload` None sends no OPT record. `randomise_case` allows 0x20; the exchange chooses message id, source
+    port and letter case. `tcp` sends over TCP at once. `cookie` is the content of the COOKIE option: client and server
+    cookie as the server returned them last, b"" for a new client cookie alone, None for no option (RFC 7873). `subnet`
+    is the content of the client subnet option, None for no option (RFC 7871). `zone` is the zone that the server is
+    queried for; sockets are shared out by it. The first packet is charged already; `budget` is charged when the query
+    must be sent again, None when nothing is. `joined`: another query has the same result and notes what it says about
+    the server.
     """
 
     __slots__ = ("budget", "checking_disabled", "cookie", "do", "edns_payload", "joined", "qname", "qtype",

@@ -6,7 +6,6 @@ in `FAILED_PART` may be wrong, because on a busy machine a name server may be sl
 """
 
 import contextlib
-import json
 import socket
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from cold_world import ColdWorld
 from ratio import Contender, cpu_of
-from resolver_servers import ask, free_port, running, unbound_with
+from resolver_servers import ask, free_port, running, statistics, unbound_with
 
 from resolver.wire import name as names
 from resolver.wire.build import make_query
@@ -117,13 +116,7 @@ def cold(
 
 def counters(control: Path) -> tuple[int, int]:
     """Upstream queries and signature checks of our daemon so far."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(TIMEOUT)
-        sock.connect(str(control))
-        sock.sendall(json.dumps({"command": "statistics"}).encode() + b"\n")
-        sock.shutdown(socket.SHUT_WR)
-        with sock.makefile("rb") as replies:
-            found = json.loads(replies.readline())["result"]
+    found = statistics(control)
     return found["resolution"]["upstream_queries"], found["signatures"]["checks"]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from resolver_servers import free_port, running, unbound_with
+from resolver_servers import free_port, running, tls_options, unbound_with
 from support.certs import Authority, Leaf
 
 MANY = 10_000
@@ -88,12 +88,7 @@ def encrypted_unbound(upstream: int, cafile: Path, leaf: Leaf) -> Iterator[Encry
     tls, https = free_port(), free_port()
     options = (
         'module-config: "iterator"',
-        f"interface: 127.0.0.1@{tls}",
-        f"interface: 127.0.0.1@{https}",
-        f"tls-port: {tls}",
-        f"https-port: {https}",
-        f'tls-service-key: "{leaf.key}"',
-        f'tls-service-pem: "{leaf.certificate}"',
+        *tls_options(tls, https, leaf.certificate, leaf.key),
         "incoming-num-tcp: 500",
         f"tcp-idle-timeout: {IDLE_SECONDS * 1000}",
         "http-max-streams: 200",

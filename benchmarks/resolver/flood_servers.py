@@ -8,7 +8,6 @@ replies to a network (`rate-limit`).
 import contextlib
 import json
 import re
-import socket
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from typing import Any
 
 from flood_kinds import Kind, Ports
 from flood_world import FloodWorld
-from resolver_servers import free_port, running, unbound_with
+from resolver_servers import free_port, running, statistics, tls_options, unbound_with
 from support.certs import Leaf
 
 __all__ = ["SERVERS", "Server"]
@@ -27,7 +26,6 @@ __all__ = ["SERVERS", "Server"]
 CONNECTIONS = 1000
 QUERIES_LIMIT = 200
 ANSWERS_LIMIT = 20
-TIMEOUT = 30.0
 SETTLE = 12.0
 FIRST = ("www.good.", "www.live.")
 
@@ -102,14 +100,8 @@ def flat(found: dict[str, Any], front: str = "") -> dict[str, float]:
 
 
 def statistics_of(control: Path) -> dict[str, float]:
-    """What ``resolverctl statistics`` shows, from the control socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(TIMEOUT)
-        sock.connect(str(control))
-        sock.sendall(json.dumps({"command": "statistics"}).encode() + b"\n")
-        sock.shutdown(socket.SHUT_WR)
-        with sock.makefile("rb") as replies:
-            return flat(json.loads(replies.readline())["result"])
+    """The counters of our daemon, by their dotted names."""
+    return flat(statistics(control))
 
 
 @contextlib.contextmanager
@@ -187,14 +179,7 @@ def unbound(world: FloodWorld, kind: Kind, leaf: Leaf, lanes: int = 0) -> Iterat
     if kind.limited:
         options.append(f"ip-ratelimit: {QUERIES_LIMIT}")
     if kind.encrypted:
-        options += [
-            f"interface: 127.0.0.1@{tls}",
-            f"interface: 127.0.0.1@{https}",
-            f"tls-port: {tls}",
-            f"https-port: {https}",
-            f'tls-service-key: "{leaf.key}"',
-            f'tls-service-pem: "{leaf.certificate}"',
-        ]
+        options += tls_options(tls, https, leaf.certificate, leaf.key)
     with unbound_with(tuple(options), names_to_answer=FIRST) as (pid, udp):
         yield Server("unbound", pid, Ports(udp, tls, https, 0), dict)
 

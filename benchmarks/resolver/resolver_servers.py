@@ -5,6 +5,7 @@ resolves in the playground. Only answers from the cache are measured.
 """
 
 import contextlib
+import json
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ratio import Contender, cpu_of
 
@@ -24,6 +26,7 @@ DEPTH = 16
 NAMES = ("www.example.playground.", "example.playground.")
 START_SECONDS = 20.0
 POLL_SECONDS = 0.002
+CONTROL_SECONDS = 30.0
 
 
 def free_port() -> int:
@@ -38,6 +41,26 @@ def free_port() -> int:
             with contextlib.suppress(OSError):
                 datagram.bind(("127.0.0.1", port))
                 return port
+
+
+def statistics(control: Path) -> dict[str, Any]:
+    """What ``resolverctl --json statistics`` shows, from the control socket of our daemon."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(CONTROL_SECONDS)
+        sock.connect(str(control))
+        sock.sendall(json.dumps({"command": "statistics"}).encode() + b"\n")
+        sock.shutdown(socket.SHUT_WR)
+        with sock.makefile("rb") as replies:
+            found: dict[str, Any] = json.loads(replies.readline())["result"]
+    return found
+
+
+def tls_options(tls: int, https: int, certificate: Path, key: Path) -> tuple[str, ...]:
+    """Options with which Unbound serves TLS and HTTPS on these ports."""
+    return (
+        f"interface: 127.0.0.1@{tls}", f"interface: 127.0.0.1@{https}", f"tls-port: {tls}", f"https-port: {https}",
+        f'tls-service-key: "{key}"', f'tls-service-pem: "{certificate}"',
+    )
 
 
 def ask(port: int, query: bytes, timeout: float = 1.0, address: str = "127.0.0.1") -> bytes | None:
