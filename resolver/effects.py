@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLIENT_PURPOSES",
+    "FOR_CLIENT",
+    "FOR_DNSSEC",
+    "FOR_NS_ADDRESS",
+    "FOR_PREFETCH",
+    "FOR_PRIMING",
     "AddressSynthesis",
     "Ask",
     "Budget",
@@ -221,7 +226,14 @@ class Purpose(IntEnum):
     """The cached answer for clients is to be replaced before it expires, so none is taken from the cache."""
 
 
-CLIENT_PURPOSES = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
+# The members by names of the module; `verdict` says why.
+FOR_CLIENT = Purpose.CLIENT
+FOR_NS_ADDRESS = Purpose.NS_ADDRESS
+FOR_PRIMING = Purpose.PRIMING
+FOR_DNSSEC = Purpose.DNSSEC
+FOR_PREFETCH = Purpose.PREFETCH
+
+CLIENT_PURPOSES = frozenset({FOR_CLIENT, FOR_PREFETCH})
 """The answer is for clients: policies, aliases and DNS64 apply to it."""
 
 

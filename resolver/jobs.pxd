@@ -2,6 +2,7 @@
 
 from resolver.effects cimport Need, Outcome, Task
 from resolver.query cimport Query
+from resolver.query_quota cimport QueryQuota, QueryUsage
 
 
 cdef class MeshRequest:
@@ -16,7 +17,7 @@ cdef class MeshRequest:
 
 
 cdef class Job:
-    cdef public object usage
+    cdef public QueryUsage usage
     cdef public Job child
     cdef public bint finished
     cdef public object handle
@@ -38,7 +39,7 @@ cdef class JobTable:
     cdef public dict _jobs
     cdef public long _octets
     cdef public object _order
-    cdef public object _quota
+    cdef public QueryQuota _quota
     cdef public object _ready
     cdef public object _serial
     cdef public list _slot_heap
@@ -49,5 +50,5 @@ cdef class JobTable:
     cpdef _unregister(self, Job job)
     cpdef on_fetched(self, Job job, result)
     cpdef on_verified(self, Job job, results)
-    cpdef _register(self, Job job, usage, MeshRequest request, Job parent)
+    cpdef _register(self, Job job, QueryUsage usage, MeshRequest request, Job parent)
     cpdef _drop_deadline(self, Job job)

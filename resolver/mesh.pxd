@@ -7,6 +7,7 @@ from resolver.effects cimport (
 )
 from resolver.jobs cimport Job, JobTable, MeshRequest
 from resolver.query cimport Query
+from resolver.query_quota cimport QueryQuota, QueryUsage
 
 
 cdef class Mesh(JobTable):
@@ -41,7 +42,7 @@ cdef class Mesh(JobTable):
     cdef public object subnets
     cdef public object validation
     cpdef _update_time(self)
-    cpdef Job _start(self, tuple key, Task task, usage, serial, MeshRequest request, Job parent)
+    cpdef Job _start(self, tuple key, Task task, QueryUsage usage, serial, MeshRequest request, Job parent)
     cpdef _drain(self)
     cpdef _run(self, Job job, value)
     cpdef _resume_job(self, Job job, value)

@@ -41,6 +41,8 @@ from resolver.cache.bounded import TableGroup
 from resolver.cache.scoped import NO_SUBNET
 from resolver.effects import (
     CLIENT_PURPOSES,
+    FOR_DNSSEC,
+    FOR_PREFETCH,
     Ask,
     Budget,
     Context,
@@ -286,7 +288,7 @@ class Mesh(JobTable):
         slot = None if context.subnets is None else context.subnets.slot(question.key, subnet)
         key = (question.key, int(cd), view, slot)
         job = self._joinable(key) if trace is None else None
-        if job is not None and slot is None and job.task.purpose is not Purpose.PREFETCH:
+        if job is not None and slot is None and job.task.purpose is not FOR_PREFETCH:
             self._join(job, request)
             return
         budget = Budget(self._packets, request.deadline)
@@ -392,7 +394,7 @@ class Mesh(JobTable):
 
         budget = Budget(self._packets, self._context.monotonic + self._deadline)
         budget.subnet = subnet
-        task = Task(question, budget, cd=cd, purpose=Purpose.PREFETCH)
+        task = Task(question, budget, cd=cd, purpose=FOR_PREFETCH)
         request = MeshRequest(done, query)
         request.subnet = subnet
         self._start(key, task, QueryUsage(own, self._context.monotonic), self._serial, request, None)
@@ -768,12 +770,12 @@ class Mesh(JobTable):
             slot = context.subnets.slot(need.question.key, budget.subnet) if client else NO_SUBNET
         # Policies for name servers decide answers of clients but not these, so the two share no job.
         unfiltered = need.purpose in UNVALIDATED and context.name_server is not None
-        key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.DNSSEC) + 4 * unfiltered, view, slot)
-        renewed = need.purpose is Purpose.PREFETCH  # the cached answer is to be replaced
+        key = (need.question.key, int(cd) + 2 * (need.purpose is FOR_DNSSEC) + 4 * unfiltered, view, slot)
+        renewed = need.purpose is FOR_PREFETCH  # the cached answer is to be replaced
         child = self._jobs.get(key)
         if child is not None and child.serial != job.serial and job.serial == self._serial:
             child = None
-        if child is not None and child.task.purpose is Purpose.PREFETCH and not renewed:
+        if child is not None and child.task.purpose is FOR_PREFETCH and not renewed:
             known = find_outcome(need.question, context, task.budget, cd=cd, client=client)
             if not isinstance(known, bool):
                 task.account_octets(_octets_in(known))
@@ -949,7 +951,7 @@ class Mesh(JobTable):
         """
         assert self.subnets is not None
         task, now = job.task, self._context.monotonic
-        ends = task.purpose is Purpose.PREFETCH or self._is_budget_failure(failure, task.budget)
+        ends = task.purpose is FOR_PREFETCH or self._is_budget_failure(failure, task.budget)
         others = [one for one in job.requests if one.deadline > now and not (ends and one is job.payer)]
         self._restart(job, self.subnets.after_failure(others))
 

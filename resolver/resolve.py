@@ -19,6 +19,9 @@ from resolver.cache.scoped import describe_scope, narrower
 from resolver.cache.second_level import UNSHARED_TYPES
 from resolver.effects import (
     CLIENT_PURPOSES,
+    FOR_CLIENT,
+    FOR_DNSSEC,
+    FOR_PREFETCH,
     AddressSynthesis,
     Budget,
     Context,
@@ -27,7 +30,6 @@ from resolver.effects import (
     Fetch,
     Need,
     Outcome,
-    Purpose,
     Question,
     RawReply,
     Steps,
@@ -37,7 +39,17 @@ from resolver.effects import (
 )
 from resolver.iterate import iterate, known_path, last_known_path
 from resolver.scoped_replies import find_scoped, keep_scoped, note_subnet_failure
-from resolver.verdict import Trust, Verdict
+from resolver.verdict import (
+    TRUST_GLUE,
+    TRUST_NONAUTH_ANSWER,
+    TRUST_VALIDATED,
+    VERDICT_BOGUS,
+    VERDICT_INDETERMINATE,
+    VERDICT_INSECURE,
+    VERDICT_SECURE,
+    Trust,
+    Verdict,
+)
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import PUBLIC_ZONE_LABELS, UNKNOWN_ZONE_LABELS, RRset, octets_of
@@ -144,7 +156,7 @@ def _resolve_chain(task: Task, context: Context) -> Steps[Outcome]:
     find = partial(_find_for, task, context)
     response = _PartialResponse()
     end = yield from _follow_aliases(
-        response, question, context, find, task, cd=task.cd, first_only=task.purpose is Purpose.DNSSEC)
+        response, question, context, find, task, cd=task.cd, first_only=task.purpose is FOR_DNSSEC)
     if isinstance(end, Outcome):
         return end
     assert isinstance(end, Failure)  # with a task, `_follow_aliases` returns nothing else
@@ -161,10 +173,10 @@ def _find_for(task: Task, context: Context, name: bytes) -> Known:
     if task.cache_checked:
         task.cache_checked = False
         return None
-    if task.purpose is Purpose.PREFETCH:  # the cached answer is to be replaced
+    if task.purpose is FOR_PREFETCH:  # the cached answer is to be replaced
         return _local(name, question, context)
     return _find_known(
-        name, question, context, task.budget, cd=task.cd, client=task.purpose is Purpose.CLIENT
+        name, question, context, task.budget, cd=task.cd, client=task.purpose is FOR_CLIENT
     )
 
 
@@ -242,7 +254,7 @@ def _note_cached(task: Task, name: bytes, known: ChainStep | RawReply | Failure)
             task.note("cache", f"cached failure: {known.text}", qname=name, qtype=qtype,
                       facts={"failure": known})
         return
-    raw, verdict = (known, int(Verdict.INDETERMINATE)) if isinstance(known, RawReply) else known[:2]
+    raw, verdict = (known, int(VERDICT_INDETERMINATE)) if isinstance(known, RawReply) else known[:2]
     task.account_octets(octets_of(raw.answer) + octets_of(raw.authority))
     if task.trace is not None:
         what = "a denial" if raw.denied else "an alias" if raw.alias is not None else "data"
@@ -367,14 +379,14 @@ def _resolve_step(
         if known is not None:
             raw, known = known, None
         else:
-            if context.reads_second_level and bogus is None and not task.cd and task.purpose is Purpose.CLIENT and (
+            if context.reads_second_level and bogus is None and not task.cd and task.purpose is FOR_CLIENT and (
                 context.subnets is None or context.subnets.is_shared(name, qtype, context.now)
             ):
                 step = yield from _fetch_step(name, qtype, context, task)
                 if step is not None:
                     return step
             raw = yield from iterate(name, qtype, context, task, avoid=avoid)
-            if task.purpose is Purpose.DNSSEC and isinstance(raw, RawReply):
+            if task.purpose is FOR_DNSSEC and isinstance(raw, RawReply):
                 raw = _first_cname_only(raw) or raw  # the target of an alias is no part of the chain of trust
         if isinstance(raw, Failure):
             # After a bogus reply no other server could be queried: the failure is that the data is bogus.
@@ -382,26 +394,26 @@ def _resolve_step(
                 return Failure(raw.kind, raw.ede, raw.text, verdict=bogus.verdict)
             return raw if bogus is None else bogus
         if context.validator is None or task.cd:
-            _store(raw, Verdict.INDETERMINATE, context)
-            return raw, Verdict.INDETERMINATE, None
+            _store(raw, VERDICT_INDETERMINATE, context)
+            return raw, VERDICT_INDETERMINATE, None
         verdict, ede, reason = yield from context.validator(Question(name, qtype), raw, context, task)
         if task.trace is not None:
             said = f"{Verdict(verdict).name.lower()}{reason and ': '}{reason}"
             task.note("validate", said, qname=name, qtype=qtype, zone=raw.zone,
                       facts={"verdict": verdict, "ede": ede, "reason": reason})
-        if verdict != Verdict.BOGUS and verdict != Verdict.INDETERMINATE:
+        if verdict != VERDICT_BOGUS and verdict != VERDICT_INDETERMINATE:
             _store(raw, verdict, context)
             return raw, verdict, (ede, reason) if ede else None
         spent = task.budget.failure
         if spent is not None and spent.kind is FailureKind.DEADLINE:
-            verdict = Verdict.INDETERMINATE  # signatures were not checked for lack of time
-        if bogus is None or verdict == Verdict.BOGUS:  # INDETERMINATE of the second reply does not replace BOGUS
+            verdict = VERDICT_INDETERMINATE  # signatures were not checked for lack of time
+        if bogus is None or verdict == VERDICT_BOGUS:  # INDETERMINATE of the second reply does not replace BOGUS
             bogus = Failure(FailureKind.BOGUS, ede or c.EDE_DNSSEC_BOGUS, reason, verdict=Verdict(verdict))
         first = _first_cname_only(raw)
         if first is not None:
             # One bogus member makes the whole chain bogus. If its first alias is valid, the target is resolved again.
             verdict, ede, reason = yield from context.validator(Question(name, qtype), first, context, task)
-            if verdict == Verdict.SECURE or verdict == Verdict.INSECURE:
+            if verdict == VERDICT_SECURE or verdict == VERDICT_INSECURE:
                 _store(first, verdict, context)
                 return first, verdict, (ede, reason) if ede else None
         if raw.server is not None:
@@ -462,8 +474,8 @@ def find_reply(
             return scoped
     rrsets, now = context.store.rrsets, context.now
     raw: RawReply | None = None
-    verdict = int(Verdict.INDETERMINATE)
-    rrset = rrsets.find(name, qtype, now, min_trust=Trust.NONAUTH_ANSWER)
+    verdict = int(VERDICT_INDETERMINATE)
+    rrset = rrsets.find(name, qtype, now, min_trust=TRUST_NONAUTH_ANSWER)
     if rrset is not None:
         raw = RawReply(name, qtype)
         raw.answer.append(rrset)
@@ -472,7 +484,7 @@ def find_reply(
             proof = rrsets.find_negative(name, WILDCARD_PROOF, now)
             if proof is not None:
                 raw.proofs = list(proof.proofs)
-            elif verdict == Verdict.SECURE or cd:
+            elif verdict == VERDICT_SECURE or cd:
                 return None  # a validating client needs the proof that no closer name exists
     else:
         negative = rrsets.find_negative(name, qtype, now)
@@ -495,7 +507,7 @@ def find_reply(
         return None if cd else _synthesise_from_nsec(name, qtype, context, budget, client=client)
     if context.validator is None or cd:
         return raw, verdict, None
-    if verdict == Verdict.SECURE or verdict == Verdict.INSECURE:
+    if verdict == VERDICT_SECURE or verdict == VERDICT_INSECURE:
         return raw, verdict, None
     # A query with CD may have stored the data that failed validation before. Validating it again would cost as much as
     # resolving it, so the failure holds (RFC 9520 section 3.2).
@@ -537,7 +549,7 @@ def _find_cached_alias(name: bytes, qtype: int, context: Context) -> RawReply | 
     """
     rrsets, now = context.store.rrsets, context.now
     via_alias = qtype not in ALLOWED_BESIDE_CNAME
-    rrset = rrsets.find(name, c.CNAME, now, min_trust=Trust.NONAUTH_ANSWER) if via_alias else None
+    rrset = rrsets.find(name, c.CNAME, now, min_trust=TRUST_NONAUTH_ANSWER) if via_alias else None
     if rrset is not None:
         raw = RawReply(name, qtype)
         raw.answer.append(rrset)
@@ -551,7 +563,7 @@ def _find_cached_alias(name: bytes, qtype: int, context: Context) -> RawReply | 
         owner = owner[owner[0] + 1 :]
         if len(owner) <= 1 or context.delegations.forward_or_stub_for(owner) is not side:
             break
-        rrset = rrsets.find(owner, c.DNAME, now, min_trust=Trust.VALIDATED)
+        rrset = rrsets.find(owner, c.DNAME, now, min_trust=TRUST_VALIDATED)
         if rrset is not None:
             if context.validation is not None and not context.validation.shares_anchor(name, owner, now):
                 break  # the zone of the DNAME cannot sign for this name
@@ -572,7 +584,7 @@ def _find_cached_alias(name: bytes, qtype: int, context: Context) -> RawReply | 
 
 def _store(raw: RawReply, verdict: int, context: Context) -> None:
     """Store a reply in the cache. The caller never passes bogus data."""
-    if raw.server is None and verdict == Verdict.INDETERMINATE:
+    if raw.server is None and verdict == VERDICT_INDETERMINATE:
         return
     if raw.scope is not None:
         keep_scoped(raw, verdict, context)
@@ -591,10 +603,10 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
             # The first client gets the TTL that the cache will give to the next ones. The TTL of secure data is not
             # raised, because signatures and proofs limit it, nor that of NS and DS sets, because then a child zone
             # would extend its delegation beyond what the parent said (ghost domains, NDSS 2012).
-            least = 0 if rrset.verdict == Verdict.SECURE or rrset.rtype in DELEGATION_TYPES else lowest
+            least = 0 if rrset.verdict == VERDICT_SECURE or rrset.rtype in DELEGATION_TYPES else lowest
             raw.answer[position] = rrset = rrset.with_ttl(min(max(rrset.ttl, least), highest))
-        if rrset.verdict == Verdict.SECURE:
-            rrset.trust = Trust.VALIDATED
+        if rrset.verdict == VERDICT_SECURE:
+            rrset.trust = TRUST_VALIDATED
         elif after_cname:
             rrset.trust = CHAIN_ONLY_TRUST
         rtype = rrset.rtype
@@ -610,7 +622,7 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
             context.delegations.forget(names.lower(rrset.name))
     # A secure denial behind an alias that is not secure is not stored: `verdict` is the lower of both.
     insecure_chain = (
-        after_cname and verdict != Verdict.SECURE and any(proof.verdict == Verdict.SECURE for proof in raw.proofs)
+        after_cname and verdict != VERDICT_SECURE and any(proof.verdict == VERDICT_SECURE for proof in raw.proofs)
     )
     if raw.denied and not insecure_chain and not _denies_configured_zone(raw, context):
         rrsets.put_negative(
@@ -618,7 +630,7 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
             verdict=verdict, now=now,
         )
     if context.second_level is not None and raw.server is not None and (
-        verdict == Verdict.SECURE or verdict == Verdict.INSECURE
+        verdict == VERDICT_SECURE or verdict == VERDICT_INSECURE
     ):
         _share(raw, verdict, context)
 
@@ -668,7 +680,7 @@ def _store_wildcard(rrset: RRset, proofs: list[RRset], context: Context) -> None
         rrsets.put_negative(
             rrset.name, WILDCARD_PROOF, soa=None, proofs=proofs, ttl=ttl, verdict=rrset.verdict, now=now
         )
-    if rrset.verdict == Verdict.SECURE:
+    if rrset.verdict == VERDICT_SECURE:
         encloser = names.suffix(rrset.name, rrset.packed_sigs[RRSIG_LABELS])
         rrsets.put(rrset.with_name(names.wildcard(encloser)), now)
 
@@ -703,7 +715,7 @@ class _PartialResponse:
         self.from_cache = True
         self.scope: Scope | None = None
         self.steps = 0
-        self.verdict = int(Verdict.SECURE)
+        self.verdict = int(VERDICT_SECURE)
         self.ttl = -1
 
     def add(self, raw: RawReply, verdict: int, reason: tuple[int, str] | None) -> bool:
@@ -741,7 +753,7 @@ class _PartialResponse:
         self.steps += 1
         if self.steps == 1:
             self.authoritative = local.authoritative  # AA is about the first owner name (RFC 1035 section 4.1.1)
-        self.verdict = min(self.verdict, int(Verdict.INSECURE))
+        self.verdict = min(self.verdict, int(VERDICT_INSECURE))
         self.additional += [rrset for rrset in local.additional if rrset not in self.additional]
         self.ede += [reason for reason in local.ede if reason not in self.ede]
         for rrset in local.answer:
@@ -758,7 +770,7 @@ class _PartialResponse:
         return len(self.seen) <= ALIASES
 
     def outcome(self, question: Question, raw: RawReply, validation: Validation | None, now: int) -> Outcome:
-        if self.verdict == Verdict.SECURE and validation is not None:
+        if self.verdict == VERDICT_SECURE and validation is not None:
             forbidden = validation.sentinel.forbids(question, now)
             if forbidden is not None:
                 return failure_outcome(question, Failure(FailureKind.BOGUS, c.EDE_OTHER, forbidden))
@@ -777,7 +789,7 @@ class _PartialResponse:
             return local
         answer = [rrset for rrset in local.answer if rrset.rtype != c.DNAME or rrset not in self.answer]
         outcome = Outcome(question, local.rcode, self.answer + answer, self.authority + local.authority,
-                          Verdict.INSECURE, min(max(self.ttl, 0), local.ttl), from_cache=self.from_cache)
+                          VERDICT_INSECURE, min(max(self.ttl, 0), local.ttl), from_cache=self.from_cache)
         outcome.authoritative = self.authoritative
         outcome.additional = self.additional + [one for one in local.additional if one not in self.additional]
         outcome.ede = self.ede + [reason for reason in local.ede if reason not in self.ede]
@@ -788,7 +800,7 @@ class _PartialResponse:
 
 def failure_outcome(question: Question, failure: Failure) -> Outcome:
     """A SERVFAIL outcome for `failure`."""
-    verdict = Verdict.BOGUS if failure.kind is FailureKind.BOGUS else Verdict.INDETERMINATE
+    verdict = VERDICT_BOGUS if failure.kind is FailureKind.BOGUS else VERDICT_INDETERMINATE
     outcome = Outcome(question, c.SERVFAIL, [], [], verdict, 0, failure=failure)
     outcome.ede.append((failure.ede, failure.text))
     return outcome
@@ -811,12 +823,12 @@ def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
     # Failures of a prefetch are not cached: the answer that it was to replace is still valid.
     shortage = task.budget.local_error
     if is_for_subnet(task, failure):
-        if task.purpose is not Purpose.PREFETCH:
+        if task.purpose is not FOR_PREFETCH:
             note_subnet_failure(owner, question.qtype, context, task.budget)
     elif shortage is not None:
         # The shortage may be over at the next query, so the failure is cached only for LOCAL_ERROR_TTL. It is not
         # cached at all when this query needed too many job slots: other clients may ask the same with success.
-        if shortage.kind is not FailureKind.OVERLOAD and kind not in NEVER_CACHED and task.purpose is Purpose.CLIENT:
+        if shortage.kind is not FailureKind.OVERLOAD and kind not in NEVER_CACHED and task.purpose is FOR_CLIENT:
             rrsets = context.store.rrsets
             rrsets.put_failure(question.qname, question.qtype, kind=kind, verdict=failure.verdict, ede=failure.ede,
                                text=failure.text, ttl=LOCAL_ERROR_TTL, now=context.now,
@@ -825,10 +837,10 @@ def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
     elif (
         kind not in NEVER_CACHED
         and (context.shares_failures or (failure is not ALIAS_LOOP and failure is not TOO_MANY_ALIASES))
-        and task.purpose is not Purpose.PREFETCH
+        and task.purpose is not FOR_PREFETCH
         and (
             not (kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted)
-            or (task.purpose is Purpose.CLIENT and not task.depth)
+            or (task.purpose is FOR_CLIENT and not task.depth)
         )
     ):
         _remember_failure(owner, question.qtype, failure, context)
@@ -901,7 +913,7 @@ def find_stale(
         return None  # one with a scope would be given to all clients that wait
     if stale:
         outcome.stale = True
-        outcome.verdict = min(outcome.verdict, Verdict.INSECURE)
+        outcome.verdict = min(outcome.verdict, VERDICT_INSECURE)
         outcome.ttl = 0
         code = c.EDE_STALE_NXDOMAIN_ANSWER if outcome.rcode == c.NXDOMAIN else c.EDE_STALE_ANSWER
         outcome.ede = [(code, f"not older than {cache.max_stale_ttl} seconds"), *outcome.ede]
@@ -947,10 +959,10 @@ def _is_bogus_now(
     """Whether the current data of a name failed validation; False with `cd`."""
     if cd:
         return False
-    if failure is not None and failure.verdict is Verdict.BOGUS and names.equal(name, failure.name or question.qname):
+    if failure is not None and failure.verdict is VERDICT_BOGUS and names.equal(name, failure.name or question.qname):
         return True
     known = context.store.rrsets.find_failure(name, question.qtype, context.now)
-    return known is not None and known.verdict == Verdict.BOGUS
+    return known is not None and known.verdict == VERDICT_BOGUS
 
 
 def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool, via_alias: bool) -> ChainStep | None:
@@ -967,9 +979,9 @@ def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool, vi
         return None
     raw = RawReply(name, qtype)
     if latest == data or latest == alias:
-        trust = CHAIN_ONLY_TRUST if via_alias else Trust.NONAUTH_ANSWER
+        trust = CHAIN_ONLY_TRUST if via_alias else TRUST_NONAUTH_ANSWER
         rrset = rrsets.find(name, qtype if latest == data else c.CNAME, now, min_trust=trust, stale=longest)
-        if rrset is None or rrset.trust == Trust.GLUE:  # glue is never for clients
+        if rrset is None or rrset.trust == TRUST_GLUE:  # glue is never for clients
             return None
         verdict = rrset.verdict
         raw.answer.append(rrset.with_ttl(ttl))
@@ -979,7 +991,7 @@ def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool, vi
             proof = rrsets.find_negative(name, WILDCARD_PROOF, now, stale=longest)
             if proof is not None:
                 raw.proofs = [one.with_ttl(ttl) for one in proof.proofs]
-            elif verdict == Verdict.SECURE or cd:
+            elif verdict == VERDICT_SECURE or cd:
                 return None  # as in `find_reply`
     else:
         negative = rrsets.find_negative(name, qtype, now, stale=longest)
@@ -988,6 +1000,6 @@ def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool, vi
         verdict = negative.verdict
         raw.denied, raw.rcode, raw.ttl = True, negative.rcode, ttl
         raw.soa, raw.proofs = negative.soa.with_ttl(ttl), [one.with_ttl(ttl) for one in negative.proofs]
-    if context.validator is not None and not cd and verdict != Verdict.SECURE and verdict != Verdict.INSECURE:
+    if context.validator is not None and not cd and verdict != VERDICT_SECURE and verdict != VERDICT_INSECURE:
         return None
     return raw, verdict, None

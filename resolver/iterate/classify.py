@@ -7,7 +7,19 @@ referrals to a zone that is not below the current one, which lead in circles, an
 serve the zone.
 """
 
-from resolver.iterate.scrub import ResponseType, Scrubbed
+from resolver.iterate.scrub import (
+    RESPONSE_ANSWER,
+    RESPONSE_CNAME,
+    RESPONSE_EMPTY,
+    RESPONSE_LAME,
+    RESPONSE_NODATA,
+    RESPONSE_NXDOMAIN,
+    RESPONSE_REFERRAL,
+    RESPONSE_THROWAWAY,
+    RESPONSE_YXDOMAIN,
+    ResponseType,
+    Scrubbed,
+)
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.message import MessageView
@@ -21,53 +33,53 @@ def classify(
     """Return the kind of the reply. `recursive`: the server is a forwarder of the configuration."""
     rcode = view.rcode
     if found.dname_overflow:
-        return ResponseType.YXDOMAIN
+        return RESPONSE_YXDOMAIN
     if rcode == c.NXDOMAIN:
         return _classify_nxdomain(found, qname, qtype, recursive=recursive)
     if rcode != c.NOERROR:
-        return ResponseType.THROWAWAY
+        return RESPONSE_THROWAWAY
     if found.complete:
-        return ResponseType.ANSWER
+        return RESPONSE_ANSWER
     if found.alias:
         # The last name of the chain is denied only by a SOA of its own zone (RFC 2308 section 2.2).
-        return ResponseType.NODATA if found.soa is not None and not found.out_of_bailiwick else ResponseType.CNAME
+        return RESPONSE_NODATA if found.soa is not None and not found.out_of_bailiwick else RESPONSE_CNAME
     soa = found.soa
     if soa is not None:
-        return ResponseType.THROWAWAY if _wrong_side(soa.name, qname, qtype) else ResponseType.NODATA
+        return RESPONSE_THROWAWAY if _wrong_side(soa.name, qname, qtype) else RESPONSE_NODATA
     ns = found.ns
     if ns is not None:
         if names.equal(ns.name, zone):
             if recursive:
-                return ResponseType.EMPTY
-            return ResponseType.EMPTY if view.aa else ResponseType.LAME
+                return RESPONSE_EMPTY
+            return RESPONSE_EMPTY if view.aa else RESPONSE_LAME
         if recursive:
-            return ResponseType.EMPTY
+            return RESPONSE_EMPTY
         # The parent's servers must not answer a DS query with a referral to the child (RFC 4035 section 3.1.4.1).
-        return ResponseType.THROWAWAY if _wrong_side(ns.name, qname, qtype) else ResponseType.REFERRAL
+        return RESPONSE_THROWAWAY if _wrong_side(ns.name, qname, qtype) else RESPONSE_REFERRAL
     if found.upward_referral:
         # With AA set, the server serves the zone but fails for this type, so it is not marked as lame.
-        return ResponseType.THROWAWAY if recursive or view.aa else ResponseType.LAME
+        return RESPONSE_THROWAWAY if recursive or view.aa else RESPONSE_LAME
     if found.upward_soa:
         # A recursive server may give the SOA of a zone above the one it is configured for.
-        return ResponseType.NODATA if recursive else ResponseType.LAME
-    return ResponseType.EMPTY
+        return RESPONSE_NODATA if recursive else RESPONSE_LAME
+    return RESPONSE_EMPTY
 
 
 def _classify_nxdomain(found: Scrubbed, qname: bytes, qtype: int, *, recursive: bool) -> ResponseType:
     if found.complete:
         # After the CNAME made from a DNAME, the response code is that of the last name (RFC 6604 section 3).
         return (
-            ResponseType.ANSWER
+            RESPONSE_ANSWER
             if qtype in (c.CNAME, c.ANY) and found.answer[0].rtype == c.DNAME
-            else ResponseType.THROWAWAY
+            else RESPONSE_THROWAWAY
         )
     if found.alias:
-        return ResponseType.CNAME if found.out_of_bailiwick else ResponseType.NXDOMAIN
+        return RESPONSE_CNAME if found.out_of_bailiwick else RESPONSE_NXDOMAIN
     if found.soa is None and (found.upward_soa or found.upward_referral) and not recursive:
-        return ResponseType.LAME
+        return RESPONSE_LAME
     if found.soa is not None and _wrong_side(found.soa.name, qname, qtype):
-        return ResponseType.THROWAWAY
-    return ResponseType.NXDOMAIN
+        return RESPONSE_THROWAWAY
+    return RESPONSE_NXDOMAIN
 
 
 def _wrong_side(owner: bytes, qname: bytes, qtype: int) -> bool:

@@ -19,7 +19,7 @@ from resolver import limits
 from resolver.cache.bounded import BoundedDict
 from resolver.effects import Context, Server
 from resolver.iterate.fetch_quota import FetchQuota
-from resolver.verdict import Trust
+from resolver.verdict import TRUST_GLUE
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
@@ -120,7 +120,7 @@ class DelegationCache:
     ) -> None:
         """`fetches` are the quotas of the worker's other delegation cache, because quotas are for servers and zones,
         whoever asks; None: this is the first one."""
-        self.zones = zones
+        self.zones = zones or None  # a table without zones is not asked
         self.fetches = FetchQuota(settings, store.servers) if fetches is None else fetches
         share = 1 if fetches is None else limits.VIEW_PARTS
         iteration = settings.iteration
@@ -280,7 +280,7 @@ class DelegationCache:
             sets = glue.get(name) if glue is not None else None
             if sets is None:
                 sets = [rrset for rtype in self.types
-                        if (rrset := rrsets.find(name, rtype, now, min_trust=Trust.GLUE, stale=stale)) is not None]
+                        if (rrset := rrsets.find(name, rtype, now, min_trust=TRUST_GLUE, stale=stale)) is not None]
             known = False
             for rrset in sets:
                 for rdata in rrset.rdatas():

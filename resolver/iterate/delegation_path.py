@@ -77,8 +77,9 @@ def last_known_path(
 
 def _chosen_by_operator(name: bytes, context: Context, *, public: bool = False) -> DelegationPoint | None:
     """The forward or stub zone, or the own copy of a zone, at which the path to `name` begins; None: at the root."""
-    configured = None if public else delegations_of(context).forward_or_stub_for(name)
-    own = delegation_of_copy(name, context)
+    delegations = delegations_of(context)
+    configured = None if public else delegations.forward_or_stub_for(name)
+    own = None if delegations.zones is None else delegation_of_copy(name, context)
     return own if own is not None and (configured is None or configured.labels <= own.labels) else configured
 
 

@@ -11,11 +11,12 @@ itself, from the cache or from replies of its servers to the same client query.
 from resolver import limits
 from resolver.effects import (
     CLIENT_PURPOSES,
+    FOR_NS_ADDRESS,
+    FOR_PRIMING,
     Context,
     Failure,
     FailureKind,
     Need,
-    Purpose,
     Question,
     RawReply,
     Steps,
@@ -26,8 +27,18 @@ from resolver.iterate.delegation_path import is_forbidden, known_path
 from resolver.iterate.minimise import PROBE_TYPE, labels_to_show
 from resolver.iterate.own_zone import delegation_of_copy
 from resolver.iterate.query_servers import FORBIDDEN, IterationState, query_servers
-from resolver.iterate.scrub import ResponseType, Scrubbed, glue_of, with_misplaced_rrsigs
-from resolver.verdict import Trust
+from resolver.iterate.scrub import (
+    RESPONSE_ANSWER,
+    RESPONSE_CNAME,
+    RESPONSE_NODATA,
+    RESPONSE_NXDOMAIN,
+    RESPONSE_REFERRAL,
+    RESPONSE_YXDOMAIN,
+    Scrubbed,
+    glue_of,
+    with_misplaced_rrsigs,
+)
+from resolver.verdict import TRUST_ADDITIONAL, TRUST_ANSWER, TRUST_AUTHORITY, TRUST_GLUE, TRUST_NONAUTH_ANSWER
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import PUBLIC_ZONE_LABELS, RRset, negative_ttl, octets_of
@@ -70,7 +81,7 @@ def iterate(
     total = names.label_count(target)
     minimising = delegations.minimising
     known, probes, whole = cut.labels, 0, not minimising
-    if not cut.servers and task.purpose is Purpose.NS_ADDRESS and _has_only_in_domain_ns(cut):
+    if not cut.servers and task.purpose is FOR_NS_ADDRESS and _has_only_in_domain_ns(cut):
         # All name servers are in the zone itself and there is no glue: only the parent may have their addresses.
         upper = delegations.closest(target, context.now, above=cut.zone)
         if upper is not None:
@@ -120,7 +131,7 @@ def iterate(
         kind = found.kind
         if found.ns is not None:
             recovery.note_child_ns(found, cut, context)
-        if kind is ResponseType.REFERRAL:
+        if kind is RESPONSE_REFERRAL:
             cut = _follow_referral(found, cut, context, task)
             known, whole = cut.labels, not minimising
             failed = recovery.failed
@@ -133,11 +144,11 @@ def iterate(
                 cut = other
             recovery.referred = cut.zone
         elif probing:
-            if kind is ResponseType.NXDOMAIN or kind is ResponseType.YXDOMAIN:
+            if kind is RESPONSE_NXDOMAIN or kind is RESPONSE_YXDOMAIN:
                 whole = True
             else:
                 known = shown
-                if kind is ResponseType.NODATA and not found.alias:
+                if kind is RESPONSE_NODATA and not found.alias:
                     # A denial after an alias is about the target of the alias (RFC 2308 section 2.2.1).
                     _remember_empty(found, name, context)
         else:
@@ -152,7 +163,7 @@ def _begin(place: bytes, context: Context, task: Task, *, public: bool = False) 
     """The closest zone cut for `place`, configured or known; None when the servers of the root are not known."""
     delegations = delegations_of(context)
     # Priming queries go to root servers, never to a forwarder.
-    configured = None if public or task.purpose is Purpose.PRIMING else delegations.forward_or_stub_for(place)
+    configured = None if public or task.purpose is FOR_PRIMING else delegations.forward_or_stub_for(place)
     own = delegation_of_copy(place, context)
     if own is not None and (configured is None or configured.labels <= own.labels):
         cut = delegations.closest(place, context.now)
@@ -195,8 +206,8 @@ def _prime(place: bytes, context: Context, task: Task) -> Steps[DelegationPoint]
     """The closest zone cut after a priming query to the servers of the hints (RFC 9609), else the hints."""
     delegations = delegations_of(context)
     cut: DelegationPoint | None = None
-    if delegations.priming and task.purpose is not Purpose.PRIMING and len(place) > 1:
-        yield Need(Question(names.ROOT, c.NS), Purpose.PRIMING)
+    if delegations.priming and task.purpose is not FOR_PRIMING and len(place) > 1:
+        yield Need(Question(names.ROOT, c.NS), FOR_PRIMING)
         cut = delegations.closest(place, context.now)
     if cut is None:
         cut = delegations.from_hints()
@@ -245,7 +256,7 @@ class _DelegationFallback:
             return None
         rrsets = context.store.rrsets
         if self.own is None and not self.child_ns_tried:
-            self.own = rrsets.find(zone, c.NS, context.now, min_trust=Trust.AUTHORITY)
+            self.own = rrsets.find(zone, c.NS, context.now, min_trust=TRUST_AUTHORITY)
             if self.own is not None:
                 task.account_octets(octets_of([self.own]))
         if self.failed is None and self.referred != zone and cut.parent_confirmed_until <= context.monotonic:
@@ -274,7 +285,7 @@ def _refetch_from_parent(cut: DelegationPoint, context: Context, task: Task) -> 
     delegations = delegations_of(context)
     delegations.forget(cut.zone)
     rrsets, now = context.store.rrsets, context.now
-    ns = rrsets.find(cut.zone, c.NS, now, min_trust=Trust.GLUE) if context.settings.cache.max_stale_ttl else None
+    ns = rrsets.find(cut.zone, c.NS, now, min_trust=TRUST_GLUE) if context.settings.cache.max_stale_ttl else None
     rrsets.drop(cut.zone, c.NS)
     if ns is not None:
         # Kept as expired: policies are asked about the servers of stale data.
@@ -306,13 +317,13 @@ def _follow_referral(found: Scrubbed, cut: DelegationPoint, context: Context, ta
     if ns.ttl > left:
         ns = ns.with_ttl(left)
     glue = glue_of(found.view, ns, cut.zone, harden=delegations.harden_glue)
-    ns.trust, ns.zone_labels = Trust.GLUE, cut.labels
+    ns.trust, ns.zone_labels = TRUST_GLUE, cut.labels
     put(ns, now)
     _store_glue(glue, context)
     signed = [rrset for rrset in found.ds if names.equal(rrset.name, zone)]
     if signed:
         # The parent is authoritative for DS, whatever the AA bit of the referral (RFC 4035 section 2.4).
-        signed[0].trust = Trust.NONAUTH_ANSWER
+        signed[0].trust = TRUST_NONAUTH_ANSWER
         signed[0].zone_labels = cut.labels
         put(signed[0], now)
     elif found.proofs:
@@ -338,17 +349,17 @@ def _store_glue(glue: dict[bytes, list[RRset]], context: Context) -> None:
     longest = context.settings.cache.max_stale_ttl
     for sets in glue.values():
         for rrset in sets:
-            rrset.trust = Trust.GLUE
+            rrset.trust = TRUST_GLUE
             held = None if not longest else rrsets.find(
-                rrset.name, rrset.rtype, now, min_trust=Trust.ADDITIONAL, stale=longest)
-            if held is None or held.trust == Trust.GLUE:
+                rrset.name, rrset.rtype, now, min_trust=TRUST_ADDITIONAL, stale=longest)
+            if held is None or held.trust == TRUST_GLUE:
                 rrsets.put(rrset, now)
 
 
 def _is_known(name: bytes, context: Context) -> bool:
     """Whether the cache shows that `name` exists, so that no probe for it is needed."""
     rrsets, now = context.store.rrsets, context.now
-    if rrsets.find(name, PROBE_TYPE, now, min_trust=Trust.NONAUTH_ANSWER) is not None:
+    if rrsets.find(name, PROBE_TYPE, now, min_trust=TRUST_NONAUTH_ANSWER) is not None:
         return True
     negative = rrsets.find_negative(name, PROBE_TYPE, now)
     return negative is not None and negative.rcode == c.NOERROR
@@ -374,24 +385,24 @@ def _raw(
     if raw.answer and context.validator is not None:
         raw.answer = with_misplaced_rrsigs(raw.answer, [*view.authority, *view.additional])
     raw.name = found.name
-    trust = Trust.ANSWER if view.aa else Trust.NONAUTH_ANSWER
+    trust = TRUST_ANSWER if view.aa else TRUST_NONAUTH_ANSWER
     for rrset in raw.answer:
         rrset.trust = trust
         rrset.zone_labels = cut.labels + (PUBLIC_ZONE_LABELS if public else 0)
     if not cut.configured:
         _clamp(raw.answer, cut, context)
-    if kind is ResponseType.ANSWER:
+    if kind is RESPONSE_ANSWER:
         raw.proofs = found.proofs
         if qtype == c.NS and len(cut.zone) == 1 and len(qname) == 1:
             _keep_root_addresses(found, context)
-    elif kind is ResponseType.CNAME:
+    elif kind is RESPONSE_CNAME:
         raw.alias = found.name
         raw.proofs = found.proofs
-    elif kind is ResponseType.YXDOMAIN:
+    elif kind is RESPONSE_YXDOMAIN:
         raw.rcode = c.YXDOMAIN
         raw.proofs = found.proofs
     else:
-        raw.rcode = c.NXDOMAIN if kind is ResponseType.NXDOMAIN else c.NOERROR
+        raw.rcode = c.NXDOMAIN if kind is RESPONSE_NXDOMAIN else c.NOERROR
         raw.denied = True
         raw.soa, raw.proofs = found.soa, found.proofs
         raw.ttl = EMPTY_TTL if raw.soa is None else negative_ttl(raw.soa)

@@ -16,6 +16,7 @@ from resolver import limits
 from resolver.cache.scoped import UNSENT, describe_scope
 from resolver.effects import (
     CLIENT_PURPOSES,
+    FOR_NS_ADDRESS,
     Ask,
     Context,
     Failure,
@@ -23,7 +24,6 @@ from resolver.effects import (
     Need,
     Outcome,
     Pause,
-    Purpose,
     Question,
     Server,
     Steps,
@@ -33,7 +33,16 @@ from resolver.iterate.classify import classify
 from resolver.iterate.delegation import DelegationPoint, delegations_of
 from resolver.iterate.delegation_path import is_forbidden
 from resolver.iterate.own_zone import ask_copy
-from resolver.iterate.scrub import ResponseType, Scrubbed, cut_chain, question_matches, scrub
+from resolver.iterate.scrub import (
+    RESPONSE_EMPTY,
+    RESPONSE_LAME,
+    RESPONSE_REFERRAL,
+    RESPONSE_THROWAWAY,
+    Scrubbed,
+    cut_chain,
+    question_matches,
+    scrub,
+)
 from resolver.iterate.server_selection import reason, select_server, server_states, server_timeout
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -92,10 +101,11 @@ def query_servers(
 
     `probing`: the query is a minimised one; after an error the full qname is tried instead of other servers.
     """
-    copy = ask_copy(cut, qname, qtype, context, task, search.avoid)
+    delegations = delegations_of(context)
+    copy = None if delegations.zones is None else ask_copy(cut, qname, qtype, context, task, search.avoid)
     if copy is not None:
         return copy
-    quota = delegations_of(context).fetches
+    quota = delegations.fetches
     zone = cut.zone
     if cut.recursive or len(zone) == 1:
         return (yield from _query_zone(cut, qname, qtype, context, task, search, probing, False))
@@ -212,11 +222,11 @@ def _query_zone(
             task.note("reply", f"{kind.name.lower()} from {server.address}{whom}", zone=zone, server=server,
                       qname=qname, qtype=qtype, rtt=result.rtt, rcode=view.rcode,
                       facts={"reply": result, "kind": kind.name.lower()})
-        if kind is ResponseType.THROWAWAY:
+        if kind is RESPONSE_THROWAWAY:
             last = _bad_code(view.rcode, server, zone)
             if probing:
                 return last
-        elif kind is ResponseType.LAME:
+        elif kind is RESPONSE_LAME:
             last = Failure(FailureKind.LAME, c.EDE_NO_REACHABLE_AUTHORITY,
                            f"{server.address} does not serve {names.to_text(zone)}")
             if probing:
@@ -224,12 +234,12 @@ def _query_zone(
             if not task.told_subnet:  # it may serve the zone to other clients
                 table.note_lame(key, zone, context.monotonic)
         else:
-            if kind is not ResponseType.EMPTY and (
-                view.aa or not view.ra or cut.recursive or kind is ResponseType.REFERRAL
+            if kind is not RESPONSE_EMPTY and (
+                view.aa or not view.ra or cut.recursive or kind is RESPONSE_REFERRAL
             ):
                 return found
             # An empty reply, or one of a recursive server: used only if no other server gives a better one.
-            if spare is None or spare.kind is ResponseType.EMPTY:
+            if spare is None or spare.kind is RESPONSE_EMPTY:
                 spare = found
         tries[key] = EXCLUDED
     if spare is not None:
@@ -512,7 +522,7 @@ def _look_up_addresses(
         looked_up.add(name)
         gained = False
         for rtype in delegations.types:
-            outcome = yield Need(Question(name, rtype), Purpose.NS_ADDRESS)
+            outcome = yield Need(Question(name, rtype), FOR_NS_ADDRESS)
             if isinstance(outcome, Failure):
                 if task.trace is not None:
                     task.note("failure", f"address of {names.to_text(name)}: {outcome.text}", zone=zone)

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from resolver.cache.scoped import Scope
     from resolver.effects import Server
 
-__all__ = ["ResponseType", "Scrubbed", "cut_chain", "glue_of", "question_matches", "scrub", "with_misplaced_rrsigs"]
+__all__ = [
+    "RESPONSE_ANSWER", "RESPONSE_CNAME", "RESPONSE_EMPTY", "RESPONSE_LAME", "RESPONSE_NODATA", "RESPONSE_NXDOMAIN",
+    "RESPONSE_REFERRAL", "RESPONSE_THROWAWAY", "RESPONSE_YXDOMAIN", "ResponseType", "Scrubbed", "cut_chain", "glue_of",
+    "question_matches", "scrub", "with_misplaced_rrsigs",
+]
 
 ALIAS_STEPS = limits.MAX_ALIASES
 NAME_SERVERS = limits.MAX_NAME_SERVERS
@@ -52,6 +56,18 @@ class ResponseType(IntEnum):
     """NOERROR without usable records: used as NODATA when no server has a better reply."""
     YXDOMAIN = 9
     """The name made by a DNAME is longer than 255 octets (RFC 6672 section 2.2)."""
+
+
+# The members by names of the module; `verdict` says why.
+RESPONSE_ANSWER = ResponseType.ANSWER
+RESPONSE_CNAME = ResponseType.CNAME
+RESPONSE_NODATA = ResponseType.NODATA
+RESPONSE_NXDOMAIN = ResponseType.NXDOMAIN
+RESPONSE_REFERRAL = ResponseType.REFERRAL
+RESPONSE_LAME = ResponseType.LAME
+RESPONSE_THROWAWAY = ResponseType.THROWAWAY
+RESPONSE_EMPTY = ResponseType.EMPTY
+RESPONSE_YXDOMAIN = ResponseType.YXDOMAIN
 
 
 class Scrubbed:

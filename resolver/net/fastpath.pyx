@@ -17,7 +17,7 @@ from libc.string cimport memcpy, memset
 
 from resolver import limits
 from resolver.observe.histogram import BOUNDS, BUCKETS, SampledHistogram
-from resolver.observe.labels import TRANSPORTS, TYPE_SLOTS, TYPES, rcode_label
+from resolver.observe.labels import OTHER, RCODE_LABELS, TRANSPORTS, TYPE_SLOTS, TYPES
 from resolver.observe.observer import PROTOCOLS
 from resolver.wire.errors import reason_of
 
@@ -802,7 +802,7 @@ cdef class FastPath:
                     rcode = at % FAST_RCODES
                     if rcode >= FAST_NOT_CACHED and rcode != RCODE_BADCOOKIE:
                         rcode -= FAST_NOT_CACHED
-                    of_rcode = f"{name}.{rcode_label(rcode)}"
+                    of_rcode = f"{name}.{RCODE_LABELS.get(rcode, OTHER)}"
                     queries[of_type] = queries.get(of_type, 0) + count
                     replies[of_rcode] = replies.get(of_rcode, 0) + count
         return {"queries": queries, "replies": replies}

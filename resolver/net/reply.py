@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from resolver import limits
 from resolver.effects import Outcome
 from resolver.net.fastpath import ClientQuery
-from resolver.verdict import Verdict
+from resolver.verdict import VERDICT_BOGUS, VERDICT_SECURE
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.build import Builder
-from resolver.wire.consts import HEADER_SIZE, MESSAGE_MAX
+from resolver.wire.consts import AA, AD, ADDITIONAL, ANSWER, ANY, CD, HEADER_SIZE, MESSAGE_MAX, QR, RA, SERVFAIL
 from resolver.wire.edns import encode_ede, options_to_wire
 from resolver.wire.rrset import RRset
 
@@ -34,25 +34,26 @@ def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool, minimal_any:
     set of the name (RFC 8482 section 4.1), whoever has made the outcome.
     """
     rcode = outcome.rcode
-    bogus = outcome.verdict == Verdict.BOGUS and not query.flags & c.CD
+    bogus = outcome.verdict == VERDICT_BOGUS and not query.flags & CD
     if bogus:
-        rcode = c.SERVFAIL
-    flags = c.QR | c.RA | (query.flags & _KEPT_FLAGS) | (rcode & 0xF)
+        rcode = SERVFAIL
+    flags = QR | RA | (query.flags & _KEPT_FLAGS) | (rcode & 0xF)
     if outcome.authoritative:
-        flags |= c.AA
-    if outcome.verdict == Verdict.SECURE and not query.flags & c.CD and outcome.failure is None:
-        flags |= c.AD
-    builder = Builder(MESSAGE_MAX)
+        flags |= AA
+    if outcome.verdict == VERDICT_SECURE and not query.flags & CD and outcome.failure is None:
+        flags |= AD
+    builder: Builder = Builder(MESSAGE_MAX)
     builder.start(query.id, flags, query.qname, query.qtype, query.qclass)
     if bogus:
         return builder.finish()
     # A failure has an answer only when the target of a CNAME failed: the chain up to it (RFC 1034 section 3.6.2).
     do = query.do
     answer = outcome.answer
-    if minimal_any and query.qtype == c.ANY and len(answer) > 1:
+    if minimal_any and query.qtype == ANY and len(answer) > 1:
         answer, minimal = _with_one_set(answer), True
+    rrset: RRset
     for rrset in answer:
-        if not builder.add(c.ANSWER, rrset, sigs=do):
+        if not builder.add(ANSWER, rrset, sigs=do):
             builder.truncate()
             return builder.finish()
     minimal = minimal and not outcome.referral
@@ -60,7 +61,7 @@ def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool, minimal_any:
         _add_authority(builder, query, outcome, minimal)
     if outcome.additional and not minimal:
         for rrset in outcome.additional:
-            if not builder.add(c.ADDITIONAL, rrset, sigs=do):
+            if not builder.add(ADDITIONAL, rrset, sigs=do):
                 break
     return builder.finish()
 

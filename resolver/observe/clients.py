@@ -9,7 +9,7 @@ from typing import Any
 from resolver.effects import FailureKind, Outcome
 from resolver.observe.counters import LabelledCounter
 from resolver.observe.histogram import Histogram
-from resolver.observe.labels import NO_TYPE, RCODES, RESULTS, TRANSPORTS, TYPES, rcode_label, type_label
+from resolver.observe.labels import NO_TYPE, OTHER, RCODE_LABELS, RCODES, RESULTS, TRANSPORTS, TYPE_LABELS, TYPES
 
 __all__ = ["ClientCounters", "result_of"]
 
@@ -24,7 +24,7 @@ class ClientCounters:
 
     def note_query(self, transport: str, rtype: int) -> None:
         """A query of type `rtype` was received."""
-        self.queries.add(transport, type_label(rtype))
+        self.queries.add(transport, TYPE_LABELS.get(rtype, OTHER))
 
     def note_message(self, transport: str) -> None:
         """A message was received that is no query of a client: without a question that can be read, or for own zones
@@ -33,7 +33,7 @@ class ClientCounters:
 
     def note_reply(self, transport: str, rcode: int) -> None:
         """A reply with `rcode` (12 bits) was sent."""
-        self.replies.add(transport, rcode_label(rcode))
+        self.replies.add(transport, RCODE_LABELS.get(rcode, OTHER))
 
     def note_answer(self, result: str, seconds: float) -> None:
         """An answer was given `seconds` after its query; `result` is one of `RESULTS`."""

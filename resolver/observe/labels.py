@@ -9,7 +9,9 @@ from typing import Final
 
 from resolver.wire import consts as c
 
-__all__ = ["NO_TYPE", "OTHER", "RCODES", "RESULTS", "TRANSPORTS", "TYPES", "TYPE_SLOTS", "rcode_label", "type_label"]
+__all__ = [
+    "NO_TYPE", "OTHER", "RCODES", "RCODE_LABELS", "RESULTS", "TRANSPORTS", "TYPES", "TYPE_LABELS", "TYPE_SLOTS",
+]
 
 OTHER: Final = "other"
 """Every value without a label of its own."""
@@ -28,13 +30,16 @@ TYPES: Final = (OTHER, NO_TYPE, *(c.type_to_text(rtype) for rtype in _COUNTED_TY
 """Types of queries. There are 32, so that the fast path finds the counters of a type by a shift."""
 TYPE_SLOTS: Final = {rtype: slot for slot, rtype in enumerate(_COUNTED_TYPES, 2)}
 """Position in `TYPES` by the number of the type; the others are at 0."""
+TYPE_LABELS: Final = {rtype: TYPES[slot] for rtype, slot in TYPE_SLOTS.items()}
+"""The labels of types by number; `OTHER` is that of all types without one."""
 
 _COUNTED_RCODES = (
     c.NOERROR, c.FORMERR, c.SERVFAIL, c.NXDOMAIN, c.NOTIMP, c.REFUSED, c.YXDOMAIN, c.NOTAUTH, c.BADVERS, c.BADCOOKIE,
 )
 RCODES: Final = (*(c.rcode_to_text(rcode) for rcode in _COUNTED_RCODES), OTHER)
 """Rcodes of replies."""
-_RCODE_LABELS = {rcode: c.rcode_to_text(rcode) for rcode in _COUNTED_RCODES}
+RCODE_LABELS: Final = {rcode: c.rcode_to_text(rcode) for rcode in _COUNTED_RCODES}
+"""The labels of rcodes (12 bits) by number; `OTHER` is that of all rcodes without one."""
 
 RESULTS: Final = ("hit", "rrsets", "aggressive", "stale", "local", "failure", "miss")
 """Where an answer came from:
@@ -47,13 +52,3 @@ RESULTS: Final = ("hit", "rrsets", "aggressive", "stale", "local", "failure", "m
 * failure: a failure that was remembered (RFC 9520)
 * miss: name servers or forwarders were asked, or this was not possible
 """
-
-
-def type_label(rtype: int) -> str:
-    """The label of a type of queries."""
-    return TYPES[TYPE_SLOTS.get(rtype, 0)]
-
-
-def rcode_label(rcode: int) -> str:
-    """The label of an rcode of 12 bits."""
-    return _RCODE_LABELS.get(rcode, OTHER)

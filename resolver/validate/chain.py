@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from resolver import limits
 from resolver.cache.bounded import BoundedDict
-from resolver.effects import Budget, Context, Failure, FailureKind, Need, Outcome, Purpose, Question, Steps, Task
+from resolver.effects import FOR_DNSSEC, Budget, Context, Failure, FailureKind, Need, Outcome, Question, Steps, Task
 from resolver.validate import nsec, nsec3
 from resolver.validate.anchors import Anchor, Anchors
 from resolver.validate.crypto_budget import (
@@ -51,7 +51,7 @@ from resolver.validate.security_status import (
     shows_insecure_delegation,
 )
 from resolver.validate.verify import ALGORITHMS, SHA1_ALGORITHMS
-from resolver.verdict import Trust, Verdict
+from resolver.verdict import VERDICT_BOGUS, VERDICT_INSECURE, VERDICT_SECURE, Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset, octets_of
@@ -123,7 +123,7 @@ class Chain:
         sigs = signatures(rrset, SIGNATURES)
         if not sigs:
             state = yield from self.zone_status(task, ctx, place)
-            if state.verdict is Verdict.SECURE:
+            if state.verdict is VERDICT_SECURE:
                 state = bogus(
                     c.EDE_RRSIGS_MISSING, f"{_rrset_text(rrset)} has no signature in a signed zone"
                 )
@@ -146,14 +146,14 @@ class Chain:
             keys: Sequence[Dnskey] | None = self._known_keys(ctx, signer) if task.trace is None else None
             if keys is None:
                 found = yield from self.keys(task, ctx, signer)
-                if found.verdict is not Verdict.SECURE:
-                    if found.verdict is Verdict.INSECURE:
+                if found.verdict is not VERDICT_SECURE:
+                    if found.verdict is VERDICT_INSECURE:
                         return found
                     reason = reason or found
                     continue
                 keys = found.keys
             found = yield from self._check(task, ctx, rrset, [s for s in sigs if s.signer == signer], keys)
-            if found.verdict is Verdict.SECURE:
+            if found.verdict is VERDICT_SECURE:
                 return found
             reason = found
         assert reason is not None
@@ -176,9 +176,9 @@ class Chain:
         if cut is not None and len(cut[0]) > len(zone):
             return state
         found = yield from self.keys(task, ctx, zone)
-        if found.verdict is Verdict.BOGUS:
+        if found.verdict is VERDICT_BOGUS:
             return found
-        if found.verdict is Verdict.INSECURE:
+        if found.verdict is VERDICT_INSECURE:
             return state
         return bogus(
             c.EDE_RRSIGS_MISSING,
@@ -248,7 +248,7 @@ class Chain:
                         self._known[mark] = None
                         if len(self._known) > KNOWN_SIGNATURES:
                             del self._known[next(iter(self._known))]
-                    proved = SecurityStatus(Verdict.SECURE, signature=sig, keys=(key,))
+                    proved = SecurityStatus(VERDICT_SECURE, signature=sig, keys=(key,))
                     if task.trace is not None:
                         _note_check(task, rrset, sig, key, proved, sig.signer)
                     wanted.discard(sig.algorithm)
@@ -306,8 +306,8 @@ class Chain:
             if task.trace is not None:
                 task.note("keys", f"the keys of {names.to_text(zone)} were validated before and are cached", zone=zone,
                           facts={"keys": keys, "ds": (), "anchor": False, "entry": (), "cached": True})
-            return SecurityStatus(Verdict.SECURE, keys=keys)
-        outcome = yield Need(Question(zone, c.DNSKEY), Purpose.DNSSEC)
+            return SecurityStatus(VERDICT_SECURE, keys=keys)
+        outcome = yield Need(Question(zone, c.DNSKEY), FOR_DNSSEC)
         failure = outcome if isinstance(outcome, Failure) else outcome.failure
         if failure is not None:
             ede = failure.ede if failure.ede > 0 else c.EDE_DNSKEY_MISSING
@@ -319,20 +319,20 @@ class Chain:
         # target or from the verdict of the target.
         first = outcome.answer[0] if outcome.answer else None
         if first is not None and first.rtype == c.DNSKEY and names.equal(first.name, zone):
-            if first.verdict == Verdict.SECURE:
-                return SecurityStatus(Verdict.SECURE, keys=self._keys_of(first))
-        elif first is None and outcome.verdict != Verdict.SECURE and outcome.verdict != Verdict.INSECURE:
+            if first.verdict == VERDICT_SECURE:
+                return SecurityStatus(VERDICT_SECURE, keys=self._keys_of(first))
+        elif first is None and outcome.verdict != VERDICT_SECURE and outcome.verdict != VERDICT_INSECURE:
             return bogus(c.EDE_DNSSEC_INDETERMINATE, f"the keys of {names.to_text(zone)} could not be validated")
         # The name has no secure DNSKEY set. That is valid only where it is proved insecure.
         state = yield from self.zone_status(task, ctx, zone)
-        if state.verdict is Verdict.SECURE:
+        if state.verdict is VERDICT_SECURE:
             return bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} has signatures but no keys")
         return state
 
     def _known_keys(self, ctx: Context, zone: bytes) -> tuple[Dnskey, ...] | None:
         """The keys of `zone` (lower case) when the cache has its DNSKEY set as secure."""
         known = ctx.store.rrsets.find(zone, c.DNSKEY, ctx.now, min_trust=0)
-        return self._keys_of(known) if known is not None and known.verdict == Verdict.SECURE else None
+        return self._keys_of(known) if known is not None and known.verdict == VERDICT_SECURE else None
 
     def _keys_of(self, rrset: RRset) -> tuple[Dnskey, ...]:
         slot = rrset.packed
@@ -350,7 +350,7 @@ class Chain:
         if anchor is None:
             found = yield from self._ds_of(task, ctx, zone)
             if isinstance(found, SecurityStatus):
-                if found.verdict is Verdict.SECURE:
+                if found.verdict is VERDICT_SECURE:
                     # No zone cut is here, so no DS set can confirm these keys.
                     return bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} has keys but is not a zone")
                 return found
@@ -419,16 +419,16 @@ class Chain:
         if self.anchors.closest(zone, ctx.now) is None:
             return insecure(NoTrustAnchor(zone))
         known = ctx.store.rrsets.find(zone, c.DS, ctx.now, min_trust=0)
-        if known is not None and known.verdict != Verdict.SECURE and known.sig_len and task.trace is None:
+        if known is not None and known.verdict != VERDICT_SECURE and known.sig_len and task.trace is None:
             # It came with a referral. It is checked here, because a sub-query would cost as much as the check.
             task.account_octets(octets_of([known]))
             found = yield from self.rrset(task, ctx, known, Question(zone, c.DS))
-            if found.verdict is Verdict.SECURE:
+            if found.verdict is VERDICT_SECURE:
                 known = apply_status(known, found, ctx.now)
                 if _is_ds_of_cut(known):
                     ctx.store.rrsets.put(known, ctx.now)
         if known is None or not _is_ds_of_cut(known):
-            outcome = yield Need(Question(zone, c.DS), Purpose.DNSSEC)
+            outcome = yield Need(Question(zone, c.DS), FOR_DNSSEC)
             upper: bytes | SecurityStatus = names.ROOT
             if isinstance(outcome, Outcome) and outcome.failure is None and _needs_denial_proof(outcome):
                 # Only the authoritative zone can deny the DS set; the zones above it show which one that is.
@@ -465,7 +465,7 @@ class Chain:
         if outcome.answer:
             # Only the first record counts: an alias shows that no zone begins here (RFC 1034 section 3.6.2).
             first = outcome.answer[0]
-            if first.verdict != Verdict.SECURE:
+            if first.verdict != VERDICT_SECURE:
                 return _UNDECIDED
             if first.rtype == c.DS and names.equal(first.name, zone):
                 # Expanded from a wildcard: the name itself is proved to have no records, not even NS.
@@ -473,9 +473,9 @@ class Chain:
             if first.rtype == c.CNAME and names.equal(first.name, zone):
                 return SECURE
             return SECURE if _is_ancestor_dname(first, zone) else _unproved(zone)
-        if outcome.verdict != Verdict.SECURE and outcome.verdict != Verdict.INSECURE:
+        if outcome.verdict != VERDICT_SECURE and outcome.verdict != VERDICT_INSECURE:
             return _unproved(zone)
-        secure = outcome.verdict == Verdict.SECURE
+        secure = outcome.verdict == VERDICT_SECURE
         proved = self._no_ds_proof(budget, zone, upper, outcome.authority, spans=not secure)
         if proved is not None:
             return proved
@@ -492,7 +492,7 @@ class Chain:
         """
         hashed: list[nsec3.Nsec3] = []
         for rrset in authority:
-            if rrset.verdict != Verdict.SECURE or not rrset.sig_len:
+            if rrset.verdict != VERDICT_SECURE or not rrset.sig_len:
                 continue
             signer = signatures(rrset, 1)[0].signer  # the valid signature is the first one (`apply_status`)
             # Neither the child (RFC 6840 section 4.4) nor a zone above the parent can deny the delegation.
@@ -562,7 +562,7 @@ class Chain:
                     return unknown
                 zone = cut
                 continue
-            outcome = yield Need(Question(cut, c.DS), Purpose.DNSSEC)
+            outcome = yield Need(Question(cut, c.DS), FOR_DNSSEC)
             state = self._ds_status(task.budget, cut, zone, outcome)
             if state is _UNDECIDED:
                 state = _unproved(cut)  # the zones above were examined and are secure
@@ -574,8 +574,8 @@ class Chain:
                     known_insecure[cut] = unknown
                     return unknown
                 zone = cut
-            elif state.verdict is not Verdict.SECURE:
-                if state.verdict is Verdict.INSECURE:
+            elif state.verdict is not VERDICT_SECURE:
+                if state.verdict is VERDICT_INSECURE:
                     known_insecure[cut] = state
                     task.budget.octets += octets_of(outcome.authority)  # the budget holds its proof after this job
                 return state
@@ -611,7 +611,7 @@ def _note_check(
     task: Task, rrset: RRset, sig: Rrsig | None, key: Dnskey | None, found: SecurityStatus, zone: bytes
 ) -> None:
     """Add the check of a signature, or its absence, to the trace."""
-    good = found.verdict is Verdict.SECURE
+    good = found.verdict is VERDICT_SECURE
     text = f"{_rrset_text(rrset)}: signed by key {key.tag} of {names.to_text(zone)}" if good and key else (
         found.text or f"{_rrset_text(rrset)} needs no signature"
     )
@@ -626,9 +626,9 @@ def _note_ds(task: Task, zone: bytes, outcome: Outcome | Failure, state: Securit
     digests = [d for rrset in answer if rrset.rtype == c.DS for d in map(parse_ds, rrset.rdatas()) if d is not None]
     if state is None:
         text = f"{shown} is a signed zone: its parent has {len(digests)} DS"
-    elif state.verdict is Verdict.INSECURE:
+    elif state.verdict is VERDICT_INSECURE:
         text = f"{shown} is an unsigned zone: its parent proves that it has no DS"
-    elif state.verdict is Verdict.SECURE:
+    elif state.verdict is VERDICT_SECURE:
         text = f"{shown} is not a zone"
     else:
         text = state.text
@@ -673,7 +673,7 @@ def _may_sign(signer: bytes, rrset: RRset, question: Question) -> bool:
 def _is_ds_of_cut(rrset: RRset | None) -> bool:
     """Whether this is the validated DS set of a delegation, and not one expanded from a wildcard: there the name does
     not exist, so no zone begins there (RFC 4592 section 4.6)."""
-    return rrset is not None and rrset.verdict == Verdict.SECURE and not is_expanded(rrset)
+    return rrset is not None and rrset.verdict == VERDICT_SECURE and not is_expanded(rrset)
 
 
 def _unproved(zone: bytes) -> SecurityStatus:
@@ -682,7 +682,7 @@ def _unproved(zone: bytes) -> SecurityStatus:
 
 def _needs_denial_proof(outcome: Outcome) -> bool:
     """Whether a reply to a DS query has no secure answer, so that the zone of its records must be known."""
-    return not outcome.answer or outcome.answer[0].verdict != Verdict.SECURE
+    return not outcome.answer or outcome.answer[0].verdict != VERDICT_SECURE
 
 
 def _is_ancestor_dname(rrset: RRset, name: bytes) -> bool:

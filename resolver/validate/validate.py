@@ -34,7 +34,7 @@ from resolver.validate.security_status import (
 )
 from resolver.validate.sentinel import Sentinel
 from resolver.validate.verify import loaded
-from resolver.verdict import Trust, Verdict
+from resolver.verdict import VERDICT_BOGUS, VERDICT_INDETERMINATE, VERDICT_INSECURE, VERDICT_SECURE, Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset, negative_ttl
@@ -66,7 +66,7 @@ def _limit_ttls(raw: RawReply) -> None:
 
     A denial is also limited by TTL and MINIMUM of its SOA (RFC 2308 section 5, RFC 9077).
     """
-    proofs = [rrset.ttl for rrset in raw.proofs if rrset.verdict == Verdict.SECURE]
+    proofs = [rrset.ttl for rrset in raw.proofs if rrset.verdict == VERDICT_SECURE]
     if raw.denied:
         ttl = min(raw.ttl, min(proofs, default=raw.ttl))
         if raw.soa is not None:
@@ -119,10 +119,10 @@ class Validator:
             found = yield from self._validate_reply(question, raw, context, task)
         except HashBudgetExceeded:
             found = bogus(c.EDE_DNSSEC_BOGUS, "the proof needs too many NSEC3 hashes or digests of keys")
-        if found.verdict is not Verdict.BOGUS:
+        if found.verdict is not VERDICT_BOGUS:
             _limit_ttls(raw)
             self._store_denials(raw, context)
-        verdict = Verdict.INDETERMINATE if found.open else found.verdict
+        verdict = VERDICT_INDETERMINATE if found.open else found.verdict
         return verdict, max(found.ede, 0), found.text
 
     def _validate_reply(self, question: Question, raw: RawReply, context: Context, task: Task) -> Steps[SecurityStatus]:
@@ -137,7 +137,7 @@ class Validator:
             if dname is not None:
                 found = self._made_from(dname, rrset.name, context.now)
                 worst = _min_status(worst, found)
-                if found.verdict is Verdict.BOGUS:
+                if found.verdict is VERDICT_BOGUS:
                     return found
                 # `dname_of` returns only a DNAME that precedes the CNAME, so it has been validated.
                 rrset = raw.answer[at] = rrset.with_ttl(min(rrset.ttl, dname.ttl))
@@ -151,11 +151,11 @@ class Validator:
                 found = unsigned
             else:
                 found = yield from chain.rrset(task, context, rrset, question)
-                if (found.verdict is Verdict.INSECURE and not rrset.sig_len and task.trace is None
+                if (found.verdict is VERDICT_INSECURE and not rrset.sig_len and task.trace is None
                         and c.DS not in (rrset.rtype, question.qtype)):
                     owner, unsigned = rrset.name, found
             worst = _min_status(worst, found)
-            if found.verdict is Verdict.BOGUS:
+            if found.verdict is VERDICT_BOGUS:
                 return found
             rrset = raw.answer[at] = apply_status(rrset, found, context.now)
             signature = found.signature
@@ -168,9 +168,9 @@ class Validator:
             if raw.alias is not None and raw.proofs:
                 # With an alias into a delegation of the same zone often comes the denial of its DS set.
                 yield from self._denials(task, context, raw, question)
-            if worst.verdict is Verdict.SECURE:
+            if worst.verdict is VERDICT_SECURE:
                 # A secure answer is not given with records that were not verified.
-                raw.proofs = [rrset for rrset in raw.proofs if rrset.verdict == Verdict.SECURE]
+                raw.proofs = [rrset for rrset in raw.proofs if rrset.verdict == VERDICT_SECURE]
             if raw.rcode == c.YXDOMAIN:
                 for rrset in raw.answer:
                     if rrset.rtype == c.DNAME and names.is_subdomain(raw.name, rrset.name):
@@ -203,18 +203,18 @@ class Validator:
             return (yield from self._bogus_unless_insecure(task, context, raw, question, denials, reason, worst))
         # A zone above the trust anchor of the name may deny it, as in Unbound: the zone of the anchor may have ended.
         found = yield from self._denial(task, context, denials, raw, question.qtype)
-        if found.verdict is Verdict.INSECURE and not self._below_anchor(denials, raw.name, question.qtype, context.now):
+        if found.verdict is VERDICT_INSECURE and not self._below_anchor(denials, raw.name, question.qtype, context.now):
             # An opt-out span of such a zone says only that there may be a delegation without DS (RFC 5155 section 6),
             # as that of the anchor's zone may be. Anyone could deny its names with public records of the parent.
             found = bogus(c.EDE_NSEC_MISSING, "a zone above the trust anchor of the name does not prove the denial")
         if task.trace is not None:
             what = "does not exist" if raw.rcode == c.NXDOMAIN else f"has no {c.type_to_text(question.qtype)}"
             _note_proof(task, denials, f"{names.to_text(raw.name)} {what}", found, raw.name, question.qtype)
-        if found.verdict is Verdict.BOGUS:
+        if found.verdict is VERDICT_BOGUS:
             return (yield from self._bogus_unless_insecure(task, context, raw, question, denials, found, worst))
         if raw.soa is not None:
             soa = yield from chain.rrset(task, context, raw.soa, question)
-            if soa.verdict is Verdict.BOGUS:
+            if soa.verdict is VERDICT_BOGUS:
                 return soa
             found = _min_status(found, soa)
             raw.soa = apply_status(raw.soa, soa, context.now)
@@ -259,9 +259,9 @@ class Validator:
         apex = names.ROOT if raw.soa is None else names.lower(raw.soa.name)
         if raw.denied and not any(names.is_subdomain(zone, apex) for _, zone in denials.sets):
             state = yield from self.chain.zone_status(task, context, names.zone_lookup_name(raw.name, question.qtype))
-            if state.verdict is Verdict.INSECURE:
+            if state.verdict is VERDICT_INSECURE:
                 return _min_status(worst, _all_of(raw.authority, state))
-            if state.verdict is Verdict.BOGUS:
+            if state.verdict is VERDICT_BOGUS:
                 return state
         return reason
 
@@ -283,13 +283,13 @@ class Validator:
             if not rrset.sig_len:
                 continue
             found = yield from self.chain.rrset(task, context, rrset, question)
-            if found.verdict is Verdict.SECURE and found.signature is not None:
+            if found.verdict is VERDICT_SECURE and found.signature is not None:
                 rrset = apply_status(rrset, found, context.now)
                 if is_expanded(rrset):
                     continue  # it is valid at the wildcard only, and proves nothing here
                 kept.append(rrset)
                 denials.add(rrset, found.signature)
-            elif reason is None and found.verdict is Verdict.BOGUS:
+            elif reason is None and found.verdict is VERDICT_BOGUS:
                 reason = found  # the other records may be sufficient
         if denials:
             raw.proofs = kept
@@ -306,9 +306,9 @@ class Validator:
         if index is None or raw.scope is not None:
             return  # what is for some clients only must not deny other names to all
         for rrset in raw.proofs:
-            if rrset.verdict == Verdict.SECURE and not is_expanded(rrset):
+            if rrset.verdict == VERDICT_SECURE and not is_expanded(rrset):
                 index.add(signatures(rrset, 1)[0].signer, rrset, context.now)
-        if raw.soa is not None and raw.soa.verdict == Verdict.SECURE:
+        if raw.soa is not None and raw.soa.verdict == VERDICT_SECURE:
             index.add_soa(raw.soa, context.now)
 
     def _prover(
@@ -406,7 +406,7 @@ class Validator:
 
 def _note_proof(task: Task, denials: _Denials, what: str, found: SecurityStatus, name: bytes, qtype: int) -> None:
     """Add a proof and its records to the trace."""
-    good = found.verdict is not Verdict.BOGUS
+    good = found.verdict is not VERDICT_BOGUS
     task.note("proof", f"{what}: {'proved' if good else 'not proved'} by {len(denials.sets)} records", qname=name,
               qtype=qtype, zone=denials.sets[0][1] if denials else None,
               facts={"what": what, "verdict": found.verdict, "ede": found.ede, "text": found.text,

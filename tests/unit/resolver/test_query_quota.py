@@ -291,18 +291,18 @@ def test_every_slot_is_released_whatever_happens(monkeypatch, seed):
 
 
 def test_a_job_that_finds_no_memory_holds_no_slot(monkeypatch):
+    class NoMemory(QueryQuota):
+        def take(self, usage, job):
+            super().take(usage, job)
+            raise MemoryError
+
     world = World(monkeypatch)
-    real = QueryQuota.take
-
-    def take(usage, job):
-        real(world.places, usage, job)
-        raise MemoryError
-
-    with monkeypatch.context() as short:
-        short.setattr(QueryQuota, "take", lambda self, usage, job: take(usage, job))
+    short = NoMemory(CAPACITY)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.m.mesh, "_quota", short)
         with pytest.raises(MemoryError):
             world.ask("fast.", "x")
-    assert world.places.held == 0 and not world.places._queries
+    assert short.held == 0 and not short._queries
     world.run(1.0)
     found = world.ask("fast.", "x")
     world.run(1.0)

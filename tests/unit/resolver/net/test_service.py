@@ -889,7 +889,7 @@ def test_the_layout_file_matches_the_classes() -> None:
     for line in (Path(resolver.__file__).parent / "net" / "service.pxd").read_text().splitlines():
         if line.startswith("cdef class "):
             names_of_class = layout.setdefault(line.removeprefix("cdef class ").rstrip(":"), set())
-        elif line.startswith("    cdef public object "):
+        elif line.startswith("    cdef public "):
             names_of_class.add(line.rpartition(" ")[2])
     assert layout["PendingQuery"] == set(PendingQuery.__slots__)
     state = vars(parts.service) if hasattr(parts.service, "__dict__") else layout["Service"]

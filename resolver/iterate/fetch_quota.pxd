@@ -1,0 +1,13 @@
+# C layout of the classes of fetch_quota.py, for its compilation by Cython, as that of delegation.pxd.
+
+cdef class FetchQuota:
+    cdef public object infra
+    cdef public object _per_zone
+    cdef public object _per_server
+    cdef public dict _zones
+    cdef public dict _servers
+    cdef public dict _refused
+    cdef public long _falls
+    cdef public long _rises
+    cdef public object _lines
+    cpdef _quota(self, key)
