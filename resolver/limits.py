@@ -707,6 +707,10 @@ ZONE_SLOW_AFTER = 60_000
 waits. Two primaries together could hold all of `ZONE_TRANSFERS` with a record every 29 seconds."""
 ZONE_LEAST_RATE = 65_536
 """bytes per second: As above. With 0.5 Mbit/s a zone of 100 MB takes `ZONE_TRANSFER_TIMEOUT`."""
+ZONE_LONG_AFTER = 300_000
+"""milliseconds: Time of a transfer, after which it may be ended while it is fast enough: the youngest is when all of
+`ZONE_TRANSFERS` have had it and another one waits. Two primaries with `ZONE_LEAST_RATE` could hold all of them for
+`ZONE_TRANSFER_TIMEOUT`. With 10 Mbit/s a zone of 300 MB takes less."""
 ZONE_SORT = 4_096
 """names: Sorted in one call, which other threads wait for: 2 to 5 ms."""
 ZONE_WRITE_RETRY = 30_000

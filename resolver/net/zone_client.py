@@ -6,8 +6,10 @@ bounded by `resolver.zones.transfer`, and the time by the limits below.
 
 `ZONE_TRANSFERS` run at the same time, and others wait in their order. Invariant: primaries that are slow on purpose
 keep nobody waiting, however many they are. Each time that somebody has waited for `ZONE_SLOW_AFTER`, the slowest
-transfer ends that has had this time, too, and is slower than `ZONE_LEAST_RATE`. Its zone is tried again later, as after
-any failure. While nobody waits, a transfer may be slow.
+transfer ends that has had this time, too, and is slower than `ZONE_LEAST_RATE`. When all transfers have run for
+`ZONE_LONG_AFTER`, however fast they are, the youngest ends. The others go on, so a large zone of a slow primary comes
+through: with `ZONE_TRANSFERS` - 1 of them in progress, the last slot has no transfer that is longer. The zone of a
+transfer that was ended is tried again later, as after any failure. While nobody waits, a transfer may be slow and long.
 """
 
 import asyncio
@@ -38,6 +40,7 @@ QUERY_TIMEOUT = limits.ZONE_QUERY_TIMEOUT / 1000
 IDLE_TIMEOUT = limits.ZONE_IDLE_TIMEOUT / 1000
 TRANSFER_TIMEOUT = limits.ZONE_TRANSFER_TIMEOUT / 1000
 SLOW_AFTER = limits.ZONE_SLOW_AFTER / 1000
+LONG_AFTER = limits.ZONE_LONG_AFTER / 1000
 
 
 class Fetched(NamedTuple):
@@ -116,19 +119,22 @@ class ZoneClient:
         slot = asyncio.ensure_future(self._slots.acquire())
         try:
             while not (await asyncio.wait({slot}, timeout=SLOW_AFTER))[0]:
-                self._end_slowest(asyncio.get_running_loop().time())
+                self._make_room(asyncio.get_running_loop().time())
         except asyncio.CancelledError:
             if not slot.cancel():
                 self._slots.release()
             raise
 
-    def _end_slowest(self, now: float) -> None:
-        """End the slowest of the transfers that have had their time and are too slow, if there is one."""
-        slow = [(one.rate(now), one.since, one) for one in self._running
-                if now - one.since >= SLOW_AFTER and not one.ended and one.rate(now) < limits.ZONE_LEAST_RATE]
+    def _make_room(self, now: float) -> None:
+        """End a transfer for somebody who waits, if one may be ended: the slowest of those that have had their time and
+        are too slow, or the youngest of all when all are long."""
+        running = [one for one in self._running if not one.ended]
+        slow = [(one.rate(now), one.since, one) for one in running
+                if now - one.since >= SLOW_AFTER and one.rate(now) < limits.ZONE_LEAST_RATE]
         if slow:
-            _, _, slowest = min(slow, key=lambda item: item[:2])
-            slowest.end(now)
+            min(slow, key=lambda item: item[:2])[2].end(now)
+        elif len(running) == limits.ZONE_TRANSFERS and all(now - one.since >= LONG_AFTER for one in running):
+            max(running, key=lambda one: one.since).end(now)
 
     async def _fetch(
         self, origin: bytes, primary: UpstreamAddress, key: Key | None, current: Zone | None, running: _Running,
@@ -143,7 +149,7 @@ class ZoneClient:
                     writer.transport.abort()
         except TimeoutError:
             if running.ended:
-                raise TransferError("it was slow, and transfers of other zones waited") from None
+                raise TransferError("it was slow or long, and transfers of other zones waited") from None
             raise TransferError("no reply in time") from None
         except asyncio.IncompleteReadError:
             raise TransferError("the primary closed the connection") from None
