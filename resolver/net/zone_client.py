@@ -13,6 +13,7 @@ transfer that was ended is tried again later, as after any failure. While nobody
 """
 
 import asyncio
+import os
 import socket
 from collections import defaultdict
 from collections.abc import Callable
@@ -154,7 +155,7 @@ class ZoneClient:
         except asyncio.IncompleteReadError:
             raise TransferError("the primary closed the connection") from None
         except OSError as error:
-            raise TransferError(describe_tls_failure(error) or error.strerror or str(error)) from None
+            raise TransferError(describe_tls_failure(error) or _reason(error)) from None
 
     async def _connect(self, primary: UpstreamAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         address, port, encryption = primary
@@ -215,6 +216,12 @@ class ZoneClient:
             verifier = Verifier(key, mac)
         writer.write(len(message).to_bytes(2, "big") + message)
         return verifier
+
+
+def _reason(error: OSError) -> str:
+    """The text of `error`, with that of the system when asyncio has put another one in its place."""
+    text, system = error.strerror or str(error), os.strerror(error.errno) if error.errno else ""
+    return text if system.lower() in text.lower() else f"{text}: {system}"
 
 
 def _records_of(packet: bytes) -> int:

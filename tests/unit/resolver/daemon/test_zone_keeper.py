@@ -5,8 +5,10 @@ import errno
 import fcntl
 import io
 import os
+import re
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -380,10 +382,10 @@ def test_slow_primaries_together_leave_room_for_others(
                 ended.append(f"{address}: {error}")
 
         with stopped_clock() as clock:
-            slow = []
+            slow: list[asyncio.Task[None]] = []
             for address in octets:
                 slow += [asyncio.create_task(fetch(address)) for _ in range(2)]
-                await spin(lambda: len(running_now) == len(slow), "slots to be in use")
+                await spin(partial(lambda one: running_now.count(one) == 2, address), "two slots to be in use")
                 clock.move(1)
             quick = [asyncio.create_task(fetch("192.0.2.3")) for _ in range(waits)]
             for _ in range(minutes):
@@ -398,6 +400,22 @@ def test_slow_primaries_together_leave_room_for_others(
 
     asyncio.run(main())
     assert ended == [f"{address}: it was slow or long, and transfers of other zones waited" for address in ends]
+
+
+@pytest.mark.parametrize(("error", "text"), [
+    (OSError(errno.ECONNREFUSED, "Connect call failed ('192.0.2.1', 53)"),
+     "Connect call failed ('192.0.2.1', 53): Connection refused"),
+    (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), os.strerror(errno.EMFILE)),
+    (OSError("Multiple exceptions"), "Multiple exceptions"),
+])
+def test_a_failure_to_connect_has_its_reason(monkeypatch: pytest.MonkeyPatch, error: OSError, text: str) -> None:
+    async def connect(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ZoneClient, "_connect", connect)
+    client = ZoneClient(None, lambda: NOW, lambda: 7, lambda _: None)
+    with pytest.raises(TransferError, match=f"^{re.escape(text)}$"):
+        asyncio.run(client.fetch(names.from_text("z."), UpstreamAddress("192.0.2.1", 53, None), None, None))
 
 
 def test_a_large_message_of_a_transfer_is_read_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
