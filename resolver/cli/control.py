@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -192,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"resolverctl: {error}", file=sys.stderr)
         return EXIT_UNREACHABLE
     except _RefusedError as error:
-        print(f"resolverctl: {error}", file=sys.stderr)
+        print("resolverctl: " + "\n".join(map(stdout.printable, str(error).split("\n"))), file=sys.stderr)
         return EXIT_REFUSED
     except KeyboardInterrupt:
         return EXIT_UNREACHABLE
@@ -209,6 +210,7 @@ def import_configuration(arguments: argparse.Namespace) -> int:
     """Convert a configuration: the result goes to the output, what is not in it as it was to standard error."""
     from resolver.cli.importers import ImportFailure, convert
 
+    stdout.prepare("utf-8")
     try:
         text, draft = convert(arguments.file, arguments.format)
         if arguments.output:
@@ -259,7 +261,7 @@ def result_of(arguments: argparse.Namespace, request: dict[str, Any]) -> dict[st
     """
     for message in ask(arguments.socket, request, arguments.timeout):
         if "text" in message:
-            print(message["text"])
+            _print_line(message["text"])
         elif message.get("ok"):
             return message.get("result") or {}
         else:
@@ -294,17 +296,30 @@ def ask(path: str, request: dict[str, Any], timeout: float) -> Iterator[dict[str
             text = f"socket {path!r} does not exist; is the daemon running, with control.socket set?"
             raise _UnreachableError(text) from None
         except ConnectionRefusedError:
-            raise _UnreachableError(f"no process serves {path!r}; the daemon has exited") from None
+            why = "no process serves it; the daemon has exited" if _is_socket(path) else "it is not a socket"
+            raise _UnreachableError(f"{path!r}: {why}") from None
         except PermissionError:
             raise _UnreachableError(f"only the daemon's user and root may open {path!r}") from None
         except TimeoutError:
             raise _UnreachableError(f"no reply within {timeout:g} seconds") from None
         except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else None
-            raise _UnreachableError(f"{path!r}: {why or 'the reply is not of a resolverd'}") from None
+            why = error.strerror or str(error) if isinstance(error, OSError) else "the reply is not of a resolverd"
+            raise _UnreachableError(f"{path!r}: {why}") from None
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return True  # it is gone meanwhile
 
 
 # --- printing -----------------------------------------------------------------------------------------------------
+
+
+def _print_line(text: str) -> None:
+    """Print one line, in which the daemon may repeat what others have sent."""
+    print(stdout.printable(text))
 
 
 def show(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
@@ -316,59 +331,60 @@ def show(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
     if command == "status":
         for worker in result["workers"]:
             if "error" in worker:
-                print(worker["error"])
+                _print_line(worker["error"])
                 continue
-            print(
+            _print_line(
                 f"worker {worker['worker']}: resolverd {worker['version']}, pid {worker['pid']}, up "
                 f"{duration(worker['seconds'])}, {worker['queries']} queries, {worker['pending']} pending"
                 + (f", watched by {worker['watchers']}" if worker.get("watchers") else "")
             )
             for line in balance_lines(worker.get("balance", [])):
-                print(line)
+                _print_line(line)
         cache = result["cache"]
         kinds = ", ".join(f"{value} {key[8:]}" for key, value in cache.items() if key.startswith("entries_"))
         share = 100 * cache["bytes_used"] / max(1, cache["bytes_limit"])
-        print(f"cache: {kinds}; {cache['bytes_used']} of {cache['bytes_limit']} bytes ({share:.0f} %)")
+        _print_line(f"cache: {kinds}; {cache['bytes_used']} of {cache['bytes_limit']} bytes ({share:.0f} %)")
     elif command == "health":
-        print("\n".join(result["problems"]) or "healthy")
+        for line in ("\n".join(result["problems"]) or "healthy").split("\n"):
+            _print_line(line)
     elif command == "statistics":
         for group, counters in result.items():
             for key, value in counters.items():
                 if isinstance(value, dict):
                     for reason, count in value.items():
-                        print(f"{group}.{key}.{reason} {count}")
+                        _print_line(f"{group}.{key}.{reason} {count}")
                 else:
-                    print(f"{group}.{key} {value}")
+                    _print_line(f"{group}.{key} {value}")
     elif command == "flush":
-        print(f"{result['entries']} entries removed")
+        _print_line(f"{result['entries']} entries removed")
     elif command == "save":
-        print(f"{result['bytes']} bytes written to {result['file']}")
+        _print_line(f"{result['bytes']} bytes written to {result['file']}")
     elif command == "load":
-        print(f"{result['entries']} entries loaded from {result['file']}, written {duration(result['age'])} ago")
+        _print_line(f"{result['entries']} entries loaded from {result['file']}, written {duration(result['age'])} ago")
     elif command == "anchors":
         for line in anchor_lines(result):
-            print(line)
+            _print_line(line)
     elif command == "lists":
         for line in list_lines(result):
-            print(line)
+            _print_line(line)
     elif command == "zones":
         for line in zone_lines(result):
-            print(line)
+            _print_line(line)
     elif command == "zone":
-        print("started; resolverctl zones shows the result")
+        _print_line("started; resolverctl zones shows the result")
     elif command in CHANGES:
         for line in change_lines(result):
-            print(line)
+            _print_line(line)
     elif command == "log":
-        print(f"log level is {result['level']} until the next reload")
+        _print_line(f"log level is {result['level']} until the next reload")
     elif command == "reopen":
-        print("the query log is written to a file opened now")
+        _print_line("the query log is written to a file opened now")
     elif command == "upgrade":
-        print(f"process {result['pid']} serves now")
+        _print_line(f"process {result['pid']} serves now")
     elif command == "reload":
-        print("the new configuration is in force")
+        _print_line("the new configuration is in force")
         if waiting := ", ".join(result.get("awaiting_restart", ())):
-            print(f"without {waiting}, which needs a restart or `resolverctl upgrade`")
+            _print_line(f"without {waiting}, which needs a restart or `resolverctl upgrade`")
 
 
 def change_lines(result: dict[str, Any]) -> Iterator[str]:

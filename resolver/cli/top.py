@@ -18,6 +18,7 @@ from math import ceil
 from typing import Any
 
 from resolver import limits
+from resolver.daemon.stdout import printable
 
 __all__ = ["KINDS", "add_options", "check_options", "run", "view"]
 
@@ -154,7 +155,7 @@ def view(activity: dict[str, Any], lines: int | None, rows: int | None = None) -
     """The lines of a view, and whether each is a title. Each list has at most `lines` entries. With `rows` the lists
     share what the head leaves of them."""
     head = list(_head(activity))
-    yield from ((_printable(line), place == 0) for place, line in enumerate(head))
+    yield from ((printable(line), place == 0) for place, line in enumerate(head))
     top: dict[str, list[dict[str, Any]]] = activity["top"]
     if rows is not None:
         room = max((rows - len(head)) // max(len(top), 1) - 1, 1)
@@ -162,7 +163,7 @@ def view(activity: dict[str, Any], lines: int | None, rows: int | None = None) -
     for kind, entries in top.items():
         yield KINDS[kind] + ("" if entries else ": none"), True
         for entry in entries[:lines]:
-            yield _printable(f"  {_entry_text(kind, entry)}"), False
+            yield printable(f"  {_entry_text(kind, entry)}"), False
 
 
 def _head(activity: dict[str, Any]) -> Iterator[str]:
@@ -219,8 +220,3 @@ def _times(percentiles: dict[str, float | None]) -> str:
     """The percentiles in milliseconds."""
     return " ".join(
         f"{name} {'-' if value is None else f'{1000 * value:.4g}'}" for name, value in percentiles.items())
-
-
-def _printable(text: str) -> str:
-    """`text` in one line without control characters."""
-    return "".join(sign if sign.isprintable() else f"\\{ord(sign):03d}" for sign in text)

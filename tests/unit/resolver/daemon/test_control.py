@@ -635,6 +635,8 @@ def serve_once(path, *lines):
     [
         ([b'{"text": "a"}\n', b'{"ok": true, "result": {}}\n'], tool.EXIT_DONE, "a\n", ""),
         ([b'{"ok": false, "error": "no"}\n'], tool.EXIT_REFUSED, "", "resolverctl: no\n"),
+        ([b'{"text": "\\u001b[2J"}\n', b'{"ok": false, "error": "a\\u001b\\nb"}\n'], tool.EXIT_REFUSED, "\\027[2J\n",
+         "resolverctl: a\\027\nb\n"),
         ([], tool.EXIT_UNREACHABLE, "", "without a result"),
         ([b'{"text": '], tool.EXIT_UNREACHABLE, "", "middle of a line"),
         ([b"HTTP/1.1 400\r\n"], tool.EXIT_UNREACHABLE, "", "not of a resolverd"),
@@ -648,6 +650,36 @@ def test_the_reply_decides_the_exit_status(tmp_path, capsys, lines, code, out, e
     thread.join()
     captured = capsys.readouterr()
     assert captured.out == out and err in captured.err
+
+
+def test_what_the_locale_cannot_represent_is_escaped(tmp_path):
+    """And text of others cannot command the terminal."""
+    path = str(tmp_path / "s")
+    reason = "St\xf6rung\n\x1b[2J\udcff"
+    change = {"name": "a.", "values": [], "reason": reason, "check": True, "first": False, "left": 60}
+    result = {"kind": "nta", "changes": [change], "configured": [], "error": ""}
+    thread = serve_once(path, json.dumps({"ok": True, "result": result}).encode() + b"\n")
+    done = subprocess.run([sys.executable, "-m", "resolver.cli.control", "-s", path, "nta", "list"], check=False,
+                          capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    thread.join()
+    assert (done.stdout, done.stderr) == (b"a.: 1 min left (St\\xf6rung\\010\\027[2J\\56575)\n", b"")
+
+
+def test_a_configuration_is_printed_in_the_encoding_in_which_it_is_read(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text("[server]\nidentity = '\xf6'\n", encoding="utf-8")
+    done = subprocess.run([sys.executable, "-m", "resolver.daemon", "-c", path, "--print-config"], check=True,
+                          capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    assert 'identity = "\xf6"' in done.stdout.decode("utf-8")
+
+
+def test_a_path_that_is_no_socket_is_named_as_such(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("")
+    for path, why in ((str(file), "it is not a socket"), (str(tmp_path / ("x" * 200)), "path too long")):
+        assert tool.main(["-s", path, "status"]) == tool.EXIT_UNREACHABLE
+        said = capsys.readouterr().err
+        assert said.startswith(f"resolverctl: {path!r}: ") and why in said
 
 
 def test_an_upgrade_without_a_result_may_be_going_on(tmp_path, capsys):
