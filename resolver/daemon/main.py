@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from corenet._version import __version__
 from resolver import limits
 from resolver.daemon import stdout
+from resolver.daemon.early_signals import hold_signals
 from resolver.daemon.upgrade_variable import UPGRADE_VARIABLE
 from resolver.options import parse_endpoint
 from resolver.settings import Settings, replace
@@ -106,7 +107,9 @@ def load_settings(arguments: argparse.Namespace) -> Settings:
         ValueError: an option is invalid.
     """
     settings = Settings()
-    if arguments.config:
+    if arguments.config is not None:
+        if not arguments.config:
+            raise ValueError("--config: the name of the file is empty")
         from resolver.daemon import config
 
         settings = config.load(arguments.config)
@@ -239,9 +242,11 @@ def run(
 ) -> int:
     """Open the sockets, or take those of `predecessor`, and serve until a signal stops it."""
     gc.disable()  # until it serves: modules loaded now stay, and scanning them repeatedly takes time
+    interrupt = hold_signals()  # also when `entry` has not started this process
     try:
         return _serve(arguments, settings, reload, predecessor)
     finally:
+        signal.signal(signal.SIGINT, interrupt)
         if predecessor is not None:
             predecessor.close()
         gc.enable()
@@ -385,10 +390,7 @@ def _user_trouble(name: str, error: Exception) -> str:
 
 
 def install_fault_handlers() -> None:
-    """Make crashes print their stacks, and block SIGHUP, SIGUSR1 and SIGUSR2 until the worker handles them."""
-    # They would kill a starting daemon. The worker unblocks them when it has handlers. In an upgrade they are blocked
-    # from the first instruction on (`Successor`).
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
+    """Make crashes print their stacks."""
     if sys.stderr is None:
         return  # no stream for the stacks
     # Crashes (SIGSEGV, SIGBUS, SIGABRT ...), and signals that end the process by default.
@@ -399,7 +401,7 @@ def install_fault_handlers() -> None:
 
 def _show(text: str) -> int:
     """Write `text` to standard output and return the exit status."""
-    stdout.prepare()
+    stdout.prepare("utf-8")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

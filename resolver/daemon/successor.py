@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 from corenet._version import __version__
 from corenet.serving.processes import describe_exit
 from resolver import limits
-from resolver.daemon import handover
+from resolver.daemon import handover, preflight
 from resolver.daemon.handover import HandoverError
 from resolver.daemon.management_sockets import ManagementSockets
 from resolver.daemon.service_manager import ServiceManager
@@ -88,7 +88,7 @@ class Successor:
             finally:
                 theirs.close()
         except OSError as error:
-            raise ValueError(f"the new process cannot be started: {error.strerror or error}") from None
+            raise ValueError(f"the new process cannot be started: {preflight.explain(error)}") from None
         logger.info("upgrade: process %d is starting", self.pid)
 
     def _start(self, theirs: socket.socket) -> "subprocess.Popen[bytes]":
@@ -96,7 +96,7 @@ class Successor:
         # sys.executable, because a name without a directory would be looked up in a PATH that may have changed.
         command = [sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]]
         # Their default action would end it before it has handlers. A process that is started inherits the mask, so they
-        # are pending until the new process unblocks them, as after a usual start (`main.install_fault_handlers`).
+        # are pending until the new process unblocks them, as after a usual start (`early_signals.hold_signals`).
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
         try:
             return subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], process_group=0)

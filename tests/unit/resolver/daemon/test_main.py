@@ -206,7 +206,8 @@ def test_a_wrong_option_is_reported_as_such(tmp_path, capsys):
     assert capsys.readouterr().err == "resolverd: server.listen: '127.0.0.1:70000' has no usable port (0..65535)\n"
 
 
-@pytest.mark.parametrize("arguments", [["--port", "70000"], ["--listen", "here"], ["--workers", "0"], ["-c", "/none"]])
+@pytest.mark.parametrize("arguments", [["--port", "70000"], ["--listen", "here"], ["--workers", "0"], ["-c", "/none"],
+                                       ["-c", ""]])
 def test_wrong_options_have_the_exit_status_of_a_wrong_configuration(capsys, arguments):
     assert main([*arguments, "--check"]) == EXIT_CONFIG
     assert capsys.readouterr().err.startswith("resolverd: ")
@@ -400,19 +401,35 @@ def test_a_user_that_cannot_read_the_program_gets_one_sentence(tmp_path, workers
         assert not any("Traceback" in line for line in process.seen)
 
 
-def test_a_signal_during_the_start_is_handled_after_it():
-    early = """
+EARLY = """
 import os, signal, sys
-import resolver.daemon.preflight as host
-from resolver.daemon.main import main
+from resolver.daemon.entry import main
 
-def raise_descriptor_limit():
-    os.kill(os.getpid(), signal.SIGUSR1)
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "resolver.daemon.main":  # nothing is loaded yet
+            os.kill(os.getpid(), signal.{})
 
-host.raise_descriptor_limit = raise_descriptor_limit
+sys.meta_path.insert(0, Finder())
 sys.exit(main())
 """
-    with daemon("--listen", "127.0.0.1:0", command=[sys.executable, "-c", early]) as process:
+
+
+def test_an_interruption_during_the_start_ends_it_without_a_traceback():
+    done = subprocess.run([sys.executable, "-c", EARLY.format("SIGINT")], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+def test_an_interruption_that_is_ignored_stays_so():
+    """As in a background job of a shell without job control."""
+    command = "trap '' INT; exec \"$@\""
+    done = subprocess.run(["sh", "-c", command, "sh", sys.executable, "-c", EARLY.format("SIGINT"), "--version"],
+                          capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0 and done.stdout.startswith(b"resolverd ")
+
+
+def test_a_signal_during_the_start_is_handled_after_it():
+    with daemon("--listen", "127.0.0.1:0", command=[sys.executable, "-c", EARLY.format("SIGUSR1")]) as process:
         serving_port(process)
         process.wait_for("statistics: slow_path")
 
