@@ -105,13 +105,13 @@ class ChangeKeeper:
             if action == "add":
                 change = self._change(kind, request)
                 missing = await self._apply(before.add(change), f"{change} added")
-                if missing:
-                    raise ValueError(f"the change is in force, but not in all workers: {missing}")
-                return self._list(kind)
-            if action != "remove":
+            elif action == "remove":
+                gone = before.find(kind, request.get("name", ""), request.get("type", ""))
+                missing = await self._apply(before.remove(gone), f"{', '.join(map(str, gone))} removed")
+            else:
                 raise ValueError(f"{action!r} is not one of {', '.join(ACTIONS)}")
-            gone = before.find(kind, request.get("name", ""), request.get("type", ""))
-            await self._apply(before.remove(gone), f"{', '.join(map(str, gone))} removed")
+            if missing:
+                raise ValueError(f"the change is in force, but not in all workers: {missing}")
             return self._list(kind)
 
     def _change(self, kind: str, request: Mapping[str, Any]) -> Change:

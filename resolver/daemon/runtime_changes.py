@@ -94,7 +94,8 @@ def make_change(
     if kind in ZONES and not given:
         raise ValueError(f"{kind}: give at least one address of a server of {name!r}")
     if kind == LOCAL_DATA:
-        if len(given) != 1 or len(given[0].split()) < 2:
+        # Each line of several would be a record of its own, of which only the first would be listed, flushed, removed.
+        if len(given) != 1 or len(given[0].split()) < 2 or len(given[0].splitlines()) > 1:
             raise ValueError('local-data: give one record, for example "www.example.com. 300 IN A 192.0.2.1"')
         name = given[0].split()[0]
     elif len(reason) > limits.CHANGE_REASON:

@@ -61,6 +61,7 @@ def test_records_of_one_name_stay_together_and_are_removed_by_type():
         (("forward", "a.test"), "at least one address"),
         (("stub", "a.test", ["not.an.address"]), "stub: addresses"),
         (("local-data", "", ["a.test."]), "one record"),
+        (("local-data", "", ["a.test. A 192.0.2.1\nb.test. A 192.0.2.2"]), "one record"),
         (("nta", "a..test"), "nta: .*label"),
         (("nta", "a.test"), "no end"),
     ],
@@ -157,6 +158,7 @@ class Host:
         self.change_steps = SimpleNamespace(apply=self.apply)
         self.tasks = []
         self.fault = ""
+        self.missing = ""
         self.flushed = []
 
     @property
@@ -167,7 +169,7 @@ class Host:
         if self.fault:
             raise ValueError(self.fault)
         self.changes = new
-        return ""
+        return self.missing
 
     async def flush_names(self, origin):
         self.flushed.append(origin)
@@ -206,6 +208,17 @@ def test_an_anchor_has_an_hour_or_what_was_said(tmp_path):
         await keeper.end_anchors()
         assert await _names(keeper) == ["b.test."]
         await keeper.perform({"kind": "nta", "action": "remove", "name": "B.test"})
+        assert await _names(keeper) == []
+
+    _with_host(tmp_path, test)
+
+
+def test_workers_that_did_not_switch_are_named(tmp_path):
+    async def test(host, keeper):
+        host.missing = "worker 2 does not answer"
+        for action in ("add", "remove"):
+            with pytest.raises(ValueError, match="in force, but not in all workers: worker 2 does not answer"):
+                await keeper.perform({"kind": "nta", "action": action, "name": "a.test"})
         assert await _names(keeper) == []
 
     _with_host(tmp_path, test)
