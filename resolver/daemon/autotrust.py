@@ -124,8 +124,8 @@ class AnchorUpdater:
             self._counts["write_failures"] += 1
             self.trouble = str(error)
             logger.error(
-                "trust anchors: %s. Key states are lost at the next restart. Let user %d write to directory %s (%s)",
-                error, os.geteuid(), self.path.parent, SETTING,
+                "trust anchors: %s. Key states are lost at the next restart. User %d must be able to write to directory"
+                " %s, and there must be room (%s)", error, os.geteuid(), self.path.parent, SETTING,
             )
         else:
             self.trouble = ""

@@ -26,7 +26,7 @@ def find_user(name: str) -> pwd.struct_passwd | None:
         return None
     try:
         found = pwd.getpwnam(name)
-    except KeyError:
+    except (KeyError, ValueError):  # ValueError: it has a zero octet
         raise ValueError(f"server.user: this system has no user {name!r}") from None
     if not found.pw_uid:
         raise ValueError(f"server.user: {name!r} is root; name a user without privileges")

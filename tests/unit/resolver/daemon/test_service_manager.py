@@ -194,6 +194,8 @@ def test_an_unused_inherited_socket_is_named(kind):
 def test_an_unknown_user_and_root_are_refused():
     with pytest.raises(ValueError, match=r"server.user: this system has no user 'no-such-user'"):
         privileges.find_user("no-such-user")
+    with pytest.raises(ValueError, match=r"server\.user: this system has no user 'a"):
+        privileges.find_user("a\0b")
     with pytest.raises(ValueError, match=r"server.user: 'root' is root"):
         privileges.find_user("root")
 
