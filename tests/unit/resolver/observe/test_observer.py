@@ -25,6 +25,8 @@ from resolver.wire import name as names
 from resolver.wire.build import make_query
 
 ALL = {"fields": LOG_FIELDS}
+HEAD = b"\0\1\1\0\0\1" + bytes(6)  # of a query with one question
+LABEL = b"\x3f" + b"\xff" * 63
 VIEWS = Settings(
     view=(ViewSettings(name="kids", clients=("10.1.0.0/16",)), ViewSettings(name="lab", clients=("10.2.0.0/16",))),
     policy=PolicySettings(allow=("0.0.0.0/0", "::/0")),
@@ -94,8 +96,7 @@ def test_any_name_is_one_line(kind: str) -> None:
 
 def test_the_longest_names() -> None:
     observed = Observed({"format": "json", "fields": ("name", "type")})
-    label = b"\x3f" + b"\xff" * 63
-    qname = label * 3 + b"\x3d" + b"\xff" * 61 + b"\0"
+    qname = LABEL * 3 + b"\x3d" + b"\xff" * 61 + b"\0"
     parts = Parts(observer=observed.observer)
     parts.answer(make_query(1, qname, 65280), positive())
     parts.answer(make_query(2, b"\0", c.NS), positive())
@@ -133,7 +134,12 @@ def test_times_of_the_log() -> None:
     (make_query(1, QNAME, c.A, qclass=c.CH), {"class": "CH", "rcode": "REFUSED"}),
     (b"\0\1\x28\0\0\1" + bytes(6) + QNAME + b"\0\6\0\1", {"type": "SOA", "rcode": "NOTIMP"}),
     (make_query(1, QNAME, c.A)[:-6] + b"\0\1\0\0\0\0", {"rcode": "BADVERS"}),
-])
+    (query(edns_payload=None)[:-1], {"name": "-", "type": "-", "class": "-", "rcode": "FORMERR"}),
+    (query(edns_payload=None)[:-5], {"name": "-", "type": "-", "class": "-", "rcode": "FORMERR"}),
+    (HEAD + LABEL * 3 + b"\x3e" + b"\xff" * 62 + b"\0" + b"\0\1\0\1", {"name": "-", "type": "-", "rcode": "FORMERR"}),
+    (HEAD + LABEL * 100 + b"\0" + b"\0\1\0\1", {"name": "-", "type": "-", "rcode": "FORMERR"}),
+], ids=["no question", "class", "opcode", "EDNS version", "cut in the class", "cut behind the name", "256 octets",
+        "6401 octets"])
 def test_odd_queries(packet: bytes, shown: dict[str, str]) -> None:
     observed = Observed(ALL, {})
     parts = Parts(observer=observed.observer)
