@@ -586,6 +586,7 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
     """Store a reply in the cache. The caller never passes bogus data."""
     if raw.server is None and verdict == VERDICT_INDETERMINATE:
         return
+    _limit_expanded(raw)
     if raw.scope is not None:
         keep_scoped(raw, verdict, context)
         return
@@ -595,10 +596,7 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
     lowest, highest = cache.min_ttl, cache.max_ttl
     raw.ttl = min(raw.ttl, cache.max_negative_ttl)
     after_cname = False
-    proved = min((proof.ttl for proof in raw.proofs), default=highest)
     for position, rrset in enumerate(raw.answer):
-        if rrset.ttl > proved and _comes_from_wildcard(rrset):
-            raw.answer[position] = rrset = rrset.with_ttl(proved)  # RFC 4035 section 5.3.4, without validation too
         if not lowest <= rrset.ttl <= highest:
             # The first client gets the TTL that the cache will give to the next ones. The TTL of secure data is not
             # raised, because signatures and proofs limit it, nor that of NS and DS sets, because then a child zone
@@ -660,6 +658,17 @@ def _denies_configured_zone(raw: RawReply, context: Context) -> bool:
     return context.delegations.forward_or_stub_for(name) is not context.delegations.forward_or_stub_for(
         names.parent(name)
     )
+
+
+def _limit_expanded(raw: RawReply) -> None:
+    """Limit the TTL of what was expanded from a wildcard to the lowest of its proofs, whether or not they were
+    validated (RFC 4035 sections 5.3.3 and 5.3.4)."""
+    if not raw.proofs:
+        return
+    ttl = min(proof.ttl for proof in raw.proofs)
+    for position, rrset in enumerate(raw.answer):
+        if rrset.ttl > ttl and _comes_from_wildcard(rrset):
+            raw.answer[position] = rrset.with_ttl(ttl)
 
 
 def _comes_from_wildcard(rrset: RRset) -> bool:

@@ -4,9 +4,9 @@
 
 Invariants: the verdict of a reply is the lowest of its parts, and a part without proof is bogus unless the chain of
 trust proves its zone insecure. After validation each RRset has its own verdict and a TTL within its signature's
-validity. Data that depends on other records (a denial, the expansion of a wildcard, a CNAME made from a DNAME) has no
-longer TTL than any of them. Caches store the reply with these TTLs; only the operator's minimum raises those of data
-that is not secure.
+validity. Data that depends on other records (a denial, a CNAME made from a DNAME) has no longer TTL than any of them.
+Caches store the reply with these TTLs, and an expanded wildcard with that of its proof, which needs no validation; only
+the operator's minimum raises those of data that is not secure.
 """
 
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ from resolver.validate.security_status import (
 )
 from resolver.validate.sentinel import Sentinel
 from resolver.validate.verify import loaded
-from resolver.verdict import VERDICT_BOGUS, VERDICT_INDETERMINATE, VERDICT_INSECURE, VERDICT_SECURE, Trust, Verdict
+from resolver.verdict import VERDICT_BOGUS, VERDICT_INDETERMINATE, VERDICT_INSECURE, VERDICT_SECURE, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset, negative_ttl
@@ -62,24 +62,17 @@ class _Denials:
 
 
 def _limit_ttls(raw: RawReply) -> None:
-    """Limit the TTL of data that depends on proofs of the reply to the lowest of theirs (RFC 4035 section 5.3.3).
-
-    A denial is also limited by TTL and MINIMUM of its SOA (RFC 2308 section 5, RFC 9077).
-    """
-    proofs = [rrset.ttl for rrset in raw.proofs if rrset.verdict == VERDICT_SECURE]
-    if raw.denied:
-        ttl = min(raw.ttl, min(proofs, default=raw.ttl))
-        if raw.soa is not None:
-            ttl = min(ttl, negative_ttl(raw.soa))
-            raw.soa = raw.soa.with_ttl(ttl)
-        raw.ttl = ttl
-        raw.proofs = [rrset if rrset.ttl <= ttl else rrset.with_ttl(ttl) for rrset in raw.proofs]
-    if not proofs:
+    """Limit the TTL of a denial to the lowest of its proofs and to TTL and MINIMUM of its SOA (RFC 2308 section 5,
+    RFC 9077)."""
+    if not raw.denied:
         return
-    ttl = min(proofs)
-    for at, rrset in enumerate(raw.answer):
-        if rrset.sig_len and rrset.ttl > ttl and rrset.trust == Trust.VALIDATED and is_expanded(rrset):
-            raw.answer[at] = rrset.with_ttl(ttl)
+    proofs = [rrset.ttl for rrset in raw.proofs if rrset.verdict == VERDICT_SECURE]
+    ttl = min(raw.ttl, min(proofs, default=raw.ttl))
+    if raw.soa is not None:
+        ttl = min(ttl, negative_ttl(raw.soa))
+        raw.soa = raw.soa.with_ttl(ttl)
+    raw.ttl = ttl
+    raw.proofs = [rrset if rrset.ttl <= ttl else rrset.with_ttl(ttl) for rrset in raw.proofs]
 
 
 class Validator:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from support import minet
 from support.fakenet import Host
 from support.signing import ZoneKey, sign_zone
@@ -20,7 +21,10 @@ from resolver.wire.message import MessageView
 SERVER = "192.0.2.53"
 A, B = (bytes([198, 51, 100, 0]), 24), (bytes([198, 51, 101, 0]), 24)
 HEAD = "@ 3600 SOA ns host 1 7200 3600 86400 300\n@ 3600 NS ns\nns 300 A 192.0.2.53\n"
-ZONES = {A: f"{HEAD}www 300 A 192.0.2.1\n", B: f"{HEAD}www 300 A 192.0.2.2\nbeta 300 A 192.0.2.3\n"}
+ZONES = {
+    A: f"{HEAD}www 300 A 192.0.2.1\n*.star 80000 A 192.0.2.4\n",
+    B: f"{HEAD}www 300 A 192.0.2.2\nbeta 300 A 192.0.2.3\n",
+}
 
 
 class Checker:
@@ -107,3 +111,15 @@ def test_a_denial_for_some_clients_denies_nothing_to_others() -> None:
     assert asked == [A, B]
     assert ask(m, A, "alpha.example.").verdict == Verdict.SECURE
     assert asked == [A, B]
+
+
+@pytest.mark.parametrize("cd", [False, True])
+def test_an_expanded_wildcard_is_kept_no_longer_than_its_proof(cd: bool) -> None:
+    """RFC 4035 section 5.3.3. The set itself is signed for 80,000 s, its proof for 300."""
+    m, asked = build()
+    for wait in (0, 100):
+        m.net.sleep(m.mesh, wait)
+        outcome = ask(m, A, "x.star.example.", cd=cd)
+        assert outcome.scope is not None
+        assert outcome.answer[0].ttl == 300 - wait
+    assert asked == [A]
