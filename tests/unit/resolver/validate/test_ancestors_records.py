@@ -145,12 +145,37 @@ def test_what_the_zone_itself_denies_is_insecure() -> None:
     assert (outcome.rcode, outcome.verdict, outcome.failure) == (c.NOERROR, Verdict.INSECURE, None)
 
 
-def test_too_many_iterations_are_insecure_also_when_the_ds_set_cannot_be_obtained() -> None:
-    def mute(name: str, qtype: int, packet: bytes, proof: list[RRset]) -> bytes | None:
-        return minet.reply(packet, rcode=c.SERVFAIL) if (name, qtype) == ("nothing.com.", c.DS) else None
+@pytest.mark.parametrize(("forged", "rcode", "verdict"), [
+    (False, c.NOERROR, Verdict.INSECURE), (True, c.SERVFAIL, Verdict.BOGUS),
+], ids=["not obtained", "forged"])
+def test_too_many_iterations_are_insecure_also_when_the_ds_set_cannot_be_obtained(
+    forged: bool, rcode: int, verdict: Verdict
+) -> None:
+    """But not when the reply about it was found wrong."""
+    unsigned = "com. 300 SOA ns.com. host.com. 1 7200 3600 86400 300"
 
-    outcome = Path().net(mute).ask("nothing.com.", "MX")
-    assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.INSECURE)
+    def lie(name: str, qtype: int, packet: bytes, proof: list[RRset]) -> bytes | None:
+        if (name, qtype) != ("nothing.com.", c.DS):
+            return None
+        return minet.reply(packet, [], [unsigned]) if forged else minet.reply(packet, rcode=c.SERVFAIL)
+
+    outcome = Path().net(lie).ask("nothing.com.", "MX")
+    assert (outcome.rcode, outcome.verdict) == (rcode, verdict)
+
+
+@pytest.mark.parametrize("rcode", [c.NOERROR, c.NXDOMAIN])
+def test_too_many_iterations_count_for_nothing_below_a_zone_known_to_be_signed(rcode: int) -> None:
+    """The DS query for the name itself gets no answer, and the cache has the DS set of the zone above it."""
+    def lie(name: str, qtype: int, packet: bytes, proof: list[RRset]) -> bytes | None:
+        if name == "www.victim.com.":
+            no_ds = minet.reply(packet, rcode=c.SERVFAIL)
+            return no_ds if qtype == c.DS else minet.reply(packet, [], proof, rcode=rcode)
+        return proves_nodata(packet, proof) if (name, qtype) == ("victim.com.", c.A) else None
+
+    m = Path().net(lie)
+    assert m.ask("victim.com.", "DS").verdict == Verdict.SECURE
+    outcome = m.ask("www.victim.com.")
+    assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS)
 
 
 def test_an_alias_of_a_wildcard_answers_for_a_ds_set() -> None:

@@ -227,9 +227,12 @@ def test_an_expanded_wildcard_without_cached_proof_is_fetched_again(validated: b
 @CHAINS
 @pytest.mark.parametrize("soa", ["unsigned.example.", "example.", ""])
 @pytest.mark.parametrize("rcode", [c.NXDOMAIN, c.NOERROR])
-def test_alias_with_a_denial_of_its_unsigned_target(chain: Nsec3 | None, rcode: int, soa: str) -> None:
+@pytest.mark.parametrize("negative", [(), ("unsigned.example.",)], ids=["unsigned", "negative anchor"])
+def test_alias_with_a_denial_of_its_unsigned_target(
+    chain: Nsec3 | None, rcode: int, soa: str, negative: tuple[str, ...]
+) -> None:
     """Whatever the zone of the target is, the expansion of the alias needs a proof of its own."""
-    minet = world(chain, example="*.exp 300 CNAME nothing.unsigned\nwww.exp 300 A 192.0.2.83\n")
+    minet = world(chain, example="*.exp 300 CNAME nothing.unsigned\nwww.exp 300 A 192.0.2.83\n", negative=negative)
     real = minet.net.hosts[EXAMPLE_IP]
     alias = true(minet, "q.exp.example.", c.A).answer[0].with_name(names.from_text("www.exp.example."))
     assert alias.rtype == c.CNAME and alias.sig_len
@@ -250,3 +253,22 @@ def test_the_true_alias_with_a_denial_of_its_unsigned_target(chain: Nsec3 | None
     outcome = minet.ask("q.exp.example.")
     assert (outcome.rcode, outcome.verdict) == (c.NXDOMAIN, Verdict.INSECURE)
     assert [rrset.verdict for rrset in outcome.answer] == [Verdict.SECURE]
+
+
+@CHAINS
+@pytest.mark.parametrize("denied", [False, True])
+def test_an_expansion_is_bogus_for_what_is_wrong_with_its_proof(chain: Nsec3 | None, denied: bool) -> None:
+    """Also when the same reply denies the target of the alias."""
+    minet = world(chain, example=f"*.exp 300 CNAME {'nothing.unsigned' if denied else 'www'}\n")
+    view = true(minet, "q.exp.example.", c.A)
+    alias = next(rrset for rrset in view.answer if rrset.rtype == c.CNAME)
+    proofs = [rrset.with_sigs([sig[:-1] + bytes([sig[-1] ^ 1]) for sig in rrset.sigs()]) for rrset in view.authority
+              if rrset.rtype in (c.NSEC, c.NSEC3)]
+    assert proofs and alias.sig_len
+    denial = ["unsigned.example. 300 SOA ns.plain. host.plain. 1 2 3 4 300"] if denied else []
+    forge(minet, EXAMPLE_IP, lambda name, rtype, packet: reply(
+        packet, [alias], [*denial, *proofs], rcode=c.NXDOMAIN if denied else c.NOERROR
+    ) if name == "q.exp.example." else None)
+    failure = minet.ask("q.exp.example.").failure
+    assert failure is not None
+    assert (failure.verdict, failure.ede) == (Verdict.BOGUS, c.EDE_DNSSEC_BOGUS), failure.text
