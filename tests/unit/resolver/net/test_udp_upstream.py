@@ -821,6 +821,23 @@ def test_a_query_waits_when_every_port_of_the_pool_is_full(monkeypatch: pytest.M
     play(body)
 
 
+def test_no_port_of_the_pool_has_more_queries_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ports are chosen at random. With more queries on one, a forged reply is more likely to match."""
+    monkeypatch.setattr(limits, "UDP_PORT_PENDING", 50)
+
+    async def body() -> None:
+        peer, got = await UdpPeer.start(lambda _: []), Collector()
+        upstream = make(port_per_query=False, ports=4, port_uses=65_536)
+        for _ in range(200):
+            upstream.start(ask_for(peer.port), got)
+        await _queries(peer, 200)
+        assert list(Counter(source[1] for source in peer.sources).values()) == [50] * 4
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
 @pytest.mark.parametrize("uses", [65_536, 20], ids=["one port", "ports that retire"])
 def test_silent_servers_do_not_take_the_pool_of_ports_from_others(monkeypatch: pytest.MonkeyPatch, uses: int) -> None:
     monkeypatch.setattr(limits, "UDP_PORT_PENDING", 32)
