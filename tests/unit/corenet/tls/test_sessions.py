@@ -167,11 +167,12 @@ def test_sessions_are_separate_for_each_name_port_and_context(
     ours(main())
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_session_stays_resumable_without_close_notify(
-    ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
+    version: ssl.TLSVersion, ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
 ) -> None:
     """Clients that abort a connection, for example after a timeout, may still resume its session."""
-    context = context_of(leaf)
+    context = context_of(leaf, version)
 
     async def main() -> None:
         class Aborting(Recorder):
@@ -180,12 +181,14 @@ def test_a_session_stays_resumable_without_close_notify(
                 self.transport.abort()
 
         async with Listening(server_context) as listening:
-            _, protocol = await asyncio.get_running_loop().create_connection(
+            transport, protocol = await asyncio.get_running_loop().create_connection(
                 Aborting, *listening.server.sockets[0].getsockname(), ssl=context, server_hostname="localhost"
             )
             assert await protocol.lost is None
-            del protocol
+            connection = weakref.ref(transport)
+            del transport, protocol
             gc.collect()
+            assert connection() is None, "OpenSSL judges the session when its connection is freed"
             assert await listening.visit(context)
 
     ours(main())
