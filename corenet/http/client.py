@@ -37,7 +37,6 @@ from corenet.limits import (
     HTTP_BODY_SIZE,
     HTTP_DECODE_SLICE_BYTES,
     HTTP_DECODED_SIZE,
-    HTTP_HEAD_SIZE,
     HTTP_MAX_REDIRECTS,
     HTTP_URL_CACHE,
     HTTP_URL_CACHED_SIZE,
@@ -135,18 +134,18 @@ class HttpClient(Verbs):
         https_records: bool = False,
         dane: bool = False,
     ) -> None:
-        check_client(locals())
+        check_client(locals())  # also the ranges of numbers
         if connect_to is not None and (https_records or dane):
             raise ValueError("HttpClient connect_to: https_records and dane cannot be used with it")
         self._timeout = timeout_of(timeout, Timeout())
         self._trace = trace
         if isinstance(follow_redirects, bool):
             follow_redirects = HTTP_MAX_REDIRECTS.default if follow_redirects else 0
-        self._redirects = HTTP_MAX_REDIRECTS.check(follow_redirects, "HttpClient follow_redirects")
+        self._redirects = follow_redirects
         self._allow_downgrade = allow_downgrade
         self._decode = decode
-        self._max_body = HTTP_BODY_SIZE.check(max_body, "HttpClient max_body")
-        self._max_decoded = HTTP_DECODED_SIZE.check(max_decoded, "HttpClient max_decoded")
+        self._max_body = max_body
+        self._max_decoded = max_decoded
         self._defaults = Headers() if headers is None else Headers.of(headers)
         if headers is not None:
             for name, value in (("User-Agent", f"corenet/{__version__}"), ("Accept", "*/*")):
@@ -165,7 +164,7 @@ class HttpClient(Verbs):
             http2=http2,
             limits=Limits() if limits is None else limits,
             trace=trace,
-            max_head=None if max_head is None else HTTP_HEAD_SIZE.check(max_head, "HttpClient max_head"),
+            max_head=max_head,
             router=router_of(proxy, trust_env, unix_socket, local_address, connect_to),
             record_lookups=record_lookups_of(https_records, dane, tls_context),
         )
