@@ -8,10 +8,12 @@ A mutant of compiled Python runs as Python, because the code is the same and not
 exactly once, when it does not build, or when its tests do not start. The test that killed it is run without the mutant
 too, once, or each time if it hung. If it fails then, it proves nothing, and the mutant is broken too.
 
-Exit status 0: all were killed. `--check` only checks that each text occurs once, as a unit test does too.
+Exit status 0: all were killed. `--check` only checks that each text occurs once and that Python stays Python, as a unit
+test does too.
 """
 
 import argparse
+import ast
 import fnmatch
 import os
 import queue
@@ -71,6 +73,11 @@ class Mutant:
             return str(error)
         if text.count(self.old) != 1:
             return f"{self.file}: the text occurs {text.count(self.old)} times instead of once"
+        if self.file.endswith(".py"):
+            try:
+                ast.parse(text.replace(self.old, self.new))
+            except SyntaxError as error:
+                return f"{self.file}: no Python any more: {error}"
         missing = [test for test in self.tests if not (root / test.split("::", 1)[0]).exists()]
         return f"no {missing[0]}" if missing else None
 
@@ -232,7 +239,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="copies of the tree")
     parser.add_argument("--every", type=int, default=1, help="run each nth of them (default: all)")
     parser.add_argument("--why", action="store_true", help="print what killed each mutant")
-    parser.add_argument("--check", action="store_true", help="run nothing, check that each text occurs once")
+    parser.add_argument("--check", action="store_true", help="run nothing, check that each can be run")
     options = parser.parse_args()
     mutants = [m for m in load() if not options.patterns or any(fnmatch.fnmatch(m.name, p) for p in options.patterns)]
     mutants = mutants[:: options.every]
