@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from corenet.http.cookie_rules import parse_date
+from corenet.http.dates import parse_http_date
 from corenet.http.headers import Headers
 from corenet.limits import HTTP_CACHE_HEURISTIC_SECONDS, HTTP_CACHE_VARY_FIELDS
 
@@ -29,7 +29,6 @@ __all__ = [
     "lifetime_of",
     "may_serve_on_error",
     "may_store",
-    "parse_http_date",
     "variant_of",
     "vary_names",
 ]
@@ -39,14 +38,6 @@ _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _DIRECTIVE = re.compile(rf'[ \t,]*+({_TOKEN})[ \t]*+(?:=[ \t]*+(?:({_TOKEN})|"((?:[^"\\]|\\.)*)"))?[ \t]*+(?:,|\Z)')
 # To the next comma, with the separators before it: to try each of them as a beginning would be quadratic.
 _UNREADABLE = re.compile(r"[ \t,]*+[^,]*+,?")
-# RFC 9110 section 5.6.7: IMF-fixdate, RFC 850, asctime.
-_DATES = re.compile(
-    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT"
-    r"|[A-Z][a-z]{5,8}, [0-9]{2}-[A-Z][a-z]{2}-[0-9]{2} [0-9:]{8} GMT"
-    r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [0-9]{4}",
-    # RFC 9111 section 4.2 asks caches for it, and to refuse other time zones than GMT.
-    re.IGNORECASE,
-)
 _DIGITS = 10
 # RFC 9110 section 15.1, without 206, which is never kept here.
 _HEURISTIC = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
@@ -127,11 +118,6 @@ def _delta(text: str) -> float:
     """The value of digits; more than can be counted is as much as can be counted (RFC 9111 section 1.2.2)."""
     digits = text.lstrip("0") or "0"
     return float(10**_DIGITS) if len(digits) > _DIGITS else float(digits)
-
-
-def parse_http_date(text: str) -> float | None:
-    """Parse one of the three forms of an HTTP date; a Unix time, None when it is none of them."""
-    return parse_date(text) if _DATES.fullmatch(text) else None
 
 
 def _only_date(headers: Headers, name: str) -> float | None:

@@ -1,28 +1,21 @@
-"""The rules of RFC 6265bis without a store: parsing Set-Cookie and cookie dates, matching domains and paths.
+"""The rules of RFC 6265bis without a store: parsing Set-Cookie, matching domains and paths.
 
 Nothing here reads a clock or does I/O. A field that breaks a rule gives None, because RFC 6265bis section 5.6 ignores
 it; no input raises. Text is ISO-8859-1, as in `Headers`, so octets that a server has chosen are sent back unchanged.
 """
 
 import re
-from datetime import UTC, datetime
 from typing import NamedTuple
 
+from corenet.http.dates import parse_cookie_date
 from corenet.limits import HTTP_COOKIE_ATTRIBUTE_SIZE, HTTP_COOKIE_SECONDS, HTTP_COOKIE_SIZE
 
-__all__ = ["SetCookie", "default_path", "domain_matches", "parse_date", "parse_set_cookie", "path_matches"]
+__all__ = ["SetCookie", "default_path", "domain_matches", "parse_set_cookie", "path_matches"]
 
 # Section 5.6 step 1: all control characters except the horizontal tab.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _BLANKS = " \t"
-# Section 5.1.1.
-_DELIMITERS = re.compile(r"[\x09\x20-\x2f\x3b-\x40\x5b-\x60\x7b-\x7e]+")
-_TIME = re.compile(r"([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?:[^0-9].*)?", re.DOTALL)
-_DAY = re.compile(r"([0-9]{1,2})(?:[^0-9].*)?", re.DOTALL)
-_YEAR = re.compile(r"([0-9]{2,4})(?:[^0-9].*)?", re.DOTALL)
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MAX_AGE = re.compile(r"-?[0-9]+")
-_FIRST_YEAR = 1601
 # More digits than any number of seconds within the limit has.
 _MAX_AGE_DIGITS = 12
 
@@ -64,7 +57,7 @@ def parse_set_cookie(field: str, now: float) -> SetCookie | None:
         if len(text) > HTTP_COOKIE_ATTRIBUTE_SIZE:
             continue
         if key == "expires":
-            date = parse_date(text)
+            date = parse_cookie_date(text)
             expires = expires if date is None else date
         elif key == "max-age":
             seconds = _seconds(text)
@@ -92,33 +85,6 @@ def _seconds(text: str) -> float | None:
         return 0.0
     digits = text.lstrip("0")
     return float(HTTP_COOKIE_SECONDS) if len(digits) > _MAX_AGE_DIGITS else float(int(digits or "0"))
-
-
-def parse_date(text: str) -> float | None:
-    """Parse a cookie date by the lenient algorithm of section 5.1.1; a Unix time in seconds, None when it fails."""
-    time = day = month = year = None
-    for token in _DELIMITERS.split(text):
-        if time is None and (found := _TIME.fullmatch(token)):
-            time = int(found[1]), int(found[2]), int(found[3])
-        elif day is None and (found := _DAY.fullmatch(token)):
-            day = int(found[1])
-        elif month is None and token[:3].lower() in _MONTHS:
-            month = _MONTHS.index(token[:3].lower()) + 1
-        elif year is None and (found := _YEAR.fullmatch(token)):
-            year = int(found[1])
-    if time is None or day is None or month is None or year is None:
-        return None
-    if 70 <= year <= 99:
-        year += 1900
-    elif year <= 69:
-        year += 2000
-    if year < _FIRST_YEAR:
-        return None
-    try:
-        return datetime(year, month, day, *time, tzinfo=UTC).timestamp()
-    except ValueError:
-        # An hour of 25, or the 30th of February.
-        return None
 
 
 def default_path(request_path: str) -> str:

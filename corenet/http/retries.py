@@ -9,9 +9,9 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 
 from corenet.http.arguments import expect, integer, number
+from corenet.http.dates import parse_http_date
 from corenet.http.errors import ConnectError, ServerDisconnected, TimeoutExceeded, TlsError
 from corenet.http.response import Response
 from corenet.limits import (
@@ -60,10 +60,8 @@ def _seconds(retry_after: str, now: float) -> float | None:
     text = retry_after.strip()
     if text.isascii() and text.isdigit():
         return float(text)
-    try:
-        return max(parsedate_to_datetime(text).timestamp() - now, 0.0)
-    except (ValueError, OverflowError):
-        return None
+    date = parse_http_date(text)
+    return None if date is None else max(date - now, 0.0)
 
 
 class RetryBudget:

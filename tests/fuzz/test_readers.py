@@ -19,6 +19,7 @@ TARGETS = {
     "corenet/http/charset.py": ["charset"],
     "corenet/http/cache_rules.py": ["cache"],
     "corenet/http/cookie_rules.py": ["cookies"],
+    "corenet/http/dates.py": ["cache", "cookies"],
     "corenet/http/hsts.py": ["cookies"],
     "corenet/http/decode.py": ["decode"],
     "corenet/http/event_stream.py": ["response_fields"],

@@ -18,7 +18,6 @@ from corenet.http.cache_rules import (
     lifetime_of,
     may_serve_on_error,
     may_store,
-    parse_http_date,
     variant_of,
     vary_names,
 )
@@ -55,20 +54,6 @@ def stored(*pairs: str, age: float = 0.0, status: int = 200, body: bytes = b"bod
 )
 def test_cache_control_is_parsed(values: list[str], directives: dict[str, str | None]) -> None:
     assert cache_control(values) == directives
-
-
-@pytest.mark.parametrize(
-    "text", [DATE, "Tuesday, 14-Nov-23 22:13:20 GMT", "Tue Nov 14 22:13:20 2023", "TUE, 14 nov 2023 22:13:20 gmt"]
-)
-def test_dates_of_the_three_formats_are_parsed(text: str) -> None:
-    assert parse_http_date(text) == NOW
-
-
-@pytest.mark.parametrize(
-    "text", ["", "0", "-1", "14 Nov 2023 22:13:20", DATE.replace("GMT", "EST"), DATE + " ", DATE.replace("22", "25", 1)]
-)
-def test_malformed_dates_are_ignored(text: str) -> None:
-    assert parse_http_date(text) is None
 
 
 @pytest.mark.parametrize(

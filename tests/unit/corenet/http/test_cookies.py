@@ -8,7 +8,6 @@ from corenet.http import CookieJar, Headers, HttpClient, parse_url
 from corenet.http.cookie_rules import (
     default_path,
     domain_matches,
-    parse_date,
     parse_set_cookie,
     path_matches,
 )
@@ -102,43 +101,6 @@ def test_when_a_cookie_expires(attributes: str, expires: float | None) -> None:
     found = parse_set_cookie(f"a=b; {attributes}", NOW)
     assert found is not None
     assert found.expires == expires
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Tue, 14 Nov 2023 22:13:20 GMT",
-        "Tuesday, 14-Nov-23 22:13:20 GMT",
-        "Tue Nov 14 22:13:20 2023",
-        "14 Nov 2023 22:13:20",
-        "22:13:20 2023 november 14th",
-        "2023/14/Nov 22:13:20",
-        "14 NOV 23 22:13:20 +0100",
-        "14;Nov,2023!22:13:20",
-        "14 Nov 2023 22:13:20abc",
-    ],
-)
-def test_dates_are_parsed_in_any_order(text: str) -> None:
-    assert parse_date(text) == NOW
-
-
-@pytest.mark.parametrize(
-    ("text", "year"),
-    [("1 Jan 70 0:0:0", 1970), ("1 Jan 99 0:0:0", 1999), ("1 Jan 00 0:0:0", 2000), ("1 Jan 69 0:0:0", 2069)],
-)
-def test_two_digit_years_are_completed(text: str, year: int) -> None:
-    assert parse_date(text) == parse_date(f"1 Jan {year} 00:00:00")
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "14 Nov 2023", "Nov 2023 22:13:20", "14 2023 22:13:20", "14 Nov 22:13:20", "32 Nov 2023 22:13:20",
-     "31 Nov 2023 22:13:20", "0 Nov 2023 22:13:20", "14 Nov 1600 22:13:20", "14 Nov 2023 24:13:20",
-     "14 Nov 2023 22:60:20", "14 Nov 2023 22:13:60", "14 Nov 20233 22:13:20", "14 Nov 2023 22:13", "14 Nov 1 1:1:1",
-     "\u0661\u0664 Nov 2023 22:13:20"],
-)  # fmt: skip
-def test_invalid_dates_are_ignored(text: str) -> None:
-    assert parse_date(text) is None
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import hashlib
 import io
 import re
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +389,16 @@ def test_ambiguous_urls_are_not_split(url: str) -> None:
 # --- retries ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def far_time_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Local time is nine hours ahead of GMT."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 @pytest.mark.parametrize(
     ("retry", "asked", "seconds"),
     [
@@ -400,11 +412,15 @@ def test_ambiguous_urls_are_not_split(url: str) -> None:
         (0, "Sun, 06 Nov 1994 08:49:37 GMT", 7.0),
         (0, "Sun, 06 Nov 1994 08:49:00 GMT", 0.0),
         (0, "Mon, 07 Nov 1994 08:49:37 GMT", None),
+        (0, "Sunday, 06-Nov-94 08:49:37 GMT", 7.0),
+        (0, "Sun Nov  6 08:49:37 1994", 7.0),
+        (0, "Sun, 06 Nov 1994 08:49:37 +0100", 0.1),
         (0, "soon", 0.1),
         (0, "-1", 0.1),
         (0, "Sun, 06 Nov 999999999 08:49:37 GMT", 0.1),
     ],
 )
+@pytest.mark.usefixtures("far_time_zone")
 def test_how_long_a_retry_waits(retry: int, asked: str | None, seconds: float | None) -> None:
     assert Retries().delay(retry, asked, now=784111770.0, draw=0.5) == seconds
 
@@ -423,5 +439,3 @@ def test_retries_are_checked() -> None:
     for wrong in ({"count": 0}, {"count": 21}, {"max_delay": -1}, {"max_delay": float("nan")}):
         with pytest.raises(ValueError, match="outside"):
             Retries(**wrong)  # type: ignore[arg-type]
-
-
