@@ -151,7 +151,7 @@ cdef int add_goaway(Octets *out, uint32_t last, uint32_t code, bytes debug) exce
 cdef int frame_block(Octets *out, Py_ssize_t start, int flags, uint32_t number) except -1:
     """Make a HEADERS frame of the field block at the end of `out`, and CONTINUATION frames when it is too long.
 
-    The block begins `FRAME_HEAD` bytes after `start`.
+    The block begins `FRAME_HEAD` bytes after `start`. After a MemoryError the caller removes what is there.
     """
     cdef Py_ssize_t size = out.size - start - FRAME_HEAD
     cdef Py_ssize_t at = 0

@@ -290,8 +290,7 @@ cdef list pseudo_of_response(Messages stream, int code, bint informational):
 
 cdef int encode_block(Messages stream, HpackEncoder encoder, Octets *out, list pseudo, list fields, int what,
                       bint end) except -1:
-    """Append the fields of a message to `out`, compressed. When one must not be sent, nothing is appended."""
-    cdef Py_ssize_t start = out.size
+    """Append the fields of a message to `out`, compressed. After an exception the caller removes what was appended."""
     cdef tuple field
     try:
         encoder.begin(out)
@@ -306,9 +305,6 @@ cdef int encode_block(Messages stream, HpackEncoder encoder, Octets *out, list p
         if end and stream.send_left > 0:
             raise LocalProtocolError(f"{stream.send_left} bytes of body less than Content-Length says")
     except BaseException:
-        # Fields of this block may be in our table, but will never be in the peer's: empty both.
-        out.size = start
-        encoder.forget()
         if what != B_TRAILERS:
             stream.send_left = -1
         raise

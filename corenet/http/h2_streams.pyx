@@ -529,16 +529,18 @@ cdef class H2Streams:
         return 0
 
     cdef int add_block(self, H2Stream stream, list pseudo, list fields, int what, bint end) except -1:
-        """Send a field block: HEADERS, and CONTINUATION when it does not fit."""
+        """Send a field block: HEADERS, and CONTINUATION when it does not fit. After an exception nothing is sent."""
         cdef Py_ssize_t start = self.out.size
         octets_reserve(&self.out, FRAME_HEAD)
         self.out.size += FRAME_HEAD
         try:
             encode_block(stream, self.encoder, &self.out, pseudo, fields, what, end)
+            return frame_block(&self.out, start, END_STREAM if end else 0, stream.number)
         except BaseException:
+            # Fields of this block may be in our table, but will never be in the peer's: empty both.
             self.out.size = start
+            self.encoder.forget()
             raise
-        return frame_block(&self.out, start, END_STREAM if end else 0, stream.number)
 
     cpdef int reset(self, int64_t stream_id, int64_t code=CANCEL) except -1:
         """Reset a stream: nothing more is sent on it, and it has no further events. Idempotent."""

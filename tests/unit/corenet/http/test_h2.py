@@ -5,6 +5,7 @@ each of these checks; a test must fail. tests/property/test_h2.py tests that res
 segmented, and compares them with the library h2.
 """
 
+import _testcapi
 import pytest
 from support.h2_frames import (
     ACK,
@@ -1003,6 +1004,27 @@ def test_large_heads_are_split_into_frames() -> None:
     assert [f[1] for f in frames(data)] == [END_STREAM, 0, END_HEADERS]
     event = server_side.feed(data)[0][1]
     assert isinstance(event, Request) and event.headers.raw[1:] == fields[1:]
+
+
+def test_a_head_that_finds_no_memory_leaves_nothing_behind() -> None:
+    """Each allocation of one request fails in turn. The next request must be what the server reads."""
+    fields = [*HOST, *((b"x-%d" % number, bytes([65 + number]) * 2000) for number in range(20))]
+    failed = 0
+    for allocation in range(1000):
+        sender, receiver = client(), server()
+        _testcapi.set_nomemory(allocation, allocation + 1)
+        try:
+            sender.send_request(Request(b"GET", b"/large", fields), True)
+        except MemoryError:
+            failed += 1
+        else:
+            break
+        finally:
+            _testcapi.remove_mem_hooks()
+        sender.send_request(Request(b"GET", b"/next", fields[:2]), True)
+        events = [event for _, event in receiver.feed(sender.data_to_send())]
+        assert events == [Request(b"GET", b"/next", [(b"host", b"h"), fields[1]], 20), End()]
+    assert failed, "no allocation was made"
 
 
 def test_an_options_request_and_connect_are_sent() -> None:
