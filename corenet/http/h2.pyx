@@ -63,7 +63,7 @@ from corenet.http.h2_frames cimport (
     HEADER_TABLE_SIZE,
     INITIAL_WINDOW_SIZE,
     LARGEST_WINDOW,
-    LEAST_FRAME,
+    INITIAL_MAX_FRAME_SIZE,
     MAX_CONCURRENT_STREAMS,
     MAX_HEADER_LIST_SIZE,
     NO_ERROR,
@@ -81,7 +81,7 @@ from corenet.http.h2_frames cimport (
     read32,
     read_head,
     setting_fault,
-    strip_headers,
+    strip_padding_and_priority,
 )
 from corenet.http.h2_messages cimport count_received, read_request, read_response, read_trailers
 from corenet.http.h2_streams cimport CLOSED, DEFAULT_WINDOW, HALF_CLOSED_REMOTE, H2Stream, H2Streams
@@ -256,7 +256,7 @@ cdef class H2Connection(H2Streams):
             if n - at < FRAME_HEAD:
                 break
             read_head(p + at, &head)
-            if head.length > LEAST_FRAME:
+            if head.length > INITIAL_MAX_FRAME_SIZE:
                 self.fail(FRAME_SIZE_ERROR, f"a frame of {head.length} bytes")
             if not self.settings_seen and (head.kind != F_SETTINGS or head.flags & ACK):
                 self.fail(PROTOCOL_ERROR, "the first frame is not SETTINGS")
@@ -324,7 +324,8 @@ cdef class H2Connection(H2Streams):
     cdef int deliver(self, H2Stream stream, const uint8_t *p, Py_ssize_t n, Py_ssize_t input_left, list events) except -1:
         """Add a piece of a body; consecutive pieces of a stream in one input become one event.
 
-        `input_left` is the size of the remaining input: that much memory is reserved, so several frames are copied once.
+        `input_left` is the size of the remaining input: that much memory is reserved, so several frames are copied
+        once.
         """
         cdef tuple last
         if stream.state == CLOSED:
@@ -426,7 +427,7 @@ cdef class H2Connection(H2Streams):
         cdef Fault fault
         if number == 0:
             self.fail(PROTOCOL_ERROR, "HEADERS on stream 0")
-        fault = strip_headers(flags, &p, &n)
+        fault = strip_padding_and_priority(flags, &p, &n)
         if fault.reason != NULL:
             self.fail(fault.code, fault.reason.decode())
         if n > self.max_head:

@@ -53,8 +53,10 @@ cdef enum Code:
 cdef enum:
     FRAME_HEAD = 9
     SETTING_SIZE = 6
-    LEAST_FRAME = 16_384        # minimum of SETTINGS_MAX_FRAME_SIZE; the largest frame that we accept and send
-    LARGEST_FRAME = 16_777_215
+    # RFC 9113 section 6.5.2: initial value and minimum of SETTINGS_MAX_FRAME_SIZE, which we never raise; and its
+    # maximum.
+    INITIAL_MAX_FRAME_SIZE = 16_384
+    LARGEST_MAX_FRAME_SIZE = 16_777_215
     LARGEST_WINDOW = 0x7FFF_FFFF
     LARGEST_STREAM = 0x7FFF_FFFF
 
@@ -63,7 +65,7 @@ cdef struct FrameHead:
     int kind, flags
     uint32_t number             # of the stream
 
-# Why a frame breaks a rule, and the error code for it; `reason` is NULL when it breaks none.
+# A broken rule: the error code (RFC 9113 section 7) and the text for GOAWAY; `reason` is NULL when none is broken.
 cdef struct Fault:
     const char *reason
     int code
@@ -80,7 +82,7 @@ cdef inline void write32(uint8_t *p, uint32_t value) noexcept nogil:
     p[3] = <uint8_t>value
 
 
-# The nine bytes at the start of a frame.
+# The frame header (RFC 9113 section 4.1).
 cdef inline void read_head(const uint8_t *p, FrameHead *head) noexcept nogil:
     head.length = (<Py_ssize_t>p[0] << 16) | (<Py_ssize_t>p[1] << 8) | p[2]
     head.kind = p[3]
@@ -99,9 +101,9 @@ cdef inline void write_head(uint8_t *p, Py_ssize_t n, int kind, int flags, uint3
 
 cdef Fault frame_fault(const FrameHead *head) noexcept nogil
 cdef Fault setting_fault(int name, int64_t value, bint server) noexcept nogil
-cdef Fault strip_headers(int flags, const uint8_t **p, Py_ssize_t *n) noexcept nogil
+cdef Fault strip_padding_and_priority(int flags, const uint8_t **p, Py_ssize_t *n) noexcept nogil
 cdef int add_frame(Octets *out, int kind, int flags, uint32_t number, const void *p, Py_ssize_t n) except -1
-cdef int add_uint32(Octets *out, int kind, uint32_t number, uint32_t value) except -1
+cdef int add_uint32_frame(Octets *out, int kind, uint32_t number, uint32_t value) except -1
 cdef int add_settings(Octets *out, list entries) except -1
 cdef int add_goaway(Octets *out, uint32_t last, uint32_t code, bytes debug) except -1
-cdef int frame_block(Octets *out, Py_ssize_t start, int flags, uint32_t number) except -1
+cdef int split_field_block(Octets *out, Py_ssize_t start, int flags, uint32_t number) except -1

@@ -1,10 +1,11 @@
-"""The frames of HTTP/2 (RFC 9113 sections 4 and 6): reading heads, the rules of each type, writing. C, without state.
+"""The frames of HTTP/2 (RFC 9113 sections 4 and 6): reading headers, the rules of each type, writing. C, without state.
 
 The checks here need only the frame: its size, whether it belongs to a stream, its padding, the values of settings. What
-needs the state of the connection or of a stream is checked in `h2.pyx`.
+needs the state of the connection or of a stream is checked in `h2.pyx` and `h2_streams.pyx`.
 
-Invariants: a reader reads no byte beyond the given size. A writer appends whole frames of at most
-`LEAST_FRAME` bytes, which every peer accepts, or raises MemoryError and appends nothing.
+Invariants: a reader reads no byte beyond the given size. A writer appends whole frames, or raises MemoryError and
+appends nothing; after an error of `split_field_block` the caller removes what is there. Payloads have at most
+`INITIAL_MAX_FRAME_SIZE` bytes, which every peer accepts.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -27,7 +28,7 @@ cdef inline Fault fault(int code, const char *reason) noexcept nogil:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 cdef Fault frame_fault(const FrameHead *head) noexcept nogil:
-    """Whether a frame other than DATA, HEADERS and CONTINUATION breaks a rule of its type."""
+    """Return the fault of a frame other than DATA, HEADERS and CONTINUATION that breaks a rule of its type."""
     cdef int kind = head.kind
     cdef Py_ssize_t n = head.length
     if kind == F_SETTINGS:
@@ -60,21 +61,21 @@ cdef Fault frame_fault(const FrameHead *head) noexcept nogil:
             return fault(FRAME_SIZE_ERROR, "PRIORITY of a wrong size")
     elif kind == F_PUSH_PROMISE:
         # A client has disabled push in its settings, and a client must not push (RFC 9113 section 8.4).
-        return fault(PROTOCOL_ERROR, "PUSH_PROMISE")
+        return fault(PROTOCOL_ERROR, "PUSH_PROMISE, although push is disabled")
     # RFC 9113 section 4.1: frames of unknown types are ignored.
     return fault(NO_ERROR, NULL)
 
 
 cdef Fault setting_fault(int name, int64_t value, bint server) noexcept nogil:
-    """Whether the value of a setting is outside of its range (RFC 9113 section 6.5.2); `server`: a client sent it."""
+    """Return the fault of a setting outside of its range (RFC 9113 section 6.5.2); `server`: a client sent it."""
     if name == ENABLE_PUSH:
         if value > 1 or (value and not server):
             return fault(PROTOCOL_ERROR, "a wrong value of ENABLE_PUSH")
     elif name == INITIAL_WINDOW_SIZE:
         if value > LARGEST_WINDOW:
-            return fault(FLOW_CONTROL_ERROR, "a window over 2^31 - 1 bytes")
+            return fault(FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE over 2^31 - 1 bytes")
     elif name == MAX_FRAME_SIZE:
-        if not LEAST_FRAME <= value <= LARGEST_FRAME:
+        if not INITIAL_MAX_FRAME_SIZE <= value <= LARGEST_MAX_FRAME_SIZE:
             return fault(PROTOCOL_ERROR, "a wrong value of MAX_FRAME_SIZE")
     elif name == NO_RFC7540_PRIORITIES:
         if value > 1:
@@ -82,8 +83,8 @@ cdef Fault setting_fault(int name, int64_t value, bint server) noexcept nogil:
     return fault(NO_ERROR, NULL)
 
 
-cdef Fault strip_headers(int flags, const uint8_t **p, Py_ssize_t *n) noexcept nogil:
-    """Narrow the payload of a HEADERS frame to the field block: without padding and priority fields."""
+cdef Fault strip_padding_and_priority(int flags, const uint8_t **p, Py_ssize_t *n) noexcept nogil:
+    """Narrow the payload of a HEADERS frame to its field block fragment."""
     cdef Py_ssize_t padding = 0
     if flags & PADDED:
         if n[0] == 0:
@@ -113,15 +114,15 @@ cdef int add_frame(Octets *out, int kind, int flags, uint32_t number, const void
     return 0
 
 
-cdef int add_uint32(Octets *out, int kind, uint32_t number, uint32_t value) except -1:
-    """RST_STREAM or WINDOW_UPDATE."""
+cdef int add_uint32_frame(Octets *out, int kind, uint32_t number, uint32_t value) except -1:
+    """Append RST_STREAM or WINDOW_UPDATE: frames whose payload is one number."""
     cdef uint8_t[4] payload
     write32(payload, value)
     return add_frame(out, kind, 0, number, payload, 4)
 
 
 cdef int add_settings(Octets *out, list entries) except -1:
-    """SETTINGS with (name, value) entries."""
+    """Append SETTINGS with (identifier, value) entries."""
     cdef int name
     cdef int64_t value
     cdef uint8_t *p
@@ -148,7 +149,7 @@ cdef int add_goaway(Octets *out, uint32_t last, uint32_t code, bytes debug) exce
     return octets_add(out, PyBytes_AS_STRING(debug), PyBytes_GET_SIZE(debug))
 
 
-cdef int frame_block(Octets *out, Py_ssize_t start, int flags, uint32_t number) except -1:
+cdef int split_field_block(Octets *out, Py_ssize_t start, int flags, uint32_t number) except -1:
     """Make a HEADERS frame of the field block at the end of `out`, and CONTINUATION frames when it is too long.
 
     The block begins `FRAME_HEAD` bytes after `start`. After a MemoryError the caller removes what is there.
@@ -157,13 +158,13 @@ cdef int frame_block(Octets *out, Py_ssize_t start, int flags, uint32_t number) 
     cdef Py_ssize_t at = 0
     cdef Py_ssize_t take
     cdef bytes block
-    if size <= LEAST_FRAME:
+    if size <= INITIAL_MAX_FRAME_SIZE:
         write_head(out.data + start, size, F_HEADERS, flags | END_HEADERS, number)
         return 0
     block = PyBytes_FromStringAndSize(<const char *>out.data + start + FRAME_HEAD, size)
     out.size = start
     while at < size:
-        take = min(size - at, LEAST_FRAME)
+        take = min(size - at, INITIAL_MAX_FRAME_SIZE)
         add_frame(out, F_CONTINUATION if at else F_HEADERS,
                   (0 if at else flags) | (END_HEADERS if at + take == size else 0), number,
                   PyBytes_AS_STRING(block) + at, take)

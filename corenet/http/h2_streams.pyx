@@ -46,14 +46,14 @@ from corenet.http.h2_frames cimport (
     F_WINDOW_UPDATE,
     FRAME_HEAD,
     LARGEST_STREAM,
-    LEAST_FRAME,
+    INITIAL_MAX_FRAME_SIZE,
     NO_ERROR,
     PROTOCOL_ERROR,
     STREAM_CLOSED,
     add_frame,
     add_goaway,
-    add_uint32,
-    frame_block,
+    add_uint32_frame,
+    split_field_block,
     write_head,
 )
 from corenet.http.h2_messages cimport (
@@ -127,7 +127,8 @@ cdef class H2Streams:
         self.goaway_stream = LARGEST_STREAM
         return 0
 
-    # --- properties -----------------------------------------------------------------------------------------------------
+    # --- properties
+    # -----------------------------------------------------------------------------------------------------
 
     @property
     def stream_limit(self):
@@ -157,7 +158,8 @@ cdef class H2Streams:
         stream = self.streams.get(stream_id)
         return 0 if stream is None else stream.queued
 
-    # --- streams --------------------------------------------------------------------------------------------------------
+    # --- streams
+    # --------------------------------------------------------------------------------------------------------
 
     cdef H2Stream make_stream(self, uint32_t number):
         cdef H2Stream stream = H2Stream.__new__(H2Stream)
@@ -226,7 +228,7 @@ cdef class H2Streams:
         return self.refuse(stream.number, code)
 
     cdef int refuse(self, uint32_t number, int code) except -1:
-        add_uint32(&self.out, F_RST_STREAM, number, code)
+        add_uint32_frame(&self.out, F_RST_STREAM, number, code)
         self.remember_reset(number, False)
         return self.spend_reset()
 
@@ -254,7 +256,8 @@ cdef class H2Streams:
         self.reset_streams[number] = by_peer
         return 0
 
-    # --- the connection -------------------------------------------------------------------------------------------------
+    # --- the connection
+    # -------------------------------------------------------------------------------------------------
 
     cdef int fail(self, int code, str reason) except -1:
         """End the connection (RFC 9113 section 5.4.1)."""
@@ -315,11 +318,12 @@ cdef class H2Streams:
             return b""
         data = PyBytes_FromStringAndSize(<const char *>self.out.data, self.out.size)
         self.out.size = 0
-        if self.out.capacity > LEAST_FRAME:
+        if self.out.capacity > INITIAL_MAX_FRAME_SIZE:
             octets_free(&self.out)
         return data
 
-    # --- flow control ---------------------------------------------------------------------------------------------------
+    # --- flow control
+    # ---------------------------------------------------------------------------------------------------
 
     cpdef int acknowledge(self, int64_t stream_id, int64_t size) except -1:
         """Record that the user has consumed `size` bytes of Data, so that the peer may send as many more.
@@ -340,7 +344,7 @@ cdef class H2Streams:
             return 0
         stream.credit += size
         if stream.credit * 2 >= self.stream_window and stream.credit > 0:
-            add_uint32(&self.out, F_WINDOW_UPDATE, stream.number, <uint32_t>stream.credit)
+            add_uint32_frame(&self.out, F_WINDOW_UPDATE, stream.number, <uint32_t>stream.credit)
             stream.receive_window += stream.credit
             stream.credit = 0
         return 0
@@ -352,12 +356,13 @@ cdef class H2Streams:
         return 0
 
     cdef int open_connection_window(self) except -1:
-        add_uint32(&self.out, F_WINDOW_UPDATE, 0, <uint32_t>self.connection_credit)
+        add_uint32_frame(&self.out, F_WINDOW_UPDATE, 0, <uint32_t>self.connection_credit)
         self.receive_window += self.connection_credit
         self.connection_credit = 0
         return 0
 
-    # --- sending --------------------------------------------------------------------------------------------------------
+    # --- sending
+    # --------------------------------------------------------------------------------------------------------
 
     cpdef int64_t send_request(self, request, bint end=False, bytes scheme=HTTPS) except -1:
         """Open a stream with a `Request` and return its number; `end`: it has no body.
@@ -468,7 +473,7 @@ cdef class H2Streams:
     cdef bint send_queued(self, H2Stream stream, list events) except -1:
         """Send one frame of queued data, as far as the windows allow; True when there may be another."""
         cdef int64_t window = min(stream.send_window, self.send_window)
-        cdef int64_t size = min(stream.queued, LEAST_FRAME)
+        cdef int64_t size = min(stream.queued, INITIAL_MAX_FRAME_SIZE)
         cdef int64_t left
         cdef Py_ssize_t take
         cdef bytes piece
@@ -535,7 +540,7 @@ cdef class H2Streams:
         self.out.size += FRAME_HEAD
         try:
             encode_block(stream, self.encoder, &self.out, pseudo, fields, what, end)
-            return frame_block(&self.out, start, END_STREAM if end else 0, stream.number)
+            return split_field_block(&self.out, start, END_STREAM if end else 0, stream.number)
         except BaseException:
             # Fields of this block may be in our table, but will never be in the peer's: empty both.
             self.out.size = start
@@ -548,5 +553,5 @@ cdef class H2Streams:
         if stream is None:
             return 0
         self.close(stream)
-        add_uint32(&self.out, F_RST_STREAM, stream.number, <uint32_t>code)
+        add_uint32_frame(&self.out, F_RST_STREAM, stream.number, <uint32_t>code)
         return self.remember_reset(stream.number, False)
