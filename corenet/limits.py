@@ -400,10 +400,10 @@ HTTP_RETRY_MAX_DELAY = Limit(
     "what to do then."
 )
 HTTP_RETRY_BUDGET = 10
-"""retries: A client may do this many at once. Requests add to it (HTTP_RETRY_EARNED), up to this value. Without a
-budget a failing server gets a multiple of its load."""
-HTTP_RETRY_EARNED = 10
-"""requests: So many requests earn one retry: retries add at most a tenth to the load."""
+"""retries: A client may do this many at once. Requests add to it (HTTP_REQUESTS_PER_RETRY), up to this value. Without
+a budget a failing server gets a multiple of its load."""
+HTTP_REQUESTS_PER_RETRY = 10
+"""requests: So many requests allow one retry more: retries add at most a tenth to the load."""
 HTTP_STREAM_HIGH_WATERMARK = 262_144
 """bytes: Reading pauses when this much of a streamed body is unread."""
 HTTP_CONNECT_TIMEOUT = 10

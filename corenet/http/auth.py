@@ -1,8 +1,8 @@
 """Credentials of requests: `Auth` and its schemes Basic and Bearer. Digest and netrc have modules of their own.
 
-The client asks `authorize` for the Authorization field of each request that it sends, and `answer` when the server
-refuses it with 401. It asks only for requests to the origin of the caller's URL; a redirect to another origin ends
-that.
+The client calls `authorize` for the Authorization field of each request that it sends, and `answer` after a response
+401. It does so only for the origin of the caller's URL: after a redirect to another origin nothing is sent, also not
+when a later redirect leads back.
 """
 
 import base64
@@ -38,15 +38,16 @@ class Auth:
     def answer(self, url: Url, challenges: list[tuple[str, dict[str, str]]], answered: int) -> bool:
         """React to a response 401; return whether the request is to be sent again.
 
-        `challenges` are schemes in lower case with their parameters, `answered` how often this request was sent again.
+        `challenges` are schemes in lower case with their parameters, `answered` is how often this request was sent
+        again after a challenge.
         """
         return False
 
     def identity(self) -> bytes | None:
-        """Return what distinguishes these credentials from others, for a cache; it is hashed and not kept.
+        """Return octets that identify the user, as part of a cache key; they are hashed and not kept.
 
-        None: the value of the Authorization field does. A scheme whose field differs from one request to the next
-        returns something that stays the same, else none of its responses is found again.
+        None: the value of the Authorization field is used. A scheme whose field differs from request to request must
+        return the same octets each time, or none of its responses would be found in the cache.
         """
         return None
 
@@ -60,7 +61,7 @@ class BasicAuth(Auth):
         expect(user, str, "BasicAuth user", "a str")
         expect(password, str, "BasicAuth password", "a str")
         if ":" in user or _CONTROL.search(user + password):
-            raise ValueError("a user name has no colon, and neither it nor the password has control characters")
+            raise ValueError("a user name must not have a colon, and neither it nor the password control characters")
         self._value = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
 
     def authorize(self, method: str, url: Url) -> str:
@@ -75,7 +76,7 @@ class BearerAuth(Auth):
     def __init__(self, token: str) -> None:
         expect(token, str, "BearerAuth token", "a str")
         if not _TOKEN68.fullmatch(token):
-            raise ValueError("a bearer token consists of letters, digits and -._~+/ with = at its end")
+            raise ValueError("a bearer token must consist of letters, digits and -._~+/, with = at its end only")
         self._value = f"Bearer {token}"
 
     def authorize(self, method: str, url: Url) -> str:
@@ -86,7 +87,7 @@ AuthTypes = Auth | tuple[str, str]
 
 
 def auth_of(given: "AuthTypes | None") -> Auth | None:
-    """Convert the `auth` argument: a pair of str is Basic.
+    """Convert the `auth` argument: a tuple of two str becomes `BasicAuth`.
 
     Raises:
         TypeError: it is something else.
@@ -110,8 +111,9 @@ def split_credentials(url: str) -> tuple[str, BasicAuth | None]:
 def parse_challenges(values: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
     """Parse WWW-Authenticate fields (RFC 9110 section 11.6.1): scheme in lower case, parameters.
 
-    A field that breaks the grammar ends there. A parameter that occurs twice makes its challenge unusable, because two
-    readers could choose differently. The work is linear.
+    Parsing of a field ends where it breaks the grammar; the challenges before that are returned. A challenge with a
+    parameter that occurs twice is left out, because two readers could choose differently. The time is linear in the
+    length of the fields.
     """
     found: list[tuple[str, dict[str, str]]] = []
     for value in values:

@@ -246,13 +246,13 @@ class HttpClient(Verbs):
                     self._connections.release(slot, exchange, call, error)
                     if self._connections.prepare_repeat(slot, call, error):
                         continue
-                if call.attempts is None or not call.may_retry(error, self._now()):
+                if call.retry_state is None or not call.may_retry(error, self._now()):
                     raise
-                await asyncio.sleep(call.attempts.delay)
+                await asyncio.sleep(call.retry_state.delay)
                 continue
             self._connections.release(slot, exchange, call, None)
-            if call.attempts is not None and call.may_retry(response, self._now()):
-                await asyncio.sleep(call.attempts.delay)
+            if call.retry_state is not None and call.may_retry(response, self._now()):
+                await asyncio.sleep(call.retry_state.delay)
             elif response.status not in _AGAIN or not self._follow(call, response.status, response.headers):
                 return response
             elif response.status in REDIRECTS:
@@ -318,7 +318,7 @@ class HttpClient(Verbs):
                     method=call.method,
                     http_version=_VERSIONS[head.version],
                 )
-                if call.attempts is not None:
+                if call.retry_state is not None:
                     retried = call.may_retry(kept, self._now())
                 if not retried and not (head.status in _AGAIN and self._follow(call, head.status, headers)):
                     return self._streamed(call, slot, exchange)
@@ -331,13 +331,13 @@ class HttpClient(Verbs):
                     self._connections.release(slot, exchange, call, error)
                     if self._connections.prepare_repeat(slot, call, error):
                         continue
-                if call.attempts is None or not call.may_retry(error, self._now()):
+                if call.retry_state is None or not call.may_retry(error, self._now()):
                     raise
-                await asyncio.sleep(call.attempts.delay)
+                await asyncio.sleep(call.retry_state.delay)
                 continue
             self._connections.release(slot, exchange, call, None)
-            if retried and call.attempts is not None:
-                await asyncio.sleep(call.attempts.delay)
+            if retried and call.retry_state is not None:
+                await asyncio.sleep(call.retry_state.delay)
             elif kept.status in REDIRECTS:
                 call.add_redirect(kept)
 

@@ -1,8 +1,9 @@
 """multipart/form-data: the body of a form with files (RFC 7578), names encoded as browsers do.
 
-In names, CR, LF and the quotation mark are percent-encoded and everything else is UTF-8 (WHATWG HTML section
-4.10.21.8); RFC 2231 encoding is not used (RFC 7578 section 4.2). Line ends of names and text values become CR LF. The
-boundary is drawn by the caller of `encode_multipart`: 128 random bits are in no file by chance and cannot be predicted.
+In names and file names, CR, LF and the quotation mark are percent-encoded and everything else is UTF-8 (WHATWG HTML,
+"multipart/form-data encoding algorithm"); RFC 2231 encoding is not used (RFC 7578 section 4.2). Line ends of names and
+text values become CR LF. The caller of `encode_multipart` draws the boundary: with 128 random bits, no file contains it
+by chance and nobody can predict it.
 """
 
 import mimetypes
@@ -28,8 +29,8 @@ def encode_multipart(data: "Pairs | None", files: Files, boundary: str) -> BodyS
     """Make the body: the pairs of `data`, then `files`, with the delimiters between them.
 
     A file is a binary file object, bytes, str or a path, or a tuple of file name, content and optionally content type.
-    A file name of None makes a plain value. Without one, the last part of the path or of the file object's name is
-    used, or ``upload``.
+    A tuple with the file name None makes a plain value. Without a tuple, the file name is the last part of the path or
+    of the file object's name, else ``upload``.
 
     Raises:
         TypeError: a name, value or file has another type.
@@ -55,7 +56,7 @@ def encode_multipart(data: "Pairs | None", files: Files, boundary: str) -> BodyS
 
 
 def _parse(name: str, given: FileTypes) -> tuple[str | None, FileContent, str | None]:
-    """Return file name, content and content type of one file."""
+    """Return file name, content and content type of the argument for one file."""
     file_name: str | None
     kind: str | None = None
     if isinstance(given, tuple):

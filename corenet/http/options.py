@@ -17,7 +17,7 @@ from corenet.http.headers import Headers
 from corenet.http.multipart import Files, encode_multipart
 from corenet.http.query import Pairs, add_query, encode_pairs
 from corenet.http.request_state import Body, RequestState
-from corenet.http.retries import Attempts, Retries, RetryBudget
+from corenet.http.retries import Retries, RetryBudget, RetryState
 from corenet.http.upload import Upload, prepare_body
 from corenet.http.url import Url, parse_url
 from corenet.limits import HTTP_EXPECT_SIZE
@@ -128,7 +128,7 @@ class Prepared:
         if retries is not None:
             if not isinstance(retries, Retries):
                 raise TypeError(f"retries= is a corenet.http.Retries, not {type(retries).__name__}")
-            call.attempts = Attempts(retries, client.budget)
+            call.retry_state = RetryState(retries, client.budget)
         if self._content_type is not None:
             call.set_content_type(self._content_type, replace=options.get("files") is None)
         call.expect = self._expect

@@ -21,7 +21,7 @@ from corenet.limits import HTTP_CONNECT_TIMEOUT, HTTP_READ_TIMEOUT, HTTP_REDIREC
 
 if TYPE_CHECKING:
     from corenet.http.auth import Auth
-    from corenet.http.retries import Attempts
+    from corenet.http.retries import RetryState
 
 __all__ = ["IDEMPOTENT", "REDIRECTS", "Body", "FieldTypes", "RequestState", "Timeout", "timeout_of"]
 
@@ -85,7 +85,6 @@ class RequestState:
         "_defaults",
         "_extra",
         "answered",
-        "attempts",
         "auth",
         "body",
         "conditions",
@@ -100,6 +99,7 @@ class RequestState:
         "method",
         "method_bytes",
         "repeated",
+        "retry_state",
         "reused",
         "sent_fields",
         "started",
@@ -144,7 +144,7 @@ class RequestState:
         # Further requests of the caller: credentials and how many challenges they answered, retries, Expect.
         self.auth: Auth | None = None
         self.answered = 0
-        self.attempts: Attempts | None = None
+        self.retry_state: RetryState | None = None
         self.expect = False
         # The time of the call, and whether the connection carried a request before this one.
         self.started = 0.0
@@ -244,15 +244,15 @@ class RequestState:
     # --- sending again ------------------------------------------------------------------------------------------------
 
     def may_retry(self, outcome: Response | BaseException, now: float) -> bool:
-        """Whether the request is to be sent again after `attempts.delay`; `now` is the loop's clock.
+        """Whether the request is to be sent again after `retry_state.delay`; `now` is the loop's clock.
 
         Only an idempotent request is (RFC 9110 section 9.2.2). It continues where it was, after the redirects so far.
         """
-        attempts = self.attempts
+        state = self.retry_state
         if (
-            attempts is None
+            state is None
             or self.method not in IDEMPOTENT
-            or not attempts.decide(outcome, self.deadline - now)
+            or not state.should_retry(outcome, self.deadline - now)
             or not self.renew_body()
         ):
             return False

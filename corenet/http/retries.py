@@ -1,8 +1,8 @@
-"""Retries that the caller requested: for which failures, after which delay, and how many in total. The client does
-them.
+"""The policy of retries: for which failures, after which delay, and how many. The client sends the requests.
 
-The maximum delay doubles with each retry, and the delay is drawn at random below it, so that clients which failed
-together do not retry together. A Retry-After of the server is waited for instead.
+Exponential back-off with full jitter: the maximum delay doubles with each retry, and the delay is drawn at random below
+it, so that clients that failed together do not retry together. The delay that the server requests (Retry-After) is used
+instead; when it is longer than `max_delay`, there is no retry.
 """
 
 import random
@@ -15,14 +15,14 @@ from corenet.http.dates import parse_http_date
 from corenet.http.errors import ConnectError, ServerDisconnected, TimeoutExceeded, TlsError
 from corenet.http.response import Response
 from corenet.limits import (
+    HTTP_REQUESTS_PER_RETRY,
     HTTP_RETRIES,
     HTTP_RETRY_BUDGET,
     HTTP_RETRY_DELAY,
-    HTTP_RETRY_EARNED,
     HTTP_RETRY_MAX_DELAY,
 )
 
-__all__ = ["Attempts", "Retries", "RetryBudget"]
+__all__ = ["Retries", "RetryBudget", "RetryState"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,10 @@ class Retries:
             expect(status, int, "each of Retries statuses", "an int")
 
     def delay(self, retry: int, retry_after: str | None, *, now: float, draw: float) -> float | None:
-        """Return the seconds before the given retry (0 for the first), or None when the server asks for too many.
+        """Return the seconds to wait before retry number `retry`, from 0; None when the server requests more than
+        `max_delay`.
 
-        `now` is seconds since the epoch, for a Retry-After with a date; `draw` a number from 0 to 1.
+        `now` is seconds since the epoch, for a Retry-After with a date; `draw` a random number from 0 to 1.
         """
         asked = None if retry_after is None else _seconds(retry_after, now)
         if asked is not None:
@@ -56,7 +57,7 @@ class Retries:
 
 
 def _seconds(retry_after: str, now: float) -> float | None:
-    """Return the wait that Retry-After asks for (RFC 9110 section 10.2.3), None when it is malformed."""
+    """Return the delay in Retry-After (RFC 9110 section 10.2.3), None when it is malformed."""
     text = retry_after.strip()
     if text.isascii() and text.isdigit():
         return float(text)
@@ -65,28 +66,28 @@ def _seconds(retry_after: str, now: float) -> float | None:
 
 
 class RetryBudget:
-    """How many retries a client may still do; requests earn them."""
+    """A token bucket of retries, one for each client: each request adds a part of a token, a retry takes one."""
 
     __slots__ = ("_left",)
 
     def __init__(self) -> None:
-        # In units of 1 / HTTP_RETRY_EARNED retries.
-        self._left = HTTP_RETRY_BUDGET * HTTP_RETRY_EARNED
+        # In units of 1 / HTTP_REQUESTS_PER_RETRY retries, so that it is a whole number.
+        self._left = HTTP_RETRY_BUDGET * HTTP_REQUESTS_PER_RETRY
 
     def earn(self) -> None:
-        """Count one request."""
-        self._left = min(self._left + 1, HTTP_RETRY_BUDGET * HTTP_RETRY_EARNED)
+        """Count one request, which adds ``1 / HTTP_REQUESTS_PER_RETRY`` retries."""
+        self._left = min(self._left + 1, HTTP_RETRY_BUDGET * HTTP_REQUESTS_PER_RETRY)
 
     def take(self) -> bool:
         """Take one retry; False when there is none."""
-        if self._left < HTTP_RETRY_EARNED:
+        if self._left < HTTP_REQUESTS_PER_RETRY:
             return False
-        self._left -= HTTP_RETRY_EARNED
+        self._left -= HTTP_REQUESTS_PER_RETRY
         return True
 
 
-class Attempts:
-    """The retries of one request; `delay` is the seconds to wait before the next, after `decide` was true."""
+class RetryState:
+    """The retries of one request. `delay` is the wait before the next, in seconds, after `should_retry` was true."""
 
     __slots__ = ("_budget", "_count", "_retries", "delay")
 
@@ -97,8 +98,8 @@ class Attempts:
         self._count = 0
         self.delay = 0.0
 
-    def decide(self, outcome: Response | BaseException, left: float) -> bool:
-        """Whether to try again after this outcome, with `left` seconds until the request's deadline."""
+    def should_retry(self, outcome: Response | BaseException, left: float) -> bool:
+        """Return whether to retry after this outcome, `left` seconds before the deadline; counts the retry if so."""
         retries = self._retries
         asked = None
         if isinstance(outcome, Response):

@@ -19,14 +19,14 @@ from corenet.http.body_source import BodySource, file_source
 from corenet.http.multipart import encode_multipart
 from corenet.http.options import ClientOptions, prepare
 from corenet.http.query import add_query, encode_pairs
-from corenet.http.retries import Attempts, RetryBudget
+from corenet.http.retries import RetryBudget, RetryState
 from corenet.http.upload import Upload
 from corenet.limits import (
     HTTP_DIGEST_CHALLENGES,
     HTTP_EXPECT_SIZE,
     HTTP_FILE_READ,
+    HTTP_REQUESTS_PER_RETRY,
     HTTP_RETRY_BUDGET,
-    HTTP_RETRY_EARNED,
 )
 
 
@@ -428,10 +428,10 @@ def test_how_long_a_retry_waits(retry: int, asked: str | None, seconds: float | 
 def test_the_budget_bounds_the_retries_of_a_client() -> None:
     budget = RetryBudget()
     assert [budget.take() for _ in range(HTTP_RETRY_BUDGET + 1)] == [True] * HTTP_RETRY_BUDGET + [False]
-    for _ in range(HTTP_RETRY_EARNED - 1):
+    for _ in range(HTTP_REQUESTS_PER_RETRY - 1):
         budget.earn()
     assert not budget.take()
-    Attempts(Retries(), budget)
+    RetryState(Retries(), budget)
     assert budget.take() and not budget.take()
 
 
