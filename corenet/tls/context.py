@@ -90,12 +90,12 @@ class ClientContext(ssl.SSLContext):
         if self.staples == "no":
             return math.inf
         # Loads a library of several MiB, which is needed only for staples.
-        from corenet.tls.staples import demands_staple, verify_staple
+        from corenet.tls.staples import has_must_staple, verify_staple
 
         if not native:
             if self.staples == "required":
                 raise CertificateRefused("an OCSP staple is required, and the TLS engine in use cannot read staples")
-            if demands_staple(chain[0]):
+            if has_must_staple(chain[0]):
                 raise CertificateRefused(
                     "the certificate demands an OCSP staple (must-staple); the TLS engine in use cannot read staples"
                 )

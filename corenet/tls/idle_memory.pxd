@@ -1,4 +1,4 @@
-"""C interface of the release of freed memory after a burst of handshakes."""
+"""C interface: return the memory that a burst of handshakes has freed to the kernel."""
 
 from corenet.core.engine cimport Engine
 

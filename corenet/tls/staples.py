@@ -23,36 +23,38 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.x509 import ocsp
 
-__all__ = ["demands_staple", "set_staple", "verify_staple"]
+__all__ = ["has_must_staple", "set_staple", "verify_staple"]
 
 _TOLERANCE = datetime.timedelta(seconds=TLS_STAPLE_TOLERANCE)
-_LONGEST = datetime.timedelta(seconds=TLS_STAPLE_AGE)
+_MAX_AGE = datetime.timedelta(seconds=TLS_STAPLE_AGE)
 # Hashes in certificate identifiers. These need no collision resistance, and responders use SHA-1 (RFC 5019).
 _ID_HASHES = {"sha1": hashlib.sha1, "sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
 _SIGNATURE_HASHES = ("sha256", "sha384", "sha512")
 
 
 def set_staple(context: ssl.SSLContext, path: "str | PathLike[str] | bytes | None") -> float:
-    """Make a server's context staple the OCSP response (DER) in a file to all later handshakes. Call it again after the
-    file is renewed. `path` may also be the response itself, as bytes. With None stapling stops.
+    """Make a server's context staple an OCSP response (DER) to all later handshakes. Call it again with each new
+    response.
 
-    Returns the time after which the response is no longer sent, in seconds since the epoch; 0.0 for None. A response
-    that clients would refuse raises ValueError, and the previous staple stays in use. `context` is any server context
-    with a loaded certificate. The signature is checked if the context also has the issuer's certificate.
+    `path` is a file, or the response itself as bytes; None stops stapling. `context` is any server context with a
+    loaded certificate. The signature is checked if the context also has the issuer's certificate. After an exception
+    the previous staple stays in use.
+
+    Returns the time after which the response is no longer sent, in seconds since the epoch; 0.0 for None.
 
     Raises:
         OSError: the file cannot be read.
-        StapleExpired: the response would be accepted if it was not stale.
-        ValueError: it does not hold a response that clients would accept.
+        StapleExpired: the response is stale, and nothing else is wrong with it.
+        ValueError: clients would refuse the response.
         RuntimeError: stapling does not work with this Python's ssl; the message gives the reason.
     """
-    from corenet.tls.stapling import certificates_of, hand_out
+    from corenet.tls.stapling import certificates_of, install_staple
 
     reason = load()
     if reason is not None:
         raise RuntimeError(f"OCSP responses cannot be stapled: {reason}")
     if path is None:
-        hand_out(context, None, 0)
+        install_staple(context, None, 0)
         return 0.0
     response, prefix = (path, "") if isinstance(path, bytes) else (Path(path).read_bytes(), f"{path}: ")
     chain = certificates_of(context)
@@ -60,13 +62,16 @@ def set_staple(context: ssl.SSLContext, path: "str | PathLike[str] | bytes | Non
         raise ValueError(f"{prefix}the context has no certificate; load it before its staple")
     try:
         now = datetime.datetime.now(datetime.UTC)
-        until = verify_staple(response, chain, now, required=True, issuer_known=len(chain) > 1)
+        accepted_until = verify_staple(response, chain, now, required=True, issuer_known=len(chain) > 1)
     except StapleExpired as error:
         raise StapleExpired(f"{prefix}{error.verify_message}", error.until) from None
     except CertificateRefused as error:
         raise ValueError(f"{prefix}{error.verify_message}") from None
-    hand_out(context, response, until - 2 * TLS_STAPLE_TOLERANCE)
-    return until - 2 * TLS_STAPLE_TOLERANCE
+    # The tolerance was added for a client whose clock is slow. Here it is subtracted from the end, for one whose clock
+    # is fast.
+    sent_until = accepted_until - 2 * TLS_STAPLE_TOLERANCE
+    install_staple(context, response, sent_until)
+    return sent_until
 
 
 def verify_staple(
@@ -77,8 +82,8 @@ def verify_staple(
     required: bool,
     issuer_known: bool = True,
 ) -> float:
-    """Return until when the staple for the first certificate of `chain` is valid, in seconds since the epoch; infinity
-    when there is no staple and none is required.
+    """Return until when the staple for the first certificate of `chain` is accepted, the tolerance included, in seconds
+    since the epoch; infinity when there is no staple and none is required.
 
     `chain` is the verified chain in DER, the server's certificate first. `required` refuses a missing staple even when
     the certificate has no must-staple. `issuer_known=False` skips the checks that need the issuer's certificate; only
@@ -105,7 +110,7 @@ def verify_staple(
         if not answered:
             response = None
     if response is None:
-        if _demands(leaf):
+        if _has_must_staple(leaf):
             raise CertificateRefused("the certificate requires an OCSP staple (must-staple), and the server sent none")
         if required:
             raise CertificateRefused("the server sent no OCSP staple")
@@ -118,7 +123,7 @@ def verify_staple(
         if found is None:
             raise CertificateRefused("the OCSP staple is for another certificate")
         since = found.this_update_utc
-        until = min(found.next_update_utc or since + _LONGEST, since + _LONGEST)
+        until = min(found.next_update_utc or since + _MAX_AGE, since + _MAX_AGE)
         if issuer is not None:
             # The certificate of a responder may end with its responses: for a stale response it is checked at the
             # time when that response ended.
@@ -144,13 +149,13 @@ def verify_staple(
     return (until + _TOLERANCE).timestamp()
 
 
-def demands_staple(certificate: bytes) -> bool:
+def has_must_staple(certificate: bytes) -> bool:
     """Return whether a certificate (DER) has must-staple (RFC 7633).
 
     Raises:
         CertificateRefused: it cannot be read.
     """
-    return _demands(_certificate(certificate))
+    return _has_must_staple(_certificate(certificate))
 
 
 def _certificate(data: bytes) -> "x509.Certificate":
@@ -162,7 +167,7 @@ def _certificate(data: bytes) -> "x509.Certificate":
         raise CertificateRefused(f"the certificate cannot be read: {error}") from None
 
 
-def _demands(leaf: "x509.Certificate") -> bool:
+def _has_must_staple(leaf: "x509.Certificate") -> bool:
     from cryptography import x509
 
     try:
@@ -210,9 +215,9 @@ def _check_signature(response: "ocsp.OCSPResponse", issuer: "x509.Certificate", 
     if not signers:
         raise CertificateRefused("the OCSP staple does not contain its signer's certificate")
     signer = signers[0]
-    if signer is not issuer and not _same(signer, issuer):
-        _check_delegation(signer, issuer, now)
-    if not _verified(response, signer):
+    if signer is not issuer and not _same_authority(signer, issuer):
+        _check_delegated_responder(signer, issuer, now)
+    if not _signature_is_valid(response, signer):
         raise CertificateRefused("the signature of the OCSP staple is wrong")
 
 
@@ -222,13 +227,17 @@ def _is_responder(response: "ocsp.OCSPResponse", certificate: "x509.Certificate"
     return response.responder_key_hash == hashlib.sha1(_key_bits(certificate)).digest()
 
 
-def _same(one: "x509.Certificate", other: "x509.Certificate") -> bool:
-    """Return whether both are certificates of the same authority: same name and same key."""
+def _same_authority(one: "x509.Certificate", other: "x509.Certificate") -> bool:
+    """Return whether both have the same name and key, as the certificates of one authority have after a renewal."""
     return one.subject == other.subject and _key_bits(one) == _key_bits(other)
 
 
-def _check_delegation(signer: "x509.Certificate", issuer: "x509.Certificate", now: datetime.datetime) -> None:
-    """RFC 6960 section 4.2.2.2: the issuer itself issues a responder's certificate, for OCSP signing."""
+def _check_delegated_responder(signer: "x509.Certificate", issuer: "x509.Certificate", now: datetime.datetime) -> None:
+    """Check that the issuer itself has issued the responder's certificate, for OCSP signing (RFC 6960 section 4.2.2.2).
+
+    Raises:
+        CertificateRefused: it has not, or the certificate is not valid at `now`.
+    """
     from cryptography import x509
     from cryptography.exceptions import InvalidSignature
     from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -247,7 +256,7 @@ def _check_delegation(signer: "x509.Certificate", issuer: "x509.Certificate", no
         raise CertificateRefused("the certificate that the OCSP staple is signed with is not valid now")
 
 
-def _verified(response: "ocsp.OCSPResponse", signer: "x509.Certificate") -> bool:
+def _signature_is_valid(response: "ocsp.OCSPResponse", signer: "x509.Certificate") -> bool:
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 

@@ -21,7 +21,7 @@ from corenet.tls.libssl cimport (
     SSL_TLSEXT_ERR_OK, Callback, LibSSL, context_of, libssl,
 )
 
-__all__ = ["certificates_of", "hand_out"]
+__all__ = ["certificates_of", "install_staple"]
 
 cdef extern from "Python.h":
     # Declared here because Cython's own declaration lacks `nogil`.
@@ -64,9 +64,9 @@ cdef void free_stapled(void *parent, void *pointer, void *ad, int index, long ar
         free(stapled)
 
 
-def hand_out(context: object, response: bytes | None, until: float) -> None:
-    """Make later handshakes of `context` staple `response` until `until`, in seconds since the epoch; None stops it.
-    `corenet.tls.libssl.load` must have succeeded."""
+def install_staple(context: object, response: bytes | None, until: float) -> None:
+    """Make later handshakes of `context` staple `response` until `until`, in seconds since the epoch; None stops
+    stapling. `corenet.tls.libssl.load` must have succeeded."""
     global ex_data_index
     cdef LibSSL *lib = libssl()
     cdef void *address = context_of(context)

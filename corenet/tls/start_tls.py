@@ -1,9 +1,10 @@
 """``loop.start_tls``: upgrade a plaintext connection to TLS.
 
 The transport below is paused until its new protocol is connected, so that no ciphertext reaches the old protocol and
-none is lost. Received bytes that are still unread in a stream reader are treated as the beginning of the handshake:
-plaintext must never be read as if it had been encrypted, and a client may send its ClientHello in one segment with its
-last plaintext. On the client side, a reader of asyncio's own class keeps these bytes, as in asyncio.
+none is lost. Bytes that are still unread in a stream reader become the beginning of the handshake, because a client may
+send its ClientHello in one segment with its last plaintext, and because plaintext that an attacker has injected must
+not be read as if it had been encrypted. Exception: on the client side, a reader of asyncio's own class keeps these
+bytes, as in asyncio; such a program must check that nothing is unread before it upgrades.
 """
 
 import asyncio
@@ -53,7 +54,7 @@ async def start_tls(
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
     transport.pause_reading()
-    early_bytes = unread_by(protocol, server_side)
+    early_bytes = take_unread(protocol, server_side)
     if early_bytes:
         tls.data_received(early_bytes)
     transport.set_protocol(tls)
@@ -73,8 +74,8 @@ async def start_tls(
     return tls
 
 
-def unread_by(protocol: asyncio.BaseProtocol, server_side: bool) -> bytes:
-    """Remove and return the unread bytes of the stream reader of `protocol`; empty for other protocols."""
+def take_unread(protocol: asyncio.BaseProtocol, server_side: bool) -> bytes:
+    """Remove and return the unread bytes of the stream reader of `protocol`; ``b""`` if it keeps them."""
     reader: Any = getattr(protocol, "_stream_reader", None)
     if isinstance(reader, ReaderCore):
         return reader._take_unread()

@@ -25,7 +25,7 @@ from corenet.tls.libssl cimport (
     find_function, libssl,
 )
 
-__all__ = ["hand_out", "missing"]
+__all__ = ["install_keys", "missing"]
 
 cdef extern from "Python.h":
     # Declared here because Cython's own declaration lacks `nogil`.
@@ -136,7 +136,7 @@ cdef void free_keys(void *parent, void *pointer, void *ad, int index, long argl,
         free(keys)
 
 
-def hand_out(context: object, given: list[bytes]) -> None:
+def install_keys(context: object, given: list[bytes]) -> None:
     """Make later handshakes of `context` use these keys. `missing` must have returned None.
 
     Raises:

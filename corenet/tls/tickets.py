@@ -24,9 +24,9 @@ def set_ticket_keys(context: ssl.SSLContext, keys: Sequence[bytes]) -> None:
         ValueError: there is no key, there are more than four, or one has another size.
         RuntimeError: keys cannot be set with this Python's ssl; the message gives the reason.
     """
-    from corenet.tls.ticket_keys import hand_out, missing
+    from corenet.tls.ticket_keys import install_keys, missing
 
     reason = load() or missing()
     if reason is not None:
         raise RuntimeError(f"session ticket keys cannot be set: {reason}")
-    hand_out(context, list(keys))
+    install_keys(context, list(keys))
