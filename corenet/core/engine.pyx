@@ -523,7 +523,7 @@ cdef class Engine:
             try:
                 self.poller.poll(timeout)
             finally:
-                self.inbox.woke()
+                self.inbox.end_sleep()
         self.inbox.drain(&self.ready)
         self.last_poll = self.clock()
         self.slept_ns += self.last_poll - now

@@ -12,8 +12,8 @@ from corenet.core.libc cimport pthread_mutex_t
 
 cdef struct Ring:
     PyObject **items
-    size_t mask
-    size_t head
+    size_t mask         # capacity - 1
+    size_t head         # index of the oldest item, modulo the capacity
     size_t count
 
 cdef int ring_init(Ring *ring, size_t capacity) except -1
@@ -54,7 +54,7 @@ cdef inline int ring_visit(Ring *ring, VisitProc visit, void *context) noexcept:
 cdef class Inbox:
     cdef pthread_mutex_t mutex
     cdef Ring items
-    cdef bint sleeping
+    cdef bint sleeping          # the loop waits in epoll, or is about to: `put` must wake it
     cdef bint closed
     cdef readonly int wake_fd
     cdef readonly unsigned long long wakeups
@@ -62,7 +62,7 @@ cdef class Inbox:
     cdef int put(self, object item) except -1
     cdef int drain(self, Ring *into) except -1
     cdef bint prepare_sleep(self) noexcept
-    cdef void woke(self) noexcept
+    cdef void end_sleep(self) noexcept
     cdef void wake(self) noexcept
     cdef void close(self) noexcept
     cdef int reinit_after_fork(self) except -1

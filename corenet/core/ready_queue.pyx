@@ -123,7 +123,7 @@ cdef class Inbox:
         return moved
 
     cdef bint prepare_sleep(self) noexcept:
-        """Set `sleeping` and return True, unless there are items."""
+        """Set `sleeping` and return True, unless there are items. `end_sleep` must follow."""
         cdef bint empty
         pthread_mutex_lock(&self.mutex)
         empty = self.items.count == 0
@@ -131,7 +131,7 @@ cdef class Inbox:
         pthread_mutex_unlock(&self.mutex)
         return empty
 
-    cdef void woke(self) noexcept:
+    cdef void end_sleep(self) noexcept:
         """Clear `sleeping`: the loop runs again."""
         pthread_mutex_lock(&self.mutex)
         self.sleeping = False

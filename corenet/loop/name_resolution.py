@@ -1,8 +1,9 @@
 """Name resolution: address literals at once, names by the resolver that was set, else by the C library in a thread.
 
 The loop uses a resolver only through the protocol `AddressResolver`, so this package never imports one. A literal is
-answered by the C library with AI_NUMERICHOST, which cannot block and handles IPv6 zones, service names and flags. A
-`RecordResolver` can do more than the C library; `record_resolver` finds out whether the loop's resolver is one.
+converted by the C library with AI_NUMERICHOST, which asks no name server and handles IPv6 zones, service names and
+flags. A `RecordResolver` can do more than the C library; `record_resolver` finds out whether the loop's resolver is
+one.
 """
 
 import asyncio
@@ -56,7 +57,7 @@ class AddressResolver(Protocol):
 
 
 class RecordResolver(AddressResolver, Protocol):
-    """A resolver that gives addresses as they come and records of any type, as `resolver.addrinfo` of our resolver."""
+    """One that also yields addresses as answers arrive and looks up records of any type: `resolver.addrinfo` is one."""
 
     def stream_addresses(self, host: str, port: int) -> AsyncIterator[list[AddressInfo]]:
         """Yield the addresses known so far, best first, after each answer (A, AAAA) that brought some.
@@ -82,7 +83,10 @@ def record_resolver(loop: asyncio.AbstractEventLoop) -> RecordResolver | None:
 
 
 def is_literal(host: Any) -> bool:
-    """Return whether `host` needs no lookup: None, empty, or a numeric address."""
+    """Return whether `host` needs no lookup: None, or an address as `inet_pton` reads it, IPv6 with or without a zone.
+
+    Not "", which no resolver finds, nor "127.1" and other short forms, which only some resolvers take for addresses.
+    """
     if host is None:
         return True
     if isinstance(host, bytes):

@@ -19,7 +19,8 @@ HELP = "use corenet.run(main()) or pass corenet.new_event_loop as the loop facto
 
 
 def make_policy_class() -> type[Any]:
-    """Return the class `corenet.EventLoopPolicy`, created on first use: on some versions naming its parent class warns.
+    """Return the class `corenet.EventLoopPolicy`, created on first use, because a reference to its parent class warns
+    on some versions.
 
     Raises:
         RuntimeError: this Python has no policies.

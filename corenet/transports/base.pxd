@@ -35,12 +35,14 @@ cdef class Transport(Watcher):
     cdef object sock
     cdef dict __dict__
     cdef object __weakref__
-    cdef Py_ssize_t high
+    cdef Py_ssize_t high        # watermarks of the write queue in bytes
     cdef Py_ssize_t low
     cdef int fd
     cdef uint32_t interest      # the registered interest; 0: not registered
-    cdef int conn_lost          # not 0: not attached yet, or connection_lost is scheduled or done; then counts writes
-    cdef bint holds_socket_ref           # we have incremented the `_io_refs` of `sock`
+    # As in asyncio: not 0 while there is no connection (not attached yet, or connection_lost is scheduled or done). It
+    # then counts the writes that are dropped.
+    cdef int conn_lost
+    cdef bint holds_socket_ref           # this transport has incremented the `_io_refs` of `sock`
     cdef bint connection_made_called             # connection_made has returned or raised
     cdef bint paused            # pause_reading was called
     cdef bint eof_seen          # the peer will send no more
@@ -48,7 +50,7 @@ cdef class Transport(Watcher):
     cdef bint closing           # close or abort was called, or an error did the same
     cdef bint protocol_paused
     cdef bint protocol_connected
-    cdef bint flush_deferred         # the engine will call on_flush
+    cdef bint flush_deferred         # the engine will call `on_flush`
     cdef int spurious_events               # see `note_spurious_event`
 
     cdef int attach(self, Engine loop, int fd, object protocol, dict extra, object context=*) except -1
@@ -74,7 +76,7 @@ cdef class Transport(Watcher):
     cdef int call_connection_lost(self, object error) except -1
     cdef int teardown(self) except -1
     cdef void detach(self) noexcept
-    cdef bint is_ours(self) except -1
+    cdef bint still_owns_fd(self) except -1
     cdef int close_descriptor(self) except -1
     cdef int on_descriptor_closed(self) except -1
     cdef int attach_protocol(self, object protocol) except -1

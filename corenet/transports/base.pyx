@@ -677,8 +677,8 @@ cdef class Transport(Watcher):
         """Called once when the descriptor is closed."""
         return 0
 
-    cdef bint is_ours(self) except -1:
-        """Return whether the descriptor is still that of `sock`; after a detach or close its number may be reused."""
+    cdef bint still_owns_fd(self) except -1:
+        """Return whether `fd` is still that of `sock`: after its detach or close the number may be reused."""
         if self.sock is None:
             return True
         try:
@@ -696,7 +696,7 @@ cdef class Transport(Watcher):
         try:
             if self.loop is not None:
                 self.loop.closed_since_poll = True
-                if self.is_ours():
+                if self.still_owns_fd():
                     # The program may wait for the descriptor of a closing transport by sock_ methods.
                     self.loop.wake_waiters(fd)
         finally:

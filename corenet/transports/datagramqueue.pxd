@@ -1,7 +1,7 @@
 """C interface of the queue of datagrams that wait to be sent.
 
-`count` and `size` (bytes) are kept up to date, so flow control need not count. `datagrams_load` fills a batch for the
-kernel from the front.
+`size` is the sum of the payloads in bytes, which flow control compares with the watermarks. `datagrams_load` fills a
+batch for the kernel from the front and leaves the queue as it is; `datagrams_drop` removes what was sent.
 """
 
 from cpython.object cimport PyObject
@@ -12,7 +12,7 @@ from corenet.transports.datagram_batch cimport Batch, PacketInfo
 
 cdef struct QueuedDatagram:
     PyObject *data
-    socklen_t address_length
+    socklen_t address_length        # 0: the connected peer
     sockaddr_storage address
     PacketInfo pktinfo
 

@@ -1,7 +1,8 @@
-"""The queue of datagrams that wait to be sent, with their addresses: a ring buffer that grows and never shrinks.
+"""The queue of datagrams that wait to be sent, with their addresses: a ring buffer that grows. Its memory is
+freed with the transport only, because a queue that was long once may become long again.
 
-Rule: queued data is an immutable bytes object. Addresses are stored as sockaddr, so that sending a batch needs no
-conversion.
+Queued data is immutable (bytes), so the caller may change its own buffer. Addresses are stored as sockaddr, so that
+sending a batch converts nothing.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE

@@ -143,7 +143,7 @@ cdef class StreamTransport(StreamBase):
         if self.fd < 0:
             return 0
         try:
-            if not self.is_ours():
+            if not self.still_owns_fd():
                 return 0
             if self.local is None and c.getsockname(self.fd, <sockaddr *>&address, &length) == 0:
                 self.local = PyBytes_FromStringAndSize(<const char *>&address, min(length, sizeof(address)))
@@ -240,7 +240,8 @@ cdef class ConnectionList:
 
 
 cdef StreamTransport new_stream(
-    Engine loop, int fd, int family, object sock, object protocol, dict extra, ConnectionList connections, object context=None
+    Engine loop, int fd, int family, object sock, object protocol, dict extra, ConnectionList connections, object
+    context=None
 ):
     """Return a transport on `fd`, which `sock` owns unless it is None; nothing is called or registered yet.
 

@@ -6,8 +6,8 @@
 from libc.stdint cimport uint8_t
 
 cdef class ReceiveBuffer:
-    cdef bytes whole            # the content is whole[at:] while it is a single received object
-    cdef bytearray fallback     # otherwise the content is fallback[at:]; None when empty
+    cdef bytes whole            # the content is whole[at:] while it is one received object
+    cdef bytearray joined       # else the content is joined[at:]; both are None when there is none
     cdef Py_ssize_t at
 
     cdef Py_ssize_t size(self) noexcept

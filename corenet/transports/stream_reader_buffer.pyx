@@ -1,9 +1,9 @@
 """The buffer of unread bytes of `corenet.StreamReader` and, on our transports, of asyncio's StreamReader.
 
 ``asyncio.StreamReader`` appends each received object to a bytearray, cuts a slice off, and converts the slice to bytes:
-three copies, each into memory that was just freed and faults again. Here the received object itself is the content
-until a second one arrives, and a read of all of it returns that object. What arrives while bytes are unread is
-copied into a bytearray. An empty buffer holds no memory.
+three copies, and for large ones page faults each time, because the C library returns such memory to the kernel. Here
+the received object itself is the content until a second one arrives, and a read of all of it returns that object. What
+arrives while bytes are unread is copied into a bytearray. An empty buffer keeps neither.
 
 `StreamReaderBuffer` replaces the bytearray of asyncio's reader. Reading, limits and pausing remain asyncio's code;
 operations that asyncio does not use (a slice with a step, an assignment) convert the content to a bytearray first.
@@ -39,33 +39,33 @@ cdef class ReceiveBuffer:
         if self.whole is not None:
             return PyBytes_GET_SIZE(self.whole) - self.at
         # The bytearray of a StreamReaderBuffer may have been shortened by code that has a reference to it.
-        return 0 if self.fallback is None else max(PyByteArray_GET_SIZE(self.fallback) - self.at, 0)
+        return 0 if self.joined is None else max(PyByteArray_GET_SIZE(self.joined) - self.at, 0)
 
     cdef const uint8_t *first(self) noexcept:
         if self.whole is not None:
             return <const uint8_t *>PyBytes_AS_STRING(self.whole) + self.at
         return <const uint8_t *>(
-            PyBytes_AS_STRING(EMPTY) if self.fallback is None else PyByteArray_AS_STRING(self.fallback) + self.at
+            PyBytes_AS_STRING(EMPTY) if self.joined is None else PyByteArray_AS_STRING(self.joined) + self.at
         )
 
     cdef int append(self, const uint8_t *data, Py_ssize_t length, bytes owner) except -1:
         """Append `length` (at least 1) bytes; `owner` is the bytes object that consists of exactly these, or None."""
         cdef Py_ssize_t held = self.size()
-        cdef bytearray fallback
+        cdef bytearray joined
         if held == 0:
             self.whole = PyBytes_FromStringAndSize(<const char *>data, length) if owner is None else owner
-            self.fallback = None
+            self.joined = None
             self.at = 0
             return 0
         if self.whole is not None:
-            fallback = PyByteArray_FromStringAndSize(NULL, held + length)
-            memcpy(PyByteArray_AS_STRING(fallback), self.first(), held)
-            self.fallback = fallback
+            joined = PyByteArray_FromStringAndSize(NULL, held + length)
+            memcpy(PyByteArray_AS_STRING(joined), self.first(), held)
+            self.joined = joined
             self.whole = None
             self.at = 0
         else:
             PyByteArray_Resize(self.as_bytearray(), held + length)
-        memcpy(PyByteArray_AS_STRING(self.fallback) + held, data, length)
+        memcpy(PyByteArray_AS_STRING(self.joined) + held, data, length)
         return 0
 
     cdef bytes take(self, Py_ssize_t size):
@@ -82,7 +82,7 @@ cdef class ReceiveBuffer:
         self.at += size
         if self.size() == 0:
             self.whole = None
-            self.fallback = None
+            self.joined = None
             self.at = 0
         return 0
 
@@ -97,14 +97,14 @@ cdef class ReceiveBuffer:
     cdef bytearray as_bytearray(self):
         """Convert the content to a bytearray that starts at offset 0, and return it."""
         if self.whole is not None:
-            self.fallback = PyByteArray_FromStringAndSize(<const char *>self.first(), self.size())
+            self.joined = PyByteArray_FromStringAndSize(<const char *>self.first(), self.size())
             self.whole = None
-        elif self.fallback is None:
-            self.fallback = bytearray()
+        elif self.joined is None:
+            self.joined = bytearray()
         elif self.at:
-            del self.fallback[:self.at]
+            del self.joined[:self.at]
         self.at = 0
-        return self.fallback
+        return self.joined
 
 
 @cython.final
