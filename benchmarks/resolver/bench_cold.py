@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cold_servers import cold, cold_resolverd, cold_unbound, counters, start_cpu
-from cold_world import BIG_ZONES, ColdWorld, can_serve, make, served
+from cold_world import BIG_ZONES, ColdWorld, make, missing_requirement, served
 from resolver_servers import has_unbound
 
 from resolver.wire.consts import NXDOMAIN
@@ -25,8 +25,8 @@ BATCHES = 2
 SLICES = BATCHES * ROUNDS * 2 + 3
 NAMES = COUNT * SLICES // BIG_ZONES + 1
 
-HINDRANCE = can_serve() if has_unbound() else "Unbound is not installed (Debian package unbound)"
-pytestmark = pytest.mark.skipif(bool(HINDRANCE), reason=HINDRANCE or "nothing hinders")
+MISSING = missing_requirement() if has_unbound() else "Unbound is not installed (Debian package unbound)"
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING or "nothing is missing")
 
 
 def serving(folder: Path, **size: object) -> Iterator[ColdWorld]:
@@ -75,7 +75,7 @@ def test_cold_name(names_only: ColdWorld, pair) -> None:
 
 
 def test_cold_missing_name(names_only: ColdWorld, pair) -> None:
-    against_unbound(names_only, pair, "cold_nxdomain/unbound", ColdWorld.missing_names, known=True, rcode=NXDOMAIN)
+    against_unbound(names_only, pair, "cold_nxdomain/unbound", ColdWorld.nonexistent_names, known=True, rcode=NXDOMAIN)
 
 
 def test_cold_zone(tmp_path: Path, pair) -> None:

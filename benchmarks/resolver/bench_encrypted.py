@@ -16,8 +16,8 @@ from encrypted_servers import (
     missing,
 )
 
-HINDRANCE = missing()
-pytestmark = pytest.mark.skipif(bool(HINDRANCE), reason=HINDRANCE or "nothing hinders")
+MISSING = missing()
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING or "nothing is missing")
 
 
 @pytest.fixture(scope="module")

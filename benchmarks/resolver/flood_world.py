@@ -305,8 +305,8 @@ def flood_world(folder: Path) -> Iterator[FloodWorld]:
             process.join()
 
 
-def can_serve() -> str:
-    """The reason why this machine cannot serve the zones; empty when it can."""
+def missing_requirement() -> str:
+    """Return what this machine lacks to serve the zones, as a sentence; empty when it can."""
     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
         with socket.socket(socket.AF_INET, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -36,7 +36,7 @@ from flood_kinds import KINDS, Kind, attack  # noqa: E402
 from flood_load import Load, compiled, measure, warm  # noqa: E402
 from flood_report import HEADINGS, SILENT, Outcome, drops, line, missed, worse  # noqa: E402
 from flood_servers import SERVERS, Server  # noqa: E402
-from flood_world import FloodWorld, can_serve, flood_world  # noqa: E402
+from flood_world import FloodWorld, flood_world, missing_requirement  # noqa: E402
 from resolver_servers import has_unbound  # noqa: E402
 from support.certs import Authority, Leaf  # noqa: E402
 
@@ -138,7 +138,7 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         options.error("needs two cores")
-    if reason := can_serve():
+    if reason := missing_requirement():
         options.error(reason)
     if not chosen.ours and not has_unbound():
         options.error("Unbound is not installed (Debian package unbound); --ours measures without it")

@@ -1,4 +1,4 @@
-"""A name server for other resolvers to forward to: it answers everything alike, so that policies can be compared."""
+"""A name server to forward to, with the same answer for nearly all names, to compare the policies of resolvers."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""Common parts of the tests of FramedProtocol: a recording protocol, plain protocols as successors, bare peers, TLS.
+"""Common parts of the tests of FramedProtocol: a protocol that records, other protocols to replace it, peers, TLS.
 
 `contexts` is a fixture, which test modules import like those of `support.twin`.
 """
@@ -34,12 +34,12 @@ HEAD = struct.Struct(">I")
 
 
 def packed(*payloads: bytes) -> bytes:
-    """A stream of frames with four bytes of length."""
+    """Return `payloads` as frames, each after its length in four bytes."""
     return b"".join(HEAD.pack(len(payload)) + payload for payload in payloads)
 
 
 class Frames(FramedProtocol):
-    """Notes every batch and lets a test wait."""
+    """Records every batch and event; `until` waits for a condition on them."""
 
     def __init__(self, framer: Any = None, **options: Any) -> None:
         super().__init__(framer or LengthFramer(4, max_frame=1 << 22), **options)
@@ -104,7 +104,7 @@ class Plain(asyncio.Protocol):
 
 
 class Buffered(asyncio.BufferedProtocol):
-    """Collects bytes by way of a buffer of three."""
+    """Collects bytes through a receive buffer of three bytes."""
 
     def __init__(self) -> None:
         self.buffer = bytearray(3)
@@ -118,7 +118,7 @@ class Buffered(asyncio.BufferedProtocol):
 
 
 async def connect(protocol: Any) -> tuple[Any, socket.socket]:
-    """The transport of `protocol` and the bare socket at its other end."""
+    """Return the transport of `protocol` and the socket at its other end, which has no transport."""
     loop = asyncio.get_running_loop()
     here, there = socket.socketpair()
     there.setblocking(False)
@@ -127,7 +127,7 @@ async def connect(protocol: Any) -> tuple[Any, socket.socket]:
 
 
 def with_peer(body: Callable[[Any, socket.socket], Any], *arguments: Any, **options: Any) -> Any:
-    """Run `body(protocol, peer)` with a connected Frames, then see that the connection ends."""
+    """Return a coroutine that runs ``body(protocol, peer)`` with a connected `Frames` and waits until it is lost."""
 
     async def main() -> Any:
         protocol = Frames(*arguments, **options)

@@ -1,6 +1,6 @@
-"""An HTTP/2 server of our own codec on TLS, whose test sees and does what happens on each stream.
+"""An HTTP/2 server over TLS with our own codec. A test reads what its clients did, and sends frames of its own.
 
-`Site` serves a few paths by itself; `Peer.codec` is there for those who want to say something else.
+`Peer.serve` answers a few paths; anything else a test sends through `Peer.codec`.
 """
 
 import asyncio
@@ -15,14 +15,16 @@ from corenet.http.events import Data, End, Informational, Request, Response
 from corenet.http.h2 import SERVER, H2Connection
 from corenet.http.h2_events import Drained, StreamReset
 
-__all__ = ["AHEAD", "BYTES", "Peer", "Site", "h2_site"]
+__all__ = ["BYTES", "WRITE_AHEAD", "Peer", "Site", "h2_site"]
 
 BYTES = bytes(range(256)) * 256
-AHEAD = 1 << 18
+#: How many octets `Peer.send_more` gives to the codec at a time, also beyond the client's windows.
+WRITE_AHEAD = 1 << 18
+REFUSED_STREAM = 7
 
 
 class Peer(asyncio.Protocol):
-    """One connection of a client."""
+    """The server's side of one connection."""
 
     transport: asyncio.Transport
 
@@ -31,20 +33,20 @@ class Peer(asyncio.Protocol):
         self.codec = H2Connection(SERVER, **site.options)
         self.requests: dict[int, Request] = {}
         self.bodies: dict[int, bytearray] = {}
-        # What is left to send, for as long as the client's windows are full.
+        # The part of each body that the codec does not have yet.
         self.left: dict[int, memoryview] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.site.peers.append(self)
-        self.site.up += 1
+        self.site.open_connections += 1
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.site.up -= 1
+        self.site.open_connections -= 1
 
     def flush(self) -> None:
-        """Send what the codec has to say."""
+        """Write the output of the codec."""
         data = self.codec.data_to_send()
         if data and not self.transport.is_closing():
             self.transport.write(data)
@@ -99,10 +101,10 @@ class Peer(asyncio.Protocol):
         self.flush()
 
     def send_more(self, stream: int) -> None:
-        """Send what the windows admit, and a little that waits for them."""
+        """Give the codec pieces until one waits for the client's windows."""
         waiting = 0
         while waiting == 0 and stream in self.left:
-            piece, rest = self.left[stream][:AHEAD], self.left[stream][AHEAD:]
+            piece, rest = self.left[stream][:WRITE_AHEAD], self.left[stream][WRITE_AHEAD:]
             self.left[stream] = rest
             if not rest:
                 del self.left[stream]
@@ -139,20 +141,20 @@ class Peer(asyncio.Protocol):
 
 
 class Site:
-    """What the test sees of the server, and how it behaves."""
+    """The server of one test: what it has received, and how it behaves (`refuse` that many requests)."""
 
     def __init__(self, **options: int) -> None:
         self.options = options
         self.port = 0
         self.peers: list[Peer] = []
-        self.up = 0
+        self.open_connections = 0
         self.requests: list[Request] = []
         self.hanging: list[tuple[Peer, int]] = []
         self.resets: list[int] = []
         self.errors: list[str] = []
         self.most_open = 0
         self.refuse = 0
-        self.refuse_code = 7
+        self.refuse_code = REFUSED_STREAM
 
     @property
     def url(self) -> str:
@@ -162,7 +164,7 @@ class Site:
 
 @asynccontextmanager
 async def h2_site(context: ssl.SSLContext, **options: int) -> AsyncIterator[Site]:
-    """Serve for the length of the context."""
+    """Serve on a free port within the context."""
     site = Site(**options)
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(lambda: Peer(site), "127.0.0.1", 0, ssl=context)

@@ -38,7 +38,7 @@ class OwnError(Exception):
 
 
 def content(number: int, connection: int) -> bytes:
-    """The answer to a request: its size differs from its neighbours'."""
+    """The body of the answer to a request; its size differs from those of the previous and the next request."""
     return b"%d/%d;" % (number, connection) * (1 + number * number * 37 % 4001)
 
 
@@ -91,7 +91,7 @@ class Server:
     async def exchange(
         self, number: int, rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
-        """One request; False when this connection is over."""
+        """Serve one request; False when the connection is to be closed."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         request = int(head.split(" ", 2)[1].rpartition("/")[2])
         behaviour = "good" if self.faultless else rng.choice(BEHAVIOURS)
@@ -128,7 +128,7 @@ class Server:
             self.unsolicited.add(number)
             await pass_turns(random_turns(rng))
             writer.write(answer(rng, 0, number, "good"))
-        # With "says close" it may keep the connection open; with any other it may close it, against its promise.
+        # A server may keep a connection open after "Connection: close", or close one without having announced it.
         return rng.random() < 0.8 or self.faultless
 
     async def send(self, data: bytes, rng: random.Random, writer: asyncio.StreamWriter, behaviour: str) -> None:
@@ -188,7 +188,7 @@ def chunks(rng: random.Random, body: bytes) -> bytes:
 
 
 def answer(rng: random.Random, request: int, connection: int, behaviour: str) -> bytes:
-    """What is sent for a request by this behaviour."""
+    """Return the octets that a server with this behaviour sends for a request."""
     body = content(request, connection)
     lines = [b"HTTP/1.1 200 OK", b"X-Asked: %d" % request]
     if behaviour == "informational":
@@ -240,7 +240,7 @@ class World:
         """Run the scenario.
 
         Raises:
-            AssertionError: when the client did what the model forbids.
+            AssertionError: the client broke one of the rules above.
         """
         before = set(os.listdir("/proc/self/fd"))
         async with asyncio.timeout(WAIT_SECONDS):

@@ -1,7 +1,7 @@
 """Ports for servers whose port must be known before they listen, and for servers that do not exist.
 
-Rule: such a port is below the range from which the kernel assigns ports to connections. Two concurrent test runs make
-thousands of connections, and one of them could otherwise get the port between its choice and its use.
+These ports are outside of the range from which the kernel assigns ports to connections (ip_local_port_range): otherwise
+one of the thousands of connections of a concurrent test run could get the port between its choice and its use.
 """
 
 import random
@@ -9,15 +9,15 @@ import socket
 
 __all__ = ["free_port"]
 
-#: From where no Debian service listens by habit up to where the kernel's own range begins (ip_local_port_range).
+#: Above the ports of common Debian services, below the first ephemeral port of Linux.
 PORTS = range(10_240, 32_768)
-#: Runs side by side have the same seed; what they choose must differ all the same.
+#: Not seeded: concurrent runs have the same seed, and must choose different ports.
 choose = random.SystemRandom().choice
 given: set[int] = set()
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """A port that is free for UDP and TCP on the IPv4 `address` at this moment; never the same twice."""
+    """A port that is free for UDP and TCP on the IPv4 `address` at this moment; never the same twice in a process."""
     while True:
         port = choose(PORTS)
         if port in given:

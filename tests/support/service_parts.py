@@ -1,7 +1,6 @@
-"""A service with the parts around it that its tests need: a mesh that the test steps, a clock, a sink.
+"""A service for unit tests: real, except for the mesh, whose queries the test finishes, the clock and the sink.
 
-`Parts` makes the real `Service`, `FastPath`, `PolicyPipeline` and cache; only the mesh, the clock and the sink are
-fakes, so a test sees what a client would get.
+`Parts` makes the real `Service`, `FastPath`, `PolicyPipeline` and cache, so a test sees what a client would get.
 """
 
 from typing import Any
@@ -55,7 +54,7 @@ class FakeTicket:
 
 
 class FakeMesh:
-    """Keeps what was submitted; `finish` answers the oldest. With `instant` a submit is answered from inside."""
+    """Keeps what was submitted; `finish` answers the oldest. With `instant` set, `submit` calls `on_done` at once."""
 
     def __init__(self) -> None:
         self.tickets: list[FakeTicket] = []
@@ -101,7 +100,7 @@ class FakeMesh:
 
 
 class Sink:
-    """Collects replies as views; None stands for silence."""
+    """Collects replies; None stands for a query that gets none."""
 
     idle_timeout = 10.0
     padding_block = 0
@@ -133,7 +132,7 @@ class Sink:
 
 
 class Parts:
-    """Everything a service needs, made of `server` settings. `observer` records what it does."""
+    """A service with its parts. `server` has the fields of `ServerSettings`; `observer` records queries and replies."""
 
     def __init__(
         self, settings: Settings | None = None, *, hooks: dict[int, ViewHooks] | None = None,
@@ -190,7 +189,7 @@ class Parts:
         return self.service.handle(packet, peer, sink or self.sink)
 
     def answer(self, packet: bytes, outcome: Outcome, *, sink: Sink | None = None) -> MessageView:
-        """The reply to `packet` once the mesh has come to `outcome`."""
+        """Return the reply to `packet` when its job ends with `outcome`."""
         self.ask(packet, sink=sink)
         self.mesh.finish(outcome)
         return (sink or self.sink).last
@@ -202,14 +201,14 @@ def query(qtype: int = c.A, *, qname: bytes = QNAME, identity: int = 77, **optio
 
 
 def address(ttl: int = 300, *, name: bytes = QNAME, count: int = 1, verdict: Verdict = Verdict.INSECURE) -> RRset:
-    """An address set, signed in form when it is to count as secure."""
+    """An A RRset. With the verdict SECURE it has a signature, which nothing verifies."""
     sigs = [signature(c.A)] if verdict is Verdict.SECURE else []
     rdatas = [bytes([192, 0, 2 + n // 256, n % 256]) for n in range(count)]
     return RRset(name, c.A, ttl, rdatas, sigs=sigs, verdict=verdict)
 
 
 def signature(covered: int) -> bytes:
-    """The rdata of an RRSIG that nobody is going to check."""
+    """The rdata of an RRSIG with a signature of zeros."""
     return (
         covered.to_bytes(2, "big")
         + b"\x0d\x03"
@@ -222,14 +221,14 @@ def signature(covered: int) -> bytes:
 
 
 def positive(*answer: RRset, verdict: Verdict = Verdict.INSECURE, authority: tuple[RRset, ...] = ()) -> Outcome:
-    """An outcome with data."""
+    """A successful outcome for QNAME and A."""
     sets = list(answer) or [address(verdict=verdict)]
     ttl = min(rrset.ttl for rrset in (*sets, *authority))
     return Outcome(Question(QNAME, c.A), c.NOERROR, sets, list(authority), verdict, ttl)
 
 
 def failed(kind: FailureKind = FailureKind.TIMEOUT, ede: int = c.EDE_NO_REACHABLE_AUTHORITY, ttl: int = 5) -> Outcome:
-    """An outcome without."""
+    """A failed outcome (SERVFAIL) for QNAME and A."""
     outcome = Outcome(
         Question(QNAME, c.A),
         c.SERVFAIL,

@@ -6,6 +6,7 @@ segmented, and compares them with the library h2.
 """
 
 import _testcapi
+
 import pytest
 from support.h2_frames import (
     ACK,

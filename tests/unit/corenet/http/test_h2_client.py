@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support.certs import Authority
 from support.h2_frames import headers
-from support.h2_peer import AHEAD, Peer, Site, h2_site
+from support.h2_peer import WRITE_AHEAD, Peer, Site, h2_site
 from support.http_peer import LOOPS, run_on, serving
 from support.loop_clock import stopped_clock
 from support.machines import read_table, table_of
@@ -93,7 +93,7 @@ def test_requests_share_one_connection(loop: str, world: World) -> None:
             assert (await client.get(site.url + "/x/last")).text == "hello last"
             assert len(site.peers) == 1 and site.most_open > 1
             await whole(client, site)
-        await until(lambda: site.up == 0, "the connection to close")
+        await until(lambda: site.open_connections == 0, "the connection to close")
 
     run_on(loop, main())
 
@@ -291,9 +291,9 @@ def test_a_slow_reader_delays_only_its_stream(loop: str, world: World) -> None:
                 # A window full is on its way, and others use the connection meanwhile.
                 for _ in range(30):
                     assert (await client.get(site.url + "/")).status == 200
-                await until(lambda: codec.unsent() == AHEAD, "the window to fill")
+                await until(lambda: codec.unsent() == WRITE_AHEAD, "the window to fill")
                 rest = len(site.peers[0].left[1])
-                assert size - rest - AHEAD == HTTP2_STREAM_WINDOW.default
+                assert size - rest - WRITE_AHEAD == HTTP2_STREAM_WINDOW.default
                 assert len(await response.read()) == size
             assert len(site.peers) == 1
             await whole(client, site)
@@ -474,7 +474,7 @@ def test_a_goaway(loop: str, world: World) -> None:
             assert (await begun).text == "to the end"
             assert (await client.get(site.url + "/")).status == 200
             assert len(site.peers) == 2
-            await until(lambda: site.up == 1, "the old connection to go")
+            await until(lambda: site.open_connections == 1, "the old connection to go")
             await whole(client, site)
 
     run_on(loop, main())
@@ -582,7 +582,7 @@ def test_a_server_that_breaks_the_rules(loop: str, world: World, wrong: bytes, w
             for task in tasks:
                 with pytest.raises(RemoteProtocolError, match=words):
                     await task
-            await until(lambda: site.up == 0, "the connection to go")
+            await until(lambda: site.open_connections == 0, "the connection to go")
             assert (await client.get(site.url + "/")).status == 200
             await whole(client, site)
 
@@ -614,7 +614,7 @@ def test_closing_the_client_ends_running_requests(loop: str, world: World) -> No
             for task in tasks:
                 with pytest.raises(LocalProtocolError, match="client was closed"):
                     await task
-            await until(lambda: site.up == 0, "the connection to go")
+            await until(lambda: site.open_connections == 0, "the connection to go")
 
     run_on(loop, main())
 
@@ -626,7 +626,7 @@ def test_an_idle_connection_expires(loop: str, world: World) -> None:
                 for _ in range(2):
                     await client.get(site.url + "/")
                 assert len(site.peers) == 2
-                await until(lambda: site.up == 0, "both to go")
+                await until(lambda: site.open_connections == 0, "both to go")
 
     run_on(loop, main())
 

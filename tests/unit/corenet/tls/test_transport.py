@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from support.certs import Leaf
-from support.marks import keeps_marks
 from support.ports import free_port
 from support.tls_pair import client_context, finish, leaf, ours, server_context, tls_pair
 from support.twin import Recorder, connected_pair, loop_factory, twin
+from support.watermarks import check_watermarks
 
 from corenet.limits import POLL_SKIP_ITERATIONS, TLS_SHUTDOWN_TIMEOUT, WRITE_HIGH_WATERMARK
 from corenet.tls.engines import make_tls_engine
@@ -273,7 +273,7 @@ def test_write_watermarks_count_the_transport_below(
     async def main() -> None:
         there, here, server = await tls_pair(server_context, client_context)
         here.transport.pause_reading()
-        total = await keeps_marks(there, here.transport.resume_reading, over=100_000)
+        total = await check_watermarks(there, here.transport.resume_reading, over=100_000)
         await here.until(lambda: len(here.data) == total)
         await finish(server, here, there)
 

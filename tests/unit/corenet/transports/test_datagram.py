@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.marks import watch_marks
 from support.native import set_echo
 from support.twin import loop_factory, twin
+from support.watermarks import record_pauses
 
 import corenet
 
@@ -186,7 +186,7 @@ def test_flow_control(tmp_path: Path) -> None:
         reader = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         reader.bind(path)
         writer = await endpoint(local_addr=None, remote_addr=path, family=socket.AF_UNIX)
-        seen = watch_marks(writer)
+        seen = record_pauses(writer)
         writer.transport.set_write_buffer_limits(high=100, low=20)
         sent = 0
         while "pause" not in writer.events:

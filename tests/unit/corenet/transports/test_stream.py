@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.marks import fill, keeps_marks
 from support.twin import Recorder, accepting, connected_pair, loop_factory, twin
 from support.waiting import turns
+from support.watermarks import check_watermarks, fill
 
 import corenet
 from corenet.limits import POLL_SKIP_ITERATIONS
@@ -517,7 +517,7 @@ def test_watermarks(twin: Twin) -> None:
         with pytest.raises(ValueError, match="must be >= low"):
             transport.set_write_buffer_limits(high=1, low=2)
         theirs.transport.pause_reading()
-        total = await keeps_marks(ours, theirs.transport.resume_reading)
+        total = await check_watermarks(ours, theirs.transport.resume_reading)
         await theirs.until(lambda: len(theirs.data) == total)
         await finish(server, ours, theirs)
 

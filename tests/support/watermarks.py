@@ -1,18 +1,18 @@
-"""Checks a transport's watermarks: when it pauses and resumes its protocol, and how much is queued then."""
+"""Checks the watermarks of a transport: when it pauses and resumes its protocol, and how much is queued then."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["fill", "keeps_marks", "watch_marks"]
+__all__ = ["check_watermarks", "fill", "record_pauses"]
 
 MUCH = 8 << 20
-"""Octets, more than a kernel takes at once: the way from the high mark down to the low one has several steps."""
+"""Octets between the watermarks: more than a socket accepts at once, so several events lead from high to low."""
 LOW = 1000
 
 
-def watch_marks(writer: Any) -> list[tuple[str, int]]:
-    """Return a list to which "pause" and "resume" of `writer`, a Recorder, come with what waits at that moment."""
+def record_pauses(writer: Any) -> list[tuple[str, int]]:
+    """Return a list that gets each "pause" and "resume" of `writer`, a Recorder, with the octets queued then."""
     seen: list[tuple[str, int]] = []
     note = writer.note
 
@@ -26,7 +26,7 @@ def watch_marks(writer: Any) -> list[tuple[str, int]]:
 
 
 def fill(transport: Any) -> int:
-    """Write until the kernel takes no more of it; returns how many octets that were."""
+    """Write until the kernel accepts no more; return how many octets were written."""
     written = 0
     while transport.get_write_buffer_size() == 0:
         transport.write(bytes(1 << 16))
@@ -34,14 +34,14 @@ def fill(transport: Any) -> int:
     return written
 
 
-async def keeps_marks(writer: Any, go_on: Callable[[], object], *, over: int = 1) -> int:
-    """See that `writer`, whose peer does not read, keeps its marks; `go_on` lets the peer read. Returns what was sent.
+async def check_watermarks(writer: Any, resume_peer: Callable[[], object], *, over: int = 1) -> int:
+    """Check when `writer` is paused and resumed; return how many octets were written.
 
-    `over` octets are written beyond the high mark. More than 1 where what waits is not what was written, as with TLS,
-    which is seen to pause near the mark then.
+    Its peer does not read before `resume_peer` is called. `over` octets are written beyond the high watermark: 1 where
+    the queue holds what was written, more over TLS, where it holds ciphertext and the exact point is not known.
     """
     transport = writer.transport
-    seen = watch_marks(writer)
+    seen = record_pauses(writer)
     transport.set_write_buffer_limits(high=1 << 30)
     written = fill(transport)
     assert seen == []
@@ -53,7 +53,7 @@ async def keeps_marks(writer: Any, go_on: Callable[[], object], *, over: int = 1
     transport.write(bytes(over))
     transport.write(b"x")
     assert len(seen) == 1 and seen[0][0] == "pause" and high <= seen[0][1] <= high + over
-    go_on()
+    resume_peer()
     async with asyncio.timeout(30):
         await writer.until(lambda: len(seen) > 1)
     assert len(seen) == 2 and seen[1][0] == "resume" and seen[1][1] <= LOW
