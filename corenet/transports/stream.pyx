@@ -240,8 +240,8 @@ cdef class ConnectionList:
 
 
 cdef StreamTransport new_stream(
-    Engine loop, int fd, int family, object sock, object protocol, dict extra, ConnectionList connections, object
-    context=None
+    Engine loop, int fd, int family, object sock, object protocol, dict extra, ConnectionList connections,
+    object context=None
 ):
     """Return a transport on `fd`, which `sock` owns unless it is None; nothing is called or registered yet.
 
