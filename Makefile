@@ -32,7 +32,7 @@
 #   make test-sanitize  unit and property tests, the loop under stress and on a simulated kernel, and fuzz targets, under
 #                     the address and undefined-behaviour sanitizers with the debug checks [FULL=1: all integration tests
 #                     and what is only Python, too] [SANITIZE_ON=3.12: on this Python]
-#   make annotate FILE=corenet/core/engine.pyx   Cython's yellow page of one file
+#   make annotate FILE=corenet/core/poller.pyx   Cython's yellow page of one file
 #   make docs         regenerate the pages made from code (limits, configuration)
 #   make clean        remove builds and environments
 #

@@ -3,12 +3,13 @@
 Methods of a `Watcher`:
 
 on_events              an event of its descriptor
-on_flush               once after it has called `Engine.request_flush`
+on_flush               once after it has called `Scheduler.request_flush`
 on_fork_in_child       in the child of a fork, for watchers that requested a flush, are registered, or own a descriptor:
                        they drop their unsent data, which the parent sends
 on_registration_lost   the kernel refused to register the descriptor in the child: no event will come
 on_closing             the loop is closed while it is registered
 yield_to_reader        a reader is set or removed on its descriptor; it returns True after it has left the poller
+callback_to_report     what a report of a slow event names: the callback, or the watcher itself
 """
 
 from cpython.object cimport PyObject
@@ -32,6 +33,7 @@ cdef class Watcher:
     cdef int on_registration_lost(self, object error) except -1
     cdef int on_closing(self) except -1
     cdef bint yield_to_reader(self) except -1
+    cdef object callback_to_report(self)
 
 cdef class Watch(Watcher):
     cdef Poller poller

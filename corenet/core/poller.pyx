@@ -156,6 +156,9 @@ cdef class Watcher:
         # By default a watcher keeps its descriptor.
         return False
 
+    cdef object callback_to_report(self):
+        return self
+
 
 @cython.final
 cdef class Watch(Watcher):
@@ -179,6 +182,9 @@ cdef class Watch(Watcher):
         finally:
             PyContext_Exit(context)
         return 0
+
+    cdef object callback_to_report(self):
+        return self.callback
 
     @property
     def active(self) -> bool:

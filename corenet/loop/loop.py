@@ -13,9 +13,10 @@ from asyncio.log import logger
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from corenet.core.engine import Engine, run_handle
+from corenet.core.engine import Engine
 from corenet.core.handles import Handle
 from corenet.core.poller import LEVEL, Watch
+from corenet.core.scheduler import run_handle
 from corenet.loop import compat, sockops
 from corenet.loop.connecting import Connecting
 from corenet.loop.fork import register

@@ -28,10 +28,11 @@ from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport uint8_t
 
 from corenet.core cimport libc as c
-from corenet.core.engine cimport RECEIVE_BUFFER_SIZE, Engine
+from corenet.core.engine cimport Engine
 from corenet.core.handles cimport Handle, gc_untrack, new_handle
 from corenet.core.ready_queue cimport ring_push
 from corenet.core.libc cimport MSG_PEEK, PyErr_SetFromErrno, PyExc_OSError, PyObject_Vectorcall, errno, propagate
+from corenet.core.scheduler cimport RECEIVE_BUFFER_SIZE
 from corenet.transports.base cimport call_method1, socket_incref, is_socket_object, socket_decref
 
 # Looked up at each use, as asyncio does: programs replace the classes in these modules.

@@ -61,7 +61,8 @@ cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
 
-from corenet.core.engine cimport Engine, callback_of
+from corenet.core.engine cimport Engine
+from corenet.core.scheduler cimport callback_of
 from corenet.tls.receive cimport APP_NEW, CLOSING, DRAINING, CLOSING_UNDERLYING, HANDSHAKE, CLOSED, NEW, OPEN, TlsReceiver, nanoseconds
 from corenet.transports.base cimport call_method0, buffer_limits
 from corenet.transports.stream cimport StreamTransport

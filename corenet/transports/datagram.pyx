@@ -29,7 +29,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from corenet.core cimport libc as c
 from corenet.core.counters cimport KIND_DATAGRAM, count_created, count_destroyed
-from corenet.core.engine cimport RECEIVE_BUFFER_SIZE, Engine
+from corenet.core.engine cimport Engine
 from corenet.core.libc cimport (
     PyContext_Enter,
     PyContext_Exit,
@@ -38,6 +38,7 @@ from corenet.core.libc cimport (
     sockaddr_storage,
     socklen_t,
 )
+from corenet.core.scheduler cimport RECEIVE_BUFFER_SIZE
 from corenet.transports.address cimport from_object, pktinfo_of, to_object, to_peer
 from corenet.transports.base cimport Transport, call_method1, call_method2, os_error, can_receive
 from corenet.transports.datagram_batch cimport (

@@ -38,7 +38,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from corenet.core cimport libc as c
-from corenet.core.engine cimport RECEIVE_BUFFER_SIZE, callback_of
+from corenet.core.scheduler cimport RECEIVE_BUFFER_SIZE, callback_of
 from corenet.core.poller cimport Watcher
 from corenet.core.receive_pool cimport PooledBytes, ReceivePool
 from corenet.core.libc cimport (

@@ -244,7 +244,7 @@ def test_each_limit_with_a_range_is_set_somewhere() -> None:
 WIRE = "a size of the format"
 LISTS = "freed objects that are used again; a decorator takes literals only"
 LARGE_CONSTANTS: dict[str, int | range | str] = {
-    "corenet/core/engine.pyx: ALL_EVENTS": "more than any batch",
+    "corenet/core/scheduler.pyx: ALL_EVENTS": "more than any batch",
     "corenet/core/framer.pxd: delimiter_bytes[]": corenet.limits.FRAME_DELIMITER_SIZE.maximum,
     "corenet/core/framer.pyx: boundary[]": 2 * (corenet.limits.FRAME_DELIMITER_SIZE.maximum - 1),
     "corenet/core/handles.pyx: freelist": LISTS,

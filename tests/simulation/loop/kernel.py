@@ -153,7 +153,7 @@ def load() -> Kernel:
     """
     global _loaded
     if _loaded is None:
-        if "corenet.core.engine" in sys.modules:
+        if "corenet.core.scheduler" in sys.modules:
             raise RuntimeError("the simulated kernel must be loaded before corenet")
         _loaded = Kernel(build(ROOT / "build" / "simulation"))
     return _loaded
