@@ -7,7 +7,7 @@ body was read or its context was left. Leaving early closes the connection, beca
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from corenet.http.charset import charset_of, decode_text
 from corenet.http.connection import Connection
@@ -101,9 +101,16 @@ class _Head:
         """The charset of the Content-Type, else utf-8."""
         return charset_of(self.headers.get("content-type", ""))
 
-    def _refusal(self) -> str:
-        """The text of an HttpStatusError, empty for a status below 400."""
-        return f"{self.method} {self.url}: {self.status} {self.reason}".rstrip() if self.status >= 400 else ""
+    def raise_for_status(self) -> Self:
+        """Return the response itself.
+
+        Raises:
+            HttpStatusError: the status is 400 or above.
+        """
+        if self.status >= 400:
+            text = f"{self.method} {self.url}: {self.status} {self.reason}".rstrip()
+            raise HttpStatusError(text, cast("Response | StreamedResponse", self))
+        return self
 
 
 class Response(_Head):
@@ -147,16 +154,6 @@ class Response(_Head):
             ValueError: it is not JSON.
         """
         return json.loads(self.body)
-
-    def raise_for_status(self) -> "Response":
-        """Return the response itself.
-
-        Raises:
-            HttpStatusError: the status is 400 or above.
-        """
-        if text := self._refusal():
-            raise HttpStatusError(text, self)
-        return self
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.reason} {self.url}, {len(self.body)} bytes>"
@@ -364,16 +361,6 @@ class StreamedResponse(_Head):
     def trailers(self) -> Headers:
         """The fields after a chunked body; empty until the body was read."""
         return self._trailers
-
-    def raise_for_status(self) -> "StreamedResponse":
-        """Return the response itself.
-
-        Raises:
-            HttpStatusError: the status is 400 or above.
-        """
-        if text := self._refusal():
-            raise HttpStatusError(text, self)
-        return self
 
     def close(self) -> None:
         """Release the connection; it is closed unless the whole body has arrived. Idempotent.
