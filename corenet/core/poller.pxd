@@ -13,7 +13,7 @@ callback_to_report     what a report of a slow event names: the callback, or the
 """
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from corenet.core.libc cimport epoll_event
 

@@ -2,8 +2,7 @@
 
 A server decides how its body is split. A separate object of two bytes takes about forty bytes, so a limit in bytes
 would not limit memory. Invariant: of two neighbours, apart from the first and the last piece, at most one is short. So
-the
-memory is at most an eighth more than the bytes, plus a page.
+the memory is at most an eighth more than the bytes, plus a page.
 """
 
 from collections import deque

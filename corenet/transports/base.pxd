@@ -9,7 +9,6 @@ from libc.stdint cimport uint32_t
 from corenet.core.engine cimport Engine
 from corenet.core.handles cimport Handle
 from corenet.core.poller cimport Watcher
-from corenet.core.libc cimport sockaddr_storage, socklen_t
 
 cdef object os_error(int number)
 cdef bint is_socket_object(object sock) except -1

@@ -3,12 +3,10 @@
 `Datagram` and `native_handler` come from ``corenet/transports/native_handler.pxd``; `set_native_handler` takes one.
 """
 
-from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
 
-from corenet.core.engine cimport Engine
 from corenet.core.handles cimport TimerHandle
-from corenet.core.libc cimport sockaddr, sockaddr_storage, socklen_t
+from corenet.core.libc cimport sockaddr_storage, socklen_t
 from corenet.transports.base cimport Transport
 from corenet.transports.datagram_batch cimport Batch, PacketInfo
 from corenet.transports.datagramqueue cimport DatagramQueue

@@ -6,7 +6,7 @@ recvmmsg fills `inputs`; `outgoing` are the datagrams to send, which `transmit` 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
 
-from corenet.core.libc cimport iovec, mmsghdr, msghdr, sockaddr_storage, socklen_t
+from corenet.core.libc cimport iovec, mmsghdr, sockaddr_storage, socklen_t
 
 cdef enum:
     BATCH = 64
