@@ -35,7 +35,6 @@ cdef class Ask:
     cdef public object do
     cdef public object edns_payload
     cdef public bint joined
-    cdef public double server_timeout
     cdef public object qname
     cdef public object qtype
     cdef public object randomise_case

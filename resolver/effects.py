@@ -243,18 +243,17 @@ CLIENT_PURPOSES = frozenset({FOR_CLIENT, FOR_PREFETCH})
 class Ask:
     """Send one query to one server; resumed with `Reply` or `Failure`.
 
-    `timeout` is how long the query waits, in seconds; `server_timeout` how long the server may need, by default as
-    long. `edns_payload` None sends no OPT record. `randomise_case` allows 0x20; the exchange chooses message id, source
-    port and letter case. `tcp` sends over TCP at once. `cookie` is the content of the COOKIE option: client and server
-    cookie as the server returned them last, b"" for a new client cookie alone, None for no option (RFC 7873). `subnet`
-    is the content of the client subnet option, None for no option (RFC 7871). `zone` is the zone that the server is
-    queried for; sockets are shared out by it. The first packet is charged already; `budget` is charged when the query
-    must be sent again, None when nothing is. `joined`: another query has the same result and notes what it says about
-    the server.
+    `timeout` is how long the query waits, in seconds. `edns_payload` None sends no OPT record. `randomise_case` allows
+    0x20; the exchange chooses message id, source port and letter case. `tcp` sends over TCP at once. `cookie` is the
+    content of the COOKIE option: client and server cookie as the server returned them last, b"" for a new client cookie
+    alone, None for no option (RFC 7873). `subnet` is the content of the client subnet option, None for no option (RFC
+    7871). `zone` is the zone that the server is queried for; sockets are shared out by it. The first packet is charged
+    already; `budget` is charged when the query must be sent again, None when nothing is. `joined`: another query has
+    the same result and notes what it says about the server.
     """
 
     __slots__ = ("budget", "checking_disabled", "cookie", "do", "edns_payload", "joined", "qname", "qtype",
-                 "randomise_case", "rd", "server", "server_timeout", "subnet", "tcp", "timeout", "zone")
+                 "randomise_case", "rd", "server", "subnet", "tcp", "timeout", "zone")
 
     def __init__(
         self,
@@ -267,7 +266,6 @@ class Ask:
         do: bool = True,
         rd: bool = False,
         timeout: float,
-        server_timeout: float | None = None,
         checking_disabled: bool = False,
         randomise_case: bool = True,
         cookie: bytes | None = None,
@@ -277,7 +275,6 @@ class Ask:
     ) -> None:
         self.budget = budget
         self.joined = False
-        self.server_timeout = timeout if server_timeout is None else server_timeout
         self.subnet = subnet
         self.zone = zone
         self.server = server

@@ -369,9 +369,9 @@ FAMILY_REFERENCE_ADDRESSES = 32
 that family; this many of them are tried."""
 FAMILY_PAUSE = 60
 """seconds: Addresses of a family without a route are tried last for this long. Not longer, because routes come back."""
-LOST_AFTER = 90
-"""percent: A packet counts as lost for a query when it was in flight for this part of the time that its server may
-need. Not the whole, because timers have slots and clocks are read at different moments: none would take the timeout."""
+TIMEOUT_WAITED = 90
+"""percent: A query that shares the packet of another takes a timeout of it after this part of its own timeout. Not the
+whole, because equal queries start some milliseconds after each other, and timers have slots."""
 SHARED_WAIT = 2
 """times: A query to a server joins an equal one in flight that ends within this many times its own timeout. With less,
 more equal packets are in flight, which helps who forges replies; with more, a query waits longer for a dead server."""

@@ -12,7 +12,6 @@ cdef class Waiting:
     cdef public Ask ask
     cdef public object job
     cdef public _InFlight query
-    cdef public object serial
     cdef public double since
 
 
@@ -33,4 +32,4 @@ cdef class QuerySharing:
     cdef public object _on_results
     cdef public object _quota
     cdef public long sent
-    cpdef _join_or_send(self, Waiting one, double now)
+    cpdef _join_or_send(self, Waiting one, tuple key, double now, double least)

@@ -5,23 +5,29 @@ RebirthDay, 2025). Many names lead to equal queries: aliases to one name, or nam
 minimised (RFC 9156). So the bound is here, where all of them pass.
 
 A query is equal to another one in flight when server, question and all that decides about the reply are the same, in
-any letter case, and the cache was not flushed between the starts of their jobs. It joins one that does not count as
-lost for it yet and ends soon enough. Else it is sent, and others may join it.
+any letter case, and the cache was not flushed between the starts of their jobs.
 
-* `Ask.server_timeout` is the time that the server may need, by what is known about it. After some of it a packet counts
-  as lost (`LOST_AFTER`).
-* `Ask.timeout` is how long a query waits. It is shorter when the client query has little time left, or when other
-  servers may reply sooner. A packet lasts for the `timeout` of the query that was sent. It ends soon enough when
-  `SHARED_WAIT` times the own one is left at most.
+`Ask.timeout` is how long a query waits for its server. Equal queries have different ones: shorter when the client query
+has little time left or other servers may reply sooner, longer after a packet without a reply. A packet lasts for the
+timeout of the query that was sent. A query joins the oldest packet of which at most `SHARED_WAIT` times its own timeout
+is left; without one it is sent.
 
-So each further packet in flight has at most half the time left of the one before, unless that counts as lost. Clients
-can choose a short time for a query, but so they cause few packets: some log2(`server_timeout` / shortest timeout).
-Nearly always one packet is in flight.
+All that wait for a packet get its result, with two exceptions:
 
-All that wait get the result, with two exceptions, whose queries are sent again. A failure of the budget of the query
-that was sent concerns that query only. A timeout concerns only those for which the packet counts as lost and those that
-have waited for their own timeout; others would count a server as dead that had less time to reply. Of those sent again,
-the one with the longest timeout is the first, and the others join it.
+* A failure of the budget of the query that was sent is for that query only.
+* A timeout is for that query, and for those that have waited for their own timeout (most of it: `TIMEOUT_WAITED`). The
+  server had less time for the others. They would count it as dead, or lose one of their tries.
+
+The others are sent again, the one with the longest timeout first, or join a packet that lasts for their own timeout. So
+for each query there is a packet that lasts for its timeout, whatever others do, and none is sent again twice because of
+timeouts.
+
+When a packet is sent, the others in flight have more than `SHARED_WAIT` times as long to last, so it ends before them.
+A new query joins one of them otherwise. For one that is sent again: what was sent after the packet that has ended, has
+ended before. What was sent earlier had more than `SHARED_WAIT` times the timeout of the query left when the query did
+not join it, and has more than that timeout left now, because less than half of it has passed since. Either the query
+joins it now, or `SHARED_WAIT` times the timeout is left. Therefore at most 1 + log2(longest / shortest timeout) equal
+packets are in flight, and nearly always one. A packet that ends late, or early because a budget is spent, may add one.
 
 Each packet counts once: in the quota of its server (`FetchQuota`), and in what is noted about the server, which is left
 to one job that gets the result (`Ask.joined`).
@@ -45,7 +51,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange", "QuerySharing", "ReplyCopy", "ServerQuota", "Waiting"]
 
-LOST_AFTER = limits.LOST_AFTER / 100
+Key: TypeAlias = "tuple[object, ...]"
+TIMEOUT_WAITED = limits.TIMEOUT_WAITED / 100
 SHARED_WAIT = limits.SHARED_WAIT
 HEADER_OCTETS = 12  # RFC 1035 section 4.1.1
 # Failures of the client query whose packet was sent. They say nothing about the server.
@@ -63,9 +70,9 @@ class Exchange(Protocol):
 class ServerQuota(Protocol):
     """Counts the queries that are outstanding at each server."""
 
-    def take_server(self, key: tuple[object, ...], /) -> None: ...
+    def take_server(self, key: Key, /) -> None: ...
 
-    def give_server(self, key: tuple[object, ...], /) -> None: ...
+    def give_server(self, key: Key, /) -> None: ...
 
 
 class ReplyCopy:
@@ -96,12 +103,11 @@ Result: TypeAlias = Reply | ReplyCopy | Failure | Exception
 class Waiting:
     """A query of `job` that was started; `since` is the monotonic second of the start."""
 
-    __slots__ = ("ask", "job", "query", "serial", "since")
+    __slots__ = ("ask", "job", "query", "since")
 
-    def __init__(self, ask: Ask, job: Job, serial: object, since: float) -> None:
+    def __init__(self, ask: Ask, job: Job, since: float) -> None:
         self.ask = ask
         self.job = job
-        self.serial = serial
         self.since = since
         self.query: _InFlight | None = None
 
@@ -117,7 +123,7 @@ class _InFlight:
 
     __slots__ = ("first", "handle", "key", "sent", "sharing", "waiting")
 
-    def __init__(self, sharing: QuerySharing, key: tuple[object, ...], first: Waiting, sent: float) -> None:
+    def __init__(self, sharing: QuerySharing, key: Key, first: Waiting, sent: float) -> None:
         self.sharing = sharing
         self.key = key
         self.first = first
@@ -168,7 +174,7 @@ class QuerySharing:
         self._quota = quota
         self._monotonic = monotonic
         self._on_results = on_results
-        self._in_flight: dict[tuple[object, ...], list[_InFlight]] = {}
+        self._in_flight: dict[Key, list[_InFlight]] = {}
         self.sent = 0
 
     def start(self, ask: Ask, job: Job, serial: object) -> Waiting:
@@ -180,37 +186,36 @@ class QuerySharing:
             ValueError: the qname is not a valid name.
         """
         now = self._monotonic()
-        one = Waiting(ask, job, serial, now)
-        self._join_or_send(one, now)
+        one = Waiting(ask, job, now)
+        # Only whether there is a cookie: its value is the same for all queries to a server, except while it changes.
+        key = (ask.server.key, names.lower(ask.qname), ask.qtype, ask.tcp, ask.edns_payload, ask.do, ask.rd,
+               ask.checking_disabled, ask.randomise_case, ask.cookie is None, ask.subnet, serial)
+        self._join_or_send(one, key, now, 0.0)
         return one
 
     def forget(self, query: _InFlight) -> None:
         """Remove `query`, which has ended or has no waiting job left, from the table and the quota of its server."""
         self._quota.give_server(query.first.ask.server.key)
-        equal = self._in_flight.get(query.key, [])
-        if query in equal:  # not when there was no memory for it
+        equal = self._in_flight.get(query.key)
+        if equal is not None and query in equal:  # not when there was no memory for it
             equal.remove(query)
             if not equal:
                 del self._in_flight[query.key]
 
-    def _join_or_send(self, one: Waiting, now: float) -> None:
-        """Let `one` join an equal query in flight, or send it."""
+    def _join_or_send(self, one: Waiting, key: Key, now: float, least: float) -> None:
+        """Let `one` join an equal query that is in flight for `least` more seconds, or send it."""
         ask: Ask = one.ask
-        server = ask.server.key
-        # Only whether there is a cookie: its value is the same for all queries to a server, except while it changes.
-        key = (server, names.lower(ask.qname), ask.qtype, ask.tcp, ask.edns_payload, ask.do, ask.rd,
-               ask.checking_disabled, ask.randomise_case, ask.cookie is None, ask.subnet, one.serial)
         equal = self._in_flight.get(key)
         query: _InFlight
         if equal is not None:
             longest = SHARED_WAIT * ask.timeout
             for query in equal:
-                if query.time_left(now) <= longest and not _is_lost(now - query.sent, ask):
+                if least <= query.time_left(now) <= longest:
                     query.waiting[one] = None
                     one.query = query
                     return
         query = _InFlight(self, key, one, now)
-        self._quota.take_server(server)
+        self._quota.take_server(ask.server.key)
         try:
             if equal is None:
                 self._in_flight[key] = [query]
@@ -227,22 +232,23 @@ class QuerySharing:
         """`query` has its result: pass it on, or send again what it does not concern."""
         self.forget(query)
         now = self._monotonic()
-        waiting, query.waiting = query.waiting, {}
         results: list[tuple[Job, Result]] = []
         again: list[Waiting] = []
         noting: Ask | None = None
         one: Waiting
-        for one in waiting:
+        for one in query.waiting:
             one.query = None
             ask: Ask = one.ask
             share: Result = result
             try:
                 if one is not query.first:
-                    if _must_be_sent_again(result, one, now, query.sent):
-                        again.append(one)
-                        continue
                     if isinstance(result, Reply):
                         share = ReplyCopy(result, ask.qname)
+                    elif result.kind in OWN_FAILURES or (
+                        result.kind is FailureKind.TIMEOUT and now - one.since < TIMEOUT_WAITED * ask.timeout
+                    ):
+                        again.append(one)
+                        continue
             except MemoryError as error:
                 share = error
             results.append((one.job, share))
@@ -255,7 +261,7 @@ class QuerySharing:
             again.sort(key=_timeout_of, reverse=True)
             for one in again:
                 try:
-                    self._join_or_send(one, now)
+                    self._join_or_send(one, query.key, now, TIMEOUT_WAITED * one.ask.timeout)
                 except Exception as error:  # noqa: BLE001 - the others get their result; `on_results` reports it
                     results.append((one.job, error))
         self._on_results(results)
@@ -263,17 +269,3 @@ class QuerySharing:
 
 def _timeout_of(one: Waiting) -> float:
     return float(one.ask.timeout)
-
-
-def _must_be_sent_again(result: Reply | Failure, one: Waiting, now: float, sent: float) -> bool:
-    """Whether `result`, which is that of another query that was sent at `sent`, does not concern `one`."""
-    if not isinstance(result, Failure):
-        return False
-    if result.kind is not FailureKind.TIMEOUT:
-        return result.kind in OWN_FAILURES
-    return not _is_lost(now - sent, one.ask) and now - one.since < LOST_AFTER * float(one.ask.timeout)
-
-
-def _is_lost(age: float, ask: Ask) -> bool:
-    """Whether a packet sent `age` seconds ago counts as lost for `ask`."""
-    return age >= LOST_AFTER * float(ask.server_timeout)

@@ -336,7 +336,7 @@ def _query_with_fallback(
             return budget.failure
         timeout = max(wait, STREAM_TIMEOUT) if tcp else wait
         whole = max(expected, STREAM_TIMEOUT) if tcp else expected
-        own, needed = min(timeout, whole), max(timeout, whole)
+        own = min(timeout, whole)
         if several or cut.first:
             timeout = min(timeout, max((budget.deadline - context.monotonic) * SHARE, SHORTEST))
         told: Subnet | None = None
@@ -357,9 +357,9 @@ def _query_with_fallback(
                                               "candidates": server_states(cut, context)})
             ask = Ask(
                 server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
-                timeout=timeout, server_timeout=needed,
-                checking_disabled=cut.recursive and context.validator is not None, randomise_case=case, cookie=cookie,
-                subnet=None if subnet is None else encode_subnet(subnet), zone=cut.zone, budget=budget,
+                timeout=timeout, checking_disabled=cut.recursive and context.validator is not None,
+                randomise_case=case, cookie=cookie, subnet=None if subnet is None else encode_subnet(subnet),
+                zone=cut.zone, budget=budget,
             )
             result = yield ask
         finally:

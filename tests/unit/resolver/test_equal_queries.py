@@ -379,3 +379,52 @@ def test_short_queries_fail_no_name_of_slow_servers(seed: int) -> None:
     # What was sent by a short query is joined until its server has had its time.
     assert peak(m) <= 3 and len(m.net.asked(qname=WWW)) < 30
     assert not broken_invariants(m.mesh)
+
+
+def test_no_name_fails_when_a_server_has_become_slow() -> None:
+    """Aliases are queried all at once; the first tries, with the timeouts of a fast server, are too short."""
+    m = world(300)
+    for address in SERVERS:
+        m.net.links[address] = Link(delay=0.005)
+    for k in range(100):
+        m.ask(f"x{k}.example.com.")
+    for k in range(300):
+        m.ask(f"n{k}.net.", "CNAME")
+    for address in SERVERS:
+        m.net.links[address] = Link(delay=0.6)
+    outcomes = finish(m, [m.start(f"n{k}.net.")[1] for k in range(300)])
+    assert {outcome.failure for outcome in outcomes} == {None}
+    assert peak(m) == 1
+
+
+def test_a_stream_of_short_queries_takes_no_time_from_longer_ones() -> None:
+    """A server is slow for one name, so a client query needs a later try with a longer timeout. Others begin a first
+    try whenever the packet of the one before is about to time out, and go away."""
+    m = world(300)
+    m.net.links.update({SERVERS[0]: Link(delay=0.005), SERVERS[1]: Link(loss=1.0)})
+    for k in range(200):
+        m.ask(f"x{k}.example.com.")
+    for k in range(300):
+        m.ask(f"n{k}.net.", "CNAME")
+    send = m.net._send
+
+    def send_slowly(pending) -> None:
+        m.net.links[SERVERS[0]].delay = 0.3 if b"\x03www" in pending.query.lower() else 0.005
+        send(pending)
+
+    m.net._send = send_slowly  # type: ignore[method-assign]
+    found: list[Outcome] = []
+    for k in range(300):
+        ticket, _ = m.start(f"n{k}.net.")
+        m.start(f"y{k}.example.com.")  # its reply keeps the timeout short
+        if k == 20:
+            m.mesh.submit(Question(names.from_text(WWW), c.A), on_done=found.append)
+            began = m.net.now
+        m.net.run(m.mesh, seconds=0.02)
+        m.mesh.cancel(ticket)
+        m.net.run(m.mesh, seconds=0.026)
+        if found:
+            break
+    assert addresses(found[0]) == ["192.0.2.80"]
+    assert m.net.now - began < 2
+    assert peak(m) <= 2

@@ -196,26 +196,29 @@ def test_other_failures_are_for_all(harness: Harness, kind: FailureKind) -> None
     assert len(harness.sent) == 1
 
 
-def test_a_timeout_is_for_those_for_whom_the_packet_counts_as_lost(harness: Harness) -> None:
-    """Others would count the server as dead, or the name as failed, without having given it its time."""
+def test_a_timeout_is_for_those_who_have_waited_for_their_own(harness: Harness) -> None:
+    """Others would count the server as dead, or lose a try, without having given it its time."""
     harness.ask("a", timeout=1.0)
-    harness.now += 0.8
-    harness.ask("as long", timeout=1.0)
+    harness.now += 0.05
+    harness.ask("as early", timeout=1.0)
+    harness.now += 0.75
+    harness.ask("late", timeout=1.0)
     harness.ask("longer", timeout=1.5)
+    harness.ask("shorter", timeout=0.2)
     harness.now += 0.2
     harness.sent[0].on_reply(TIMEOUT)
-    assert harness.jobs() == ["a", "as long"]
+    assert harness.jobs() == ["a", "as early", "shorter"]
     assert harness.sent[1].ask.timeout == 1.5
     harness.now += 1.5
     harness.sent[1].on_reply(TIMEOUT)
-    assert harness.jobs() == ["a", "as long", "longer"]
+    assert harness.jobs() == ["a", "as early", "shorter", "longer", "late"]
+    assert len(harness.sent) == 2
 
 
-def test_a_query_with_little_time_ends_with_it(harness: Harness) -> None:
-    """It does not wait for what is sent again for others, of whom the one with most time is the first."""
-    harness.ask("short", timeout=0.1, server_timeout=1.0)
-    harness.ask("also short", timeout=0.1, server_timeout=1.0)
-    harness.ask("middle", timeout=0.5, server_timeout=1.0)
+def test_of_those_sent_again_the_longest_is_the_first(harness: Harness) -> None:
+    harness.ask("short", timeout=0.1)
+    harness.ask("also short", timeout=0.1)
+    harness.ask("middle", timeout=0.5)
     harness.ask("long", timeout=1.0)
     harness.now += 0.1
     harness.sent[0].on_reply(TIMEOUT)
@@ -224,19 +227,22 @@ def test_a_query_with_little_time_ends_with_it(harness: Harness) -> None:
     assert harness.in_flight() == 1
 
 
-def test_a_packet_that_counts_as_lost_is_not_joined(harness: Harness) -> None:
-    harness.ask("a", timeout=0.8)
-    harness.now += 0.5
-    harness.ask("b", timeout=0.4)
-    harness.ask("c", timeout=0.4)
-    harness.ask("d", timeout=0.8)
-    assert [one.ask.timeout for one in harness.sent] == [0.8, 0.4]
+def test_what_is_sent_again_joins_no_shorter_packet(harness: Harness) -> None:
+    """Else queries that end early could follow each other, so that the server never has the time of a longer one."""
+    harness.ask("first", timeout=0.1)
+    harness.ask("long", timeout=0.8)
+    harness.now += 0.05
+    harness.ask("short", timeout=0.01)
+    harness.sent[0].on_reply(Failure(FailureKind.BUDGET, c.EDE_OTHER, "spent"))
+    assert [one.ask.timeout for one in harness.sent] == [0.1, 0.01, 0.8]
+    harness.sent[1].on_reply(TIMEOUT)
+    assert harness.jobs() == ["first", "short"]
 
 
 def test_none_waits_long_for_a_dead_server(harness: Harness) -> None:
     harness.ask("dead", timeout=3.0)
-    harness.ask("probe", timeout=0.4, server_timeout=3.0)
-    harness.ask("another probe", timeout=0.4, server_timeout=3.0)
+    harness.ask("probe", timeout=0.4)
+    harness.ask("another probe", timeout=0.4)
     assert [one.ask.timeout for one in harness.sent] == [3.0, 0.4]
     harness.now += 0.4
     harness.sent[1].on_reply(TIMEOUT)
@@ -245,17 +251,17 @@ def test_none_waits_long_for_a_dead_server(harness: Harness) -> None:
 
 def test_what_is_overdue_is_joined_only_by_those_who_have_time(harness: Harness) -> None:
     """An exchange may take longer than the timeout: it must connect, or send once more after a failure over TLS."""
-    harness.ask("a", timeout=1.0, server_timeout=8.0)
+    harness.ask("a", timeout=1.0)
     harness.now += 1.5
-    harness.ask("b", timeout=0.4, server_timeout=8.0)
-    harness.ask("c", timeout=0.5, server_timeout=8.0)
+    harness.ask("b", timeout=0.4)
+    harness.ask("c", timeout=0.5)
     assert [one.ask.timeout for one in harness.sent] == [1.0, 0.4]
 
 
 def test_falling_timeouts_cause_few_packets(harness: Harness) -> None:
     """The worst order: each query has a little less time than the one before."""
     for k in range(1000):
-        harness.ask(f"job {k}", timeout=10 - k * 0.00998, server_timeout=10)
+        harness.ask(f"job {k}", timeout=10 - k * 0.00998)
     assert 1 < len(harness.sent) <= 10
     lengths = [one.ask.timeout for one in harness.sent]
     assert all(later * limits.SHARED_WAIT < earlier for earlier, later in pairwise(lengths))
@@ -266,7 +272,7 @@ def test_short_queries_do_not_hide_longer_ones(harness: Harness, ends: str) -> N
     """A query with little time is sent by itself. When it has ended, others join the long one again."""
     for k in range(50):
         harness.ask(f"long {k}", timeout=8.0)
-        short = harness.ask(f"short {k}", timeout=0.1, server_timeout=8.0)
+        short = harness.ask(f"short {k}", timeout=0.1)
         harness.now += 0.1
         if ends == "cancelled":
             short.cancel()
@@ -280,33 +286,53 @@ def test_short_queries_do_not_hide_longer_ones(harness: Harness, ends: str) -> N
 @settings(max_examples=300, deadline=None)
 @given(data())
 def test_few_equal_queries_are_outstanding(draw: DataObject) -> None:
-    """Whatever starts, is cancelled, is answered or runs out of time; each job gets one result."""
+    """Whatever starts, is cancelled, is answered or runs out of time; each job gets one result. A timeout is only for
+    those with a packet that has lasted for their own timeout."""
     harness = Harness()
     waiting: dict[str, Any] = {}
+    waited_for: dict[str, set[Any]] = {}
     shortest, longest = 0.05, 1.0
+
+    def in_flight() -> list[Any]:
+        return [query for equal in harness.sharing._in_flight.values() for query in equal]
+
+    def end_due(until: float) -> None:
+        """Let time pass, with each timeout at its moment."""
+        while due := [query for query in in_flight() if query.sent + query.first.ask.timeout <= until]:
+            query = min(due, key=lambda query: float(query.sent + query.first.ask.timeout))
+            harness.now = query.sent + query.first.ask.timeout
+            before = len(harness.results)
+            query.on_reply(TIMEOUT)
+            for job, _ in harness.results[before:]:
+                assert query.first.ask.timeout >= limits.TIMEOUT_WAITED / 100 * waiting.pop(job).ask.timeout
+            note()
+        harness.now = until
+
+    def note() -> None:
+        for query in in_flight():
+            for one in query.waiting:
+                waited_for.setdefault(one.job, set()).add(query)
+                assert len(waited_for[one.job]) <= 2, "it is sent again once"
+        assert harness.in_flight() <= 1 + log2(longest / shortest)
+
     for k in range(draw.draw(integers(1, 60), "steps")):
         what = draw.draw(integers(0, 9), "what")
-        if what < 6 or not waiting:
+        if what < 7 or not waiting:
             timeout = draw.draw(floats(shortest, longest), "timeout")
-            waiting[f"job {k}"] = harness.ask(f"job {k}", timeout=timeout, server_timeout=longest)
-        elif what < 8:
+            waiting[f"job {k}"] = harness.ask(f"job {k}", timeout=timeout)
+        elif what < 9:
             waiting.pop(draw.draw(sampled_from(sorted(waiting)), "job")).cancel()
-        elif harness.sharing._in_flight:
-            [equal] = harness.sharing._in_flight.values()
-            query = draw.draw(sampled_from(equal), "query")
+        else:
+            before = len(harness.results)
+            query = draw.draw(sampled_from(in_flight()), "query")
             query.on_reply(reply(query.first.ask))
-        harness.now += draw.draw(floats(0, 1), "seconds")
-        for equal in list(harness.sharing._in_flight.values()):
-            for query in [one for one in equal if one.sent + one.first.ask.timeout <= harness.now]:
-                query.on_reply(TIMEOUT)
-        for job in harness.jobs():
-            waiting.pop(job, None)
-        assert harness.in_flight() <= 2 + log2(longest / shortest)
+            for job, _ in harness.results[before:]:
+                del waiting[job]
+        note()
+        end_due(harness.now + draw.draw(sampled_from([0, 0.01, 0.04, 0.3]), "seconds"))
+    end_due(harness.now + 9 * longest)
+    assert not waiting
     assert len(harness.jobs()) == len(set(harness.jobs()))
-    for equal in list(harness.sharing._in_flight.values()):
-        for query in list(equal):
-            query.on_reply(reply(query.first.ask))
-    assert set(waiting) <= set(harness.jobs())
     assert not harness.in_flight()
 
 
