@@ -231,13 +231,14 @@ class QuerySharing:
     def end(self, query: _InFlight, result: Reply | Failure) -> None:
         """`query` has its result: pass it on, or send again what it does not concern."""
         self.forget(query)
+        one: Waiting
+        for one in query.waiting:  # first, so that nothing refers to `query` when there is no memory for the rest
+            one.query = None
         now = self._monotonic()
         results: list[tuple[Job, Result]] = []
         again: list[Waiting] = []
         noting: Ask | None = None
-        one: Waiting
         for one in query.waiting:
-            one.query = None
             ask: Ask = one.ask
             share: Result = result
             try:

@@ -45,9 +45,15 @@ class Harness:
     calls: int = 0
     outstanding: Counter[object] = field(default_factory=Counter)
     error: Exception | None = None
+    clock_error: Exception | None = None
 
     def __post_init__(self) -> None:
-        self.sharing = QuerySharing(self, self, lambda: self.now, self.take)
+        self.sharing = QuerySharing(self, self, self.monotonic, self.take)
+
+    def monotonic(self) -> float:
+        if self.clock_error is not None:
+            raise self.clock_error
+        return self.now
 
     def start(self, ask: Ask, on_reply: Any) -> Sent:
         if self.error is not None:
@@ -354,6 +360,21 @@ def test_a_fault_when_a_query_is_sent_again(harness: Harness, error: Exception) 
     assert harness.jobs() == ["a", "b", "c"]
     assert [type(result) for _, result in harness.results] == [Failure, type(error), type(error)]
     assert not harness.in_flight()
+
+
+def test_results_that_are_lost_for_lack_of_memory_leave_no_trace(harness: Harness) -> None:
+    """The jobs end at their deadlines, which cancel their queries. The quota gets the packet back once."""
+    waiting = [harness.ask(job) for job in "ab"]
+    other = harness.ask("c", qtype=c.AAAA)
+    harness.clock_error = MemoryError()
+    with pytest.raises(MemoryError):
+        harness.sent[0].on_reply(reply(harness.sent[0].ask))
+    harness.clock_error = None
+    for one in waiting:
+        one.cancel()
+    assert harness.in_flight() == 1
+    other.cancel()
+    assert harness.in_flight() == 0
 
 
 def test_none_is_left_for_a_late_reply(harness: Harness) -> None:
