@@ -259,8 +259,8 @@ def test_what_is_overdue_is_joined_only_by_those_who_have_time(harness: Harness)
     """An exchange may take longer than the timeout: it must connect, or send once more after a failure over TLS."""
     harness.ask("a", timeout=1.0)
     harness.now += 1.5
-    harness.ask("b", timeout=0.4)
-    harness.ask("c", timeout=0.5)
+    harness.ask("b", timeout=0.5)
+    harness.ask("c", timeout=0.4)
     assert [one.ask.timeout for one in harness.sent] == [1.0, 0.4]
 
 
