@@ -64,7 +64,7 @@ from resolver.effects import (
     TraceStep,
     Verify,
 )
-from resolver.iterate import DelegationCache
+from resolver.iterate import DelegationCache, refuse_without_room
 from resolver.iterate.client_subnet import ClientSubnets
 from resolver.iterate.forward import configured_cuts
 from resolver.jobs import CHECKS, CHILD, NOTHING, READY, REPLY, Job, JobTable, MeshRequest
@@ -317,6 +317,16 @@ class Mesh(JobTable):
             self._deliver(request, outcome, self._serial)
             return
         short = self._is_short is not None and self._is_short()
+        task = Task(question, budget, cd=cd, trace=trace, cache_checked=not outcome)
+        if not short and trace is None and not outcome and 0 < self._delegations.fetches.smallest <= self._quota.held:
+            # Before a slot is freed for it: no other query is ended for one that fails.
+            refused = self._refuse_without_room(task, context)
+            if refused is not None:
+                counts["failures"] += 1
+                outcome = self._stale_or_failure(question, refused, budget, context, cd=cd) or failure_outcome(
+                    question, refused)
+                self._deliver(request, outcome, self._serial)
+                return
         share = self._quota.share_of(request._query.network)
         if short or (not self._quota.has_free_slot(share) and not self._free_slot(share, None)):
             if request.done:
@@ -338,12 +348,24 @@ class Mesh(JobTable):
         if job is not None:
             self._join(job, request)
             return
-        task = Task(question, budget, cd=cd, trace=trace, cache_checked=not outcome)
         usage = QueryUsage(share, self._context.monotonic)
         job = self._start(key, task, usage, self._serial, request, None)
         if self._serve_stale:
             self._start_stale_timer(job)
         self._drain()
+
+    def _refuse_without_room(self, task: Task, context: Context) -> Failure | None:
+        """The failure of `task` when its zone, or the servers of it, have their quota of what is outstanding.
+
+        Not where the second-level cache may have the answer. After a fault the job is made, which has the same fault.
+        """
+        if context.reads_second_level:
+            return None
+        try:
+            return refuse_without_room(task, context)
+        except Exception as error:  # noqa: BLE001 - the caller relies on getting an outcome, and holds a slot until then
+            self._fault(error, "looking up the quota of", task.question)
+            return None
 
     def _subnet_of(self, query: Query) -> tuple[bytes, int] | None:
         """The subnet that servers may be told for `query`: none in views with DNS64, whose A records are the answer to

@@ -6,6 +6,6 @@ resumed with their results. It returns a scrubbed `RawReply` for the validator a
 
 from resolver.iterate.delegation import DelegationCache, DelegationPoint
 from resolver.iterate.delegation_path import known_path, last_known_path
-from resolver.iterate.iterate import iterate
+from resolver.iterate.iterate import iterate, refuse_without_room
 
-__all__ = ["DelegationCache", "DelegationPoint", "iterate", "known_path", "last_known_path"]
+__all__ = ["DelegationCache", "DelegationPoint", "iterate", "known_path", "last_known_path", "refuse_without_room"]

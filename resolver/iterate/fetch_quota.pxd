@@ -10,4 +10,5 @@ cdef class FetchQuota:
     cdef public long _falls
     cdef public long _rises
     cdef public object _lines
+    cdef public object smallest
     cpdef _quota(self, key)

@@ -5,6 +5,9 @@ names. What exceeds a quota fails at once, with a reason for the client and a li
 adaptive: `InfraCache.note_fetch` lowers it while many queries to the server time out, so a server that is overloaded
 gets fewer queries, and a dead one costs little.
 
+A client query that would exceed a quota is refused before a job is made for it (`query_servers.without_room`), because
+floods are what the quotas are for. Jobs that are under way take from the quotas at each zone, and may be refused there.
+
 A zone counts names and types, a server packets: many jobs that wait for one reply, as of aliases to one name, leave the
 zone its quota for other names.
 
@@ -31,18 +34,26 @@ __all__ = ["FetchQuota"]
 
 log = logging.getLogger(__name__)
 
+LEAST_QUOTA = limits.FETCH_QUOTA_LEAST / 100
+
 Key = tuple[object, ...]
 
 
 class FetchQuota:
     """The outstanding fetches of one mesh, and the limits of them."""
 
-    __slots__ = ("_falls", "_lines", "_per_server", "_per_zone", "_refused", "_rises", "_servers", "_zones", "infra")
+    __slots__ = (
+        "_falls", "_lines", "_per_server", "_per_zone", "_refused", "_rises", "_servers", "_zones", "infra", "smallest",
+    )
 
     def __init__(self, settings: Settings, infra: InfraCache) -> None:
         self.infra = infra
         self._per_zone = settings.fetch_limit.per_zone
         self._per_server = settings.fetch_limit.per_server
+        least = max(int(self._per_server * LEAST_QUOTA), 1) if self._per_server else 0
+        self.smallest = min(filter(None, (self._per_zone, least)), default=0)
+        """No quota is smaller than this, so none is used up while fewer jobs run: what is outstanding belongs to jobs,
+        and each has one fetch and one query outstanding at most. 0: there are no quotas."""
         self._zones: dict[bytes, dict[tuple[bytes, int], int]] = {}
         """By zone, what is fetched, with the number of jobs."""
         self._servers: dict[Key, int] = {}
@@ -58,11 +69,15 @@ class FetchQuota:
         if fetches is None:
             self._zones[zone] = {what: 1}
             return True
-        count = fetches.get(what, 0)
-        if not count and self._per_zone and len(fetches) >= self._per_zone:
+        if not self.has_zone_room(zone, qname, qtype):
             return False
-        fetches[what] = count + 1
+        fetches[what] = fetches.get(what, 0) + 1
         return True
+
+    def has_zone_room(self, zone: bytes, qname: bytes, qtype: int) -> bool:
+        """Whether `take_zone` would be true now."""
+        fetches = self._zones.get(zone)
+        return fetches is None or not self._per_zone or len(fetches) < self._per_zone or (qname, qtype) in fetches
 
     def give_zone(self, zone: bytes, qname: bytes, qtype: int) -> None:
         """A fetch for which `take_zone` was true has ended."""
@@ -105,7 +120,9 @@ class FetchQuota:
         """The failure of a fetch for which `take_zone` had no room. `now` is in monotonic seconds."""
         self._refused["zone"] += 1
         text = names.to_text(zone)
-        self._log(f"zone {text} has {len(self._zones.get(zone, ()))} outstanding fetches", zone, now)
+        left_out = self._lines.admit(zone, now)
+        if left_out is not None:
+            self._log(f"zone {text} has {len(self._zones.get(zone, ()))} outstanding fetches", left_out)
         return Failure(FailureKind.QUOTA, c.EDE_NO_REACHABLE_AUTHORITY, f"too many queries for {text} are outstanding")
 
     def refuse_server(self, zone: bytes, server: Server, now: float) -> Failure:
@@ -113,16 +130,16 @@ class FetchQuota:
         self._refused["server"] += 1
         text = names.to_text(zone)
         key = server.key
-        self._log(f"server {server.address} of zone {text} has {self._servers.get(key, 0)} outstanding queries, of"
-                  f" {self._quota(key)} permitted", key, now)
+        left_out = self._lines.admit(key, now)
+        if left_out is not None:
+            self._log(f"server {server.address} of zone {text} has {self._servers.get(key, 0)} outstanding queries, of"
+                      f" {self._quota(key)} permitted", left_out)
         return Failure(FailureKind.QUOTA, c.EDE_NO_REACHABLE_AUTHORITY,
                        f"too many queries to the servers of {text} are outstanding")
 
-    def _log(self, text: str, what: object, now: float) -> None:
-        left_out = self._lines.admit(what, now)
-        if left_out is not None:
-            more = f" ({left_out} more since the last line)" if left_out else ""
-            log.warning("fetch limit: %s; further names fail at once%s", text, more)
+    def _log(self, text: str, left_out: int) -> None:
+        more = f" ({left_out} more since the last line)" if left_out else ""
+        log.warning("fetch limit: %s; further names fail at once%s", text, more)
 
     def statistics(self) -> dict[str, int | dict[str, int]]:
         """Counters since the start, by name, and the current state of zones and servers."""

@@ -26,7 +26,7 @@ from resolver.iterate.delegation import DelegationPoint, delegations_of
 from resolver.iterate.delegation_path import is_forbidden, known_path
 from resolver.iterate.minimise import PROBE_TYPE, labels_to_show
 from resolver.iterate.own_zone import delegation_of_copy
-from resolver.iterate.query_servers import FORBIDDEN, IterationState, query_servers
+from resolver.iterate.query_servers import FORBIDDEN, IterationState, query_servers, without_room
 from resolver.iterate.scrub import (
     RESPONSE_ANSWER,
     RESPONSE_CNAME,
@@ -43,7 +43,7 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import PUBLIC_ZONE_LABELS, RRset, negative_ttl, octets_of
 
-__all__ = ["iterate"]
+__all__ = ["iterate", "refuse_without_room"]
 
 REFERRALS = limits.MAX_REFERRALS
 EMPTY_TTL = limits.EMPTY_REPLY_TTL
@@ -154,6 +154,14 @@ def iterate(
         else:
             return _raw(found, qname, qtype, cut, context, public=public)
     return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "too many referrals")
+
+
+def refuse_without_room(task: Task, context: Context) -> Failure | None:
+    """The failure of `task`, a query of a client of which cache and policies know nothing, when `iterate` would fail at
+    its first step because a quota is used up (`fetch_quota`). Nothing is sent, and no job is needed for it."""
+    question = task.question
+    cut = _begin(names.zone_lookup_name(names.lower(question.qname), question.qtype), context, task)
+    return None if cut is None else without_room(cut, question.qname, question.qtype, context)
 
 
 # --- the starting point -------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from resolver.effects import (
 from resolver.iterate.classify import classify
 from resolver.iterate.delegation import DelegationPoint, delegations_of
 from resolver.iterate.delegation_path import is_forbidden
+from resolver.iterate.minimise import PROBE_TYPE
 from resolver.iterate.own_zone import ask_copy
 from resolver.iterate.scrub import (
     RESPONSE_EMPTY,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from resolver.wire.client_subnet import Subnet
     from resolver.wire.message import MessageView
 
-__all__ = ["FORBIDDEN", "IterationState", "query_servers"]
+__all__ = ["FORBIDDEN", "IterationState", "query_servers", "without_room"]
 
 TRIES_PER_CUT = limits.TRIES_PER_CUT
 TRIES_PER_SERVER = limits.TRIES_PER_SERVER
@@ -116,6 +117,35 @@ def query_servers(
         return (yield from _query_zone(cut, qname, qtype, context, task, search, probing, True))
     finally:
         quota.give_zone(zone, fetched, qtype)
+
+
+def without_room(cut: DelegationPoint, qname: bytes, qtype: int, context: Context) -> Failure | None:
+    """The failure of a client query that begins at the zone `cut`, when its quota or that of each server is used up;
+    None when a query may be sent.
+
+    It is what `query_servers` would return for the first query of a job for (`qname`, `qtype`), minimised or not. None
+    as well where something else may decide first: an own copy of the zone, or policies for name servers.
+    """
+    delegations = delegations_of(context)
+    zone, servers, now = cut.zone, cut.servers, context.monotonic
+    if cut.recursive or len(zone) == 1 or context.name_server is not None or (
+        delegations.zones is not None and delegations.zones.get(zone) is not None
+    ):
+        return None
+    quota = delegations.fetches
+    fetched = names.lower(qname)
+    if not quota.has_zone_room(zone, fetched, qtype) and not quota.has_zone_room(zone, fetched, PROBE_TYPE):
+        return quota.refuse_zone(zone, now)
+    full: Server | None = None
+    server: Server
+    info: InfraEntry | None
+    for server in servers:
+        if not quota.is_full(server.key):
+            return None
+        info = context.store.servers.find(server.key)
+        if info is None or info.lame is None or info.lame.get(zone, now) <= now:
+            full = server  # else it is not queried, and when all are lame, the parent is
+    return None if full is None else quota.refuse_server(zone, full, now)
 
 
 def _over_quota(failure: Failure, task: Task) -> Failure:

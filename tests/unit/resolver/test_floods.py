@@ -13,7 +13,8 @@ import pytest
 from support.fakenet import Link
 from support.minet import COM_ZONE, Minet, build, standard
 
-from resolver.effects import Question
+from resolver.effects import FailureKind, Outcome, Question, TraceStep
+from resolver.iterate.query_servers import without_room
 from resolver.net.fastpath import FastPath
 from resolver.net.service import Service
 from resolver.policy import PolicyPipeline
@@ -26,11 +27,14 @@ from resolver.settings import (
     ServerSettings,
     Settings,
 )
+from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.build import make_query
 from resolver.wire.edns import parse_ede
 from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
+from resolver.zones import Mode, ServedZone, ZoneTable
 
 HONEST_RATE = 40
 SECONDS = 4
@@ -241,9 +245,8 @@ def test_a_server_with_its_quota_is_left_for_another_one() -> None:
     clients = [world.ask(f"x{number}.example.com.", "127.0.0.1") for number in range(15)]
     world.m.net.sleep(world.m.mesh, 5.0)
     assert [client.view.rcode for client in clients if client.view] == [c.NXDOMAIN] * 15
-    most = [world.ask(f"y{number}.dead1.com.", "127.0.0.1") for number in range(30)]
-    world.m.net.sleep(world.m.mesh, 0.1)
-    assert sum(client.view is not None for client in most) == 20
+    most = [outcome_of(world, f"y{number}.dead1.com.", []) for number in range(30)]  # with a trace, each has a job
+    assert sum(outcome is not None for outcome in most) == 20
     refused = world.m.mesh.fetch_statistics()["refused"]
     assert isinstance(refused, dict) and refused["server"] == 20
 
@@ -261,3 +264,161 @@ def test_a_query_that_was_ended_for_another_is_told_so() -> None:
     assert slow[0].view is not None and slow[0].view.edns is not None
     assert parse_ede(slow[0].view.edns.get(c.OPTION_EDE) or b"") == (c.EDE_NOT_READY, "ended for a newer query")
     assert all(client.view is None for client in slow[1:])
+
+
+# --- before a job is made -----------------------------------------------------------------------------------------
+
+QUOTAS = [{"per_zone": 5, "per_server": 0}, {"per_zone": 0, "per_server": 5}]
+
+
+def flooded(fetch: dict[str, Any], **more: Any) -> World:
+    """A world with the delegations of two zones in its cache, in which five names of dead0.com. are outstanding."""
+    world = World({}, fetch, more)
+    world.warm_up("dead0.com.", "dead1.com.")
+    for number in range(5):
+        world.ask(f"x{number}.dead0.com.", f"10.0.{number}.1")
+    return world
+
+
+def jobs(world: World) -> tuple[int, int]:
+    """How many jobs were made, and how many queries were refused for lack of room."""
+    refused = world.m.mesh.fetch_statistics()["refused"]
+    assert isinstance(refused, dict)
+    return world.m.mesh.statistics()["jobs"], sum(refused.values())
+
+
+def outcome_of(world: World, name: str, trace: list[TraceStep] | None = None, *, cd: bool = False) -> Outcome | None:
+    """The outcome that is given at once; None when a query is sent."""
+    found: list[Outcome] = []
+    question = Question(names.from_text(name), c.A)
+    world.m.mesh.submit(question, cd=cd, on_done=found.append, trace=trace)
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize("fetch", QUOTAS, ids=str)
+@pytest.mark.parametrize("below", ["", "deep.", "a.b.c.d."])
+def test_what_exceeds_a_quota_costs_no_job_and_fails_as_a_job_would(fetch: dict[str, Any], below: str) -> None:
+    world = flooded(fetch)
+    before, _ = jobs(world)
+    failed = world.m.mesh.statistics()["failures"]
+    at_once = outcome_of(world, f"y.{below}dead0.com.")
+    assert jobs(world) == (before, 1)
+    assert world.m.mesh.statistics()["failures"] == failed + 1
+    by_job = outcome_of(world, f"z.{below}dead0.com.", [])  # one with a trace has a job, so that it has all steps
+    assert jobs(world) == (before + 1, 2)
+    assert at_once is not None and by_job is not None and at_once.failure is not None and by_job.failure is not None
+    assert (at_once.rcode, at_once.ede, at_once.failure.kind) == (by_job.rcode, by_job.ede, by_job.failure.kind)
+    assert at_once.failure.kind is FailureKind.QUOTA
+    assert world.m.mesh.statistics()["running"] == 5
+
+
+@pytest.mark.parametrize("fetch", QUOTAS, ids=str)
+def test_no_other_query_is_ended_for_one_that_exceeds_a_quota(fetch: dict[str, Any]) -> None:
+    world = flooded(fetch)
+    world.m.mesh._quota.capacity = 10
+    others = [world.ask(f"x{number}.dead1.com.", f"10.1.{number}.1") for number in range(4)]
+    world.m.net.sleep(world.m.mesh, 0.3)  # any of them may be ended for a new one now
+    late = world.ask("y.dead0.com.", "127.0.0.1")
+    assert late.view is not None and late.view.rcode == c.SERVFAIL
+    assert all(client.view is None for client in others) and not world.m.mesh.statistics()["evicted"]
+
+
+@pytest.mark.parametrize("name", ["x0.dead0.com.", "x0.deep.dead0.com."])
+def test_a_name_that_is_being_fetched_already_is_within_the_quota(name: str) -> None:
+    world = World({}, {"per_zone": 1, "per_server": 0})
+    world.warm_up("dead0.com.")
+    found: list[Outcome] = []
+    for rtype in (c.A, c.AAAA) if "deep" in name else (c.A,):  # the minimised query is the same for both types
+        for cd in (False, True):
+            world.m.mesh.submit(Question(names.from_text(name), rtype), cd=cd, on_done=found.append)
+    assert not found and jobs(world)[1] == 0
+
+
+def test_a_stale_answer_is_given_at_once_when_a_quota_is_used_up() -> None:
+    world = World({}, {"per_zone": 5},
+                  {"cache": CacheSettings(max_stale_ttl=3600, stale_answer_client_timeout=1.8)})
+    world.warm_up("slow0.com.")
+    first = world.ask("www.slow0.com.", "127.0.0.1")
+    world.m.net.sleep(world.m.mesh, 10.0)
+    assert first.view is not None and first.view.answer
+    world.m.net.shift += 100  # its 60 seconds are over
+    for number in range(5):
+        world.ask(f"x{number}.slow0.com.", "127.0.0.1")
+    before, _ = jobs(world)
+    again = world.ask("www.slow0.com.", "127.0.0.1")
+    assert jobs(world) == (before, 1)
+    assert again.view is not None and again.view.answer and again.view.edns is not None
+
+
+def test_a_cached_alias_out_of_a_zone_without_room_is_followed() -> None:
+    world = flooded({"per_zone": 5})
+    alias = RRset(names.from_text("a.dead0.com."), c.CNAME, 300, [names.from_text("www.example.com.")])
+    alias.trust = Trust.ANSWER
+    world.m.store.rrsets.put(alias, world.m.net.time())
+    client = world.ask("a.dead0.com.", "127.0.0.1")
+    world.m.net.sleep(world.m.mesh, 1.0)
+    assert client.fine
+
+
+def test_the_second_level_cache_is_asked_before_a_quota_is_looked_at() -> None:
+    world = flooded({"per_zone": 5})
+    world.m.mesh._context.reads_second_level = True
+    before, _ = jobs(world)
+    outcome_of(world, "y.dead0.com.")
+    assert jobs(world)[0] == before + 1
+
+
+@pytest.mark.parametrize("fetch", QUOTAS, ids=str)
+def test_only_zones_with_quotas_refuse_before_a_job_is_made(fetch: dict[str, Any]) -> None:
+    world = flooded(fetch)
+    context = world.m.mesh._context
+    cut = context.delegations.closest(names.from_text("dead0.com."), context.now)
+    question = names.from_text("y.dead0.com."), c.A
+
+    def refused() -> bool:
+        return without_room(cut, *question, context) is not None
+
+    assert refused()
+    cut.recursive = True
+    assert not refused(), "names of many zones are behind a forwarder"
+    cut.recursive = False
+    context.delegations.zones = ZoneTable([ServedZone(names.from_text("dead0.com."), Mode.DELEGATIONS)])
+    assert not refused(), "a copy of the zone may have the answer"
+    context.delegations.zones = ZoneTable([ServedZone(names.from_text("dead1.com."), Mode.DELEGATIONS)])
+    assert refused()
+    context.name_server = lambda *zone: None
+    assert not refused(), "policies for name servers come first"
+    context.name_server = None
+    fetches = context.delegations.fetches
+    for number in range(5):
+        fetches.take_zone(names.ROOT, b"\1%d\0" % number, c.A)
+        fetches.take_server(("198.41.0.4", 53))
+    root = context.delegations.closest(names.ROOT, context.now)
+    assert without_room(root, *question, context) is None, "every name needs the root at a cold start"
+
+
+def test_a_server_that_is_lame_is_no_reason_for_a_refusal() -> None:
+    world = flooded({"per_zone": 0, "per_server": 5})
+    context = world.m.mesh._context
+    cut = context.delegations.closest(names.from_text("dead0.com."), context.now)
+    question = names.from_text("y.dead0.com."), c.A
+    assert without_room(cut, *question, context) is not None
+    world.m.store.servers.note_lame(cut.servers[0].key, cut.zone, context.monotonic)
+    assert without_room(cut, *question, context) is None, "all of its servers are, so the parent is queried again"
+    cut.add_address(None, "192.0.2.200", 53)
+    assert without_room(cut, *question, context) is None, "one has room"
+
+
+def test_the_smallest_quota_is_that_of_a_server_that_times_out() -> None:
+    """Fewer jobs than that use up no quota, so none is looked at."""
+    for fetch, smallest in (({}, 100), ({"per_server": 15}, 1), ({"per_server": 0}, 1000),
+                            ({"per_zone": 7, "per_server": 100}, 7), ({"per_zone": 0, "per_server": 0}, 0)):
+        world = World({}, fetch)
+        fetches, key = world.m.mesh._delegations.fetches, ("192.0.2.77", 53)
+        assert fetches.smallest == smallest
+        world.m.store.servers.note_reply(key, 0.02, 0.0)
+        for _ in range(6000):
+            fetches.note_result(key, timed_out=True)
+        for _ in range(smallest - 1):
+            fetches.take_server(key)
+        assert not fetches.is_full(key), "never earlier"
