@@ -396,10 +396,11 @@ class RawReply:
 
     `answer` is the alias chain in order and, when the chain ends in data, the data. A CNAME without signatures that
     follows the DNAME it was made from was synthesised here (RFC 6672 section 3.1). `alias` is the name to resolve next,
-    None when the chain is complete. `name` is the last name of the chain, which `rcode`, `soa` and `proofs` refer to.
-    `denied` is True for NODATA and NXDOMAIN. `zone` is the zone whose servers were queried (lower case), `server` the
-    one that answered, None when the reply comes from the cache. `synthesised`: it was made from denials of other names
-    (RFC 8198). `ttl` is how long a denial may be cached, in seconds. `scope`: the clients that it is for; None: all.
+    None when the chain is complete. `name` is the name that `rcode`, `soa` and `proofs` refer to: the last one of the
+    chain, or an ancestor of the qname (`denies_ancestor`). `denied` is True for NODATA and NXDOMAIN. `zone` is the zone
+    whose servers were queried (lower case), `server` the one that answered, None when the reply comes from the cache.
+    `synthesised`: it was made from denials of other names (RFC 8198). `ttl` is how long a denial may be cached, in
+    seconds. `scope`: the clients that it is for; None: all.
     """
 
     __slots__ = ("aa", "alias", "answer", "denied", "name", "proofs", "qname", "qtype", "rcode", "scope", "server",
@@ -426,6 +427,11 @@ class RawReply:
     def authority(self) -> "list[RRset]":
         """SOA and proofs in the order of an authority section."""
         return self.proofs if self.soa is None else [self.soa, *self.proofs]
+
+    @property
+    def denies_ancestor(self) -> bool:
+        """Whether it is an NXDOMAIN for an ancestor of the qname, `name`, to which a minimised query was sent."""
+        return self.denied and not self.answer and len(self.name) < len(self.qname)
 
     def dname_of(self, cname: "RRset") -> "RRset | None":
         """The DNAME of this reply that `cname` was synthesised from; None when `cname` is signed or fits no DNAME.

@@ -373,19 +373,24 @@ def _resolve_step(
     bogus: Failure | None = None
     raw: RawReply | Failure
     task.told_subnet = False
+    # Whether an NXDOMAIN for an ancestor may be the reply, and whether one was not valid.
+    ancestors, full = context.validator is not None and not task.cd, False
     # Other servers may have valid data when one sent bogus data (RFC 4035 section 4.7, RFC 6840 section 5.9): two
     # replies are tried, besides the cached one.
-    for _ in range(2 if known is None else 3):
+    tries = 2 if known is None else 3
+    while tries > 0:
+        tries -= 1
         if known is not None:
             raw, known = known, None
         else:
-            if context.reads_second_level and bogus is None and not task.cd and task.purpose is FOR_CLIENT and (
-                context.subnets is None or context.subnets.is_shared(name, qtype, context.now)
+            if context.reads_second_level and bogus is None and not full and not task.cd and (
+                task.purpose is FOR_CLIENT
+                and (context.subnets is None or context.subnets.is_shared(name, qtype, context.now))
             ):
                 step = yield from _fetch_step(name, qtype, context, task)
                 if step is not None:
                     return step
-            raw = yield from iterate(name, qtype, context, task, avoid=avoid)
+            raw = yield from iterate(name, qtype, context, task, avoid=avoid, ancestors=ancestors, full=full)
             if task.purpose is FOR_DNSSEC and isinstance(raw, RawReply):
                 raw = _first_cname_only(raw) or raw  # the target of an alias is no part of the chain of trust
         if isinstance(raw, Failure):
@@ -397,6 +402,12 @@ def _resolve_step(
             _store(raw, VERDICT_INDETERMINATE, context)
             return raw, VERDICT_INDETERMINATE, None
         verdict, ede, reason = yield from context.validator(Question(name, qtype), raw, context, task)
+        if raw.denies_ancestor:
+            if not _denies_all_below(raw, verdict):
+                ancestors, full = False, True
+                tries += 1
+                continue
+            raw.name = name
         if task.trace is not None:
             said = f"{Verdict(verdict).name.lower()}{reason and ': '}{reason}"
             task.note("validate", said, qname=name, qtype=qtype, zone=raw.zone,
@@ -422,6 +433,23 @@ def _resolve_step(
             _drop(raw, context)
     assert bogus is not None
     return bogus
+
+
+def _denies_all_below(raw: RawReply, verdict: int) -> bool:
+    """Whether the NXDOMAIN `raw` for an ancestor of the qname, with this verdict, shows that the qname does not exist.
+
+    A secure one does: the records that prove it are the same for all names below (RFC 8020 section 2, RFC 5155 section
+    7.2.2). One that is insecure because of opt-out, or of too many iterations, proves only that nothing signed exists:
+    an unsigned delegation may be there. Then it is the server that says that there is none, as it would be for the
+    qname itself. It is believed because its records of denial are valid: it serves a signed zone, and such servers tell
+    empty non-terminals from names that do not exist (RFC 4035 section 3.1.3, RFC 8020 section 3). Unbound goes as far.
+    Such a denial is stored for the qname only. In an unsigned zone nothing is verified, and the qname is queried.
+    """
+    if raw.rcode != c.NXDOMAIN:  # the proof shows an empty non-terminal
+        return False
+    return verdict == VERDICT_SECURE or (
+        verdict == VERDICT_INSECURE and bool(raw.proofs) and all(one.verdict == VERDICT_SECURE for one in raw.proofs)
+    )
 
 
 def _fetch_step(name: bytes, qtype: int, context: Context, task: Task) -> Steps[ChainStep | None]:

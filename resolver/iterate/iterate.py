@@ -62,10 +62,15 @@ def iterate(
     task: Task,
     *,
     avoid: frozenset[str] = frozenset(),
+    ancestors: bool = False,
+    full: bool = False,
 ) -> Steps[RawReply | Failure]:
     """Resolve (`qname`, `qtype`) up to the reply of one zone; the caller follows aliases that leave it.
 
-    `avoid` are addresses that sent bogus data before and are not queried again.
+    `avoid` are addresses that sent bogus data before and are not queried again. With `ancestors`, the reply may be a
+    signed NXDOMAIN for an ancestor (`RawReply.denies_ancestor`), which the caller must validate; when it is not valid,
+    he calls again with `full`, and the zone is queried for the full qname. Without `ancestors` that is done after each
+    NXDOMAIN, because many servers of unsigned zones deny empty non-terminals.
     """
     delegations = delegations_of(context)
     target = names.lower(qname)
@@ -80,7 +85,7 @@ def iterate(
     cut: DelegationPoint = first
     total = names.label_count(target)
     minimising = delegations.minimising
-    known, probes, whole = cut.labels, 0, not minimising
+    known, probes, whole = cut.labels, 0, full or not minimising
     if not cut.servers and task.purpose is FOR_NS_ADDRESS and _has_only_in_domain_ns(cut):
         # All name servers are in the zone itself and there is no glue: only the parent may have their addresses.
         upper = delegations.closest(target, context.now, above=cut.zone)
@@ -145,6 +150,8 @@ def iterate(
             recovery.referred = cut.zone
         elif probing:
             if kind is RESPONSE_NXDOMAIN or kind is RESPONSE_YXDOMAIN:
+                if ancestors and kind is RESPONSE_NXDOMAIN and _is_signed_denial(found):
+                    return _raw(found, qname, qtype, cut, context, public=public)
                 whole = True
             else:
                 known = shown
@@ -371,6 +378,11 @@ def _is_known(name: bytes, context: Context) -> bool:
         return True
     negative = rrsets.find_negative(name, PROBE_TYPE, now)
     return negative is not None and negative.rcode == c.NOERROR
+
+
+def _is_signed_denial(found: Scrubbed) -> bool:
+    """Whether an NXDOMAIN is about the name that was queried and has signed records of denial."""
+    return not found.alias and found.soa is not None and any(rrset.sig_len for rrset in found.proofs)
 
 
 def _remember_empty(found: Scrubbed, name: bytes, context: Context) -> None:

@@ -2,7 +2,8 @@
 
 It is relaxed: a probe has type A (section 2.1); there are at most ten probes, of which the first four add one label and
 the others more (section 2.3); after an error or NXDOMAIN to a probe the full qname is sent, because many servers deny
-empty non-terminals. The state is two numbers, kept by `iterate`.
+empty non-terminals. Not after an NXDOMAIN whose proof is valid: then nothing exists below the name (RFC 8020). The
+state is two numbers, kept by `iterate`.
 """
 
 from resolver import limits
