@@ -28,6 +28,7 @@ ended before. What was sent earlier had more than `SHARED_WAIT` times the timeou
 not join it, and has more than that timeout left now, because less than half of it has passed since. Either the query
 joins it now, or `SHARED_WAIT` times the timeout is left. Therefore at most 1 + log2(longest / shortest timeout) equal
 packets are in flight, and nearly always one. A packet that ends late, or early because a budget is spent, may add one.
+Later tries have no new cookie and may have no EDNS, so there are up to three kinds of equal queries for a question.
 
 Each packet counts once: in the quota of its server (`FetchQuota`), and in what is noted about the server, which is left
 to one job that gets the result (`Ask.joined`).
