@@ -9,8 +9,10 @@ counted apart from unverified ones, so queries with forged addresses use up only
 task, future or timer.
 """
 
+from __future__ import annotations
+
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
@@ -72,7 +74,7 @@ JOSTLE = limits.JOSTLE / 1000
 SCAN = limits.JOSTLE_SCAN
 TOO_MANY = extended_errors([(c.EDE_OTHER, "too many queries")])
 ENDED = extended_errors([(c.EDE_NOT_READY, "ended for a newer query")])
-NONE: "dict[PendingQuery, None]" = {}  # never changed
+NONE: dict[Any, Any] = {}  # never changed
 _MEANINGLESS_TYPES = frozenset({0, c.OPT})
 WITHOUT_ANSWER = frozenset({ActionKind.DROP, ActionKind.TRUNCATE})
 
@@ -106,7 +108,7 @@ class Sink(Protocol):
         """A query gets no reply."""
         ...
 
-    def forget(self, pending: "PendingQuery") -> None:
+    def forget(self, pending: PendingQuery) -> None:
         """`pending` no longer waits for a reply (used by streams, which keep their pending queries)."""
         ...
 
@@ -137,7 +139,7 @@ class PendingLimit:
         """Number of pending queries."""
         return len(self.queries)
 
-    def take(self, pending: "PendingQuery") -> "dict[PendingQuery, None] | None":
+    def take(self, pending: PendingQuery) -> Iterable[PendingQuery] | None:
         """Count `pending`; when a limit is reached, it is not counted, and the queries that share the limit are
         returned, the oldest first."""
         mine, near = self.per_client.get(pending.host, NONE), self.per_network.get(pending.network, NONE)
@@ -157,14 +159,14 @@ class PendingLimit:
             raise
         return None
 
-    def give_back(self, pending: "PendingQuery") -> None:
+    def give_back(self, pending: PendingQuery) -> None:
         """`pending` has ended."""
         self.queries.pop(pending, None)
         _remove(self.per_client, pending.host, pending)
         _remove(self.per_network, pending.network, pending)
 
 
-def _remove(groups: "dict[Any, dict[PendingQuery, None]]", key: str | bytes, pending: "PendingQuery") -> None:
+def _remove(groups: dict[Any, Any], key: str | bytes, pending: PendingQuery) -> None:
     """Remove `pending` from the group `key`, and the group when it is empty."""
     group = groups.get(key)
     if group is not None:
@@ -181,7 +183,7 @@ class PendingQuery:
     )
 
     def __init__(
-        self, service: "Service", query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink,
+        self, service: Service, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink,
         account: PendingLimit,
     ) -> None:
         self.service = service
@@ -216,7 +218,7 @@ class Service:
         self,
         settings: Settings,
         *,
-        mesh: "Mesh",
+        mesh: Mesh,
         plan: PolicyPipeline,
         fast: FastPath,
         clock: Clock,
@@ -488,7 +490,7 @@ class Service:
             raise
         return pending
 
-    def _end_slow_query(self, queries: dict[PendingQuery, None], now: float) -> bool:
+    def _end_slow_query(self, queries: Iterable[PendingQuery], now: float) -> bool:
         """End the oldest of `queries` that has waited for `JOSTLE`, so that a new one has room; False without one."""
         for pending in islice(queries, SCAN):
             if now - pending.client.arrived < JOSTLE:
