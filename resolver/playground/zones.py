@@ -19,8 +19,8 @@ from resolver.wire.rrset import RRset, negative_ttl
 __all__ = ["Lookup", "LookupResult", "Zone", "ZoneError"]
 
 ADDRESS_TYPES = (c.A, c.AAAA)
-# Types that may coexist with a CNAME (RFC 4035 section 2.5).
-BESIDE_CNAME = frozenset((c.CNAME, c.RRSIG, c.NSEC, c.ANY))
+# Types of queries that a CNAME answers itself, and that do not follow it.
+CNAME_IS_ANSWER = frozenset((c.CNAME, c.RRSIG, c.ANY))
 
 
 class ZoneError(ValueError):
@@ -159,7 +159,8 @@ class Zone:
 
     def _at(self, owner: bytes, qtype: int, encloser: bytes, *, wildcard: bool) -> Lookup:
         node = self.nodes[owner]
-        if c.CNAME in node and qtype not in BESIDE_CNAME:
+        # NSEC may exist beside a CNAME (RFC 4035 section 2.5), but does not in zones with NSEC3.
+        if c.CNAME in node and qtype not in node and qtype not in CNAME_IS_ANSWER:
             return Lookup(LookupResult.CNAME, owner, (node[c.CNAME],), encloser, wildcard)
         if qtype == c.ANY:
             found = tuple(node[rtype] for rtype in sorted(node))

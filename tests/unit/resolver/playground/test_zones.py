@@ -50,6 +50,7 @@ def wire(text: str) -> bytes:
         ("", c.DS, LookupResult.NODATA, ""),
         ("alias", c.A, LookupResult.CNAME, "alias"),
         ("alias", c.CNAME, LookupResult.ANSWER, "alias"),
+        ("alias", c.NSEC, LookupResult.CNAME, "alias"),  # no such record, as in a zone with NSEC3
         ("old", c.A, LookupResult.NODATA, "old"),
         ("old", c.DNAME, LookupResult.ANSWER, "old"),
         ("x.old", c.A, LookupResult.DNAME, "old"),
