@@ -4,8 +4,14 @@
 also stores the local address to which a datagram came, and `pktinfo_of` reads it from such an object.
 """
 
+from libc.stdint cimport uint8_t
+
 from corenet.core.libc cimport sockaddr, sockaddr_storage, socklen_t
-from corenet.transports.datagram_batch cimport PacketInfo
+
+cdef struct PacketInfo:
+    # The local address to which a datagram was sent; family 0: not known.
+    int family
+    uint8_t address[16]
 
 cdef object to_object(const sockaddr *address, socklen_t length)
 cdef int from_object(object address, int family, sockaddr_storage *out, socklen_t *length) except -2

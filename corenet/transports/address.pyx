@@ -12,7 +12,6 @@ from libc.stdint cimport uint32_t
 from corenet.core cimport libc as c
 from corenet.core.libc cimport sockaddr, sockaddr_in, sockaddr_in6, sockaddr_nl, sockaddr_storage, sockaddr_un
 from corenet.core.libc cimport sockaddr_vm, socklen_t
-from corenet.transports.datagram_batch cimport PacketInfo
 
 from corenet.limits import ADDRESS_CACHE
 from corenet.transports.peer import PeerAddress

@@ -7,8 +7,9 @@ from libc.stdint cimport uint32_t
 
 from corenet.core.handles cimport TimerHandle
 from corenet.core.libc cimport sockaddr_storage, socklen_t
+from corenet.transports.address cimport PacketInfo
 from corenet.transports.base cimport Transport
-from corenet.transports.datagram_batch cimport Batch, PacketInfo
+from corenet.transports.datagram_batch cimport Batch
 from corenet.transports.datagramqueue cimport DatagramQueue
 from corenet.transports.native_handler cimport Datagram, NativeHandlerState, native_handler
 

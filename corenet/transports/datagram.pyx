@@ -39,13 +39,12 @@ from corenet.core.libc cimport (
     socklen_t,
 )
 from corenet.core.scheduler cimport RECEIVE_BUFFER_SIZE
-from corenet.transports.address cimport from_object, pktinfo_of, to_object, to_peer
+from corenet.transports.address cimport PacketInfo, from_object, pktinfo_of, to_object, to_peer
 from corenet.transports.base cimport Transport, call_method1, call_method2, os_error, can_receive
 from corenet.transports.datagram_batch cimport (
     BATCH,
     Batch,
     BatchArena,
-    PacketInfo,
     Segment,
     is_wildcard_bound,
     is_on,

@@ -7,6 +7,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
 
 from corenet.core.libc cimport iovec, mmsghdr, sockaddr_storage, socklen_t
+from corenet.transports.address cimport PacketInfo
 
 cdef enum:
     BATCH = 64
@@ -16,11 +17,6 @@ cdef enum:
     # One call may return this many datagrams, when the kernel has joined 128 in each of 64 slots.
     SEGMENTS = 8192
     CONTROL = 128
-
-cdef struct PacketInfo:
-    # The local address to which a datagram was sent; family 0: not known.
-    int family
-    uint8_t address[16]
 
 cdef struct Segment:
     # A received datagram that the native handler declined.

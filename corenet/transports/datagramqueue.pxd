@@ -8,7 +8,8 @@ from cpython.object cimport PyObject
 from libc.stddef cimport size_t
 
 from corenet.core.libc cimport sockaddr_storage, socklen_t
-from corenet.transports.datagram_batch cimport Batch, PacketInfo
+from corenet.transports.address cimport PacketInfo
+from corenet.transports.datagram_batch cimport Batch
 
 cdef struct QueuedDatagram:
     PyObject *data

@@ -14,7 +14,8 @@ from libc.stddef cimport size_t
 
 from corenet.core cimport libc as c
 from corenet.core.libc cimport sockaddr_storage, socklen_t
-from corenet.transports.datagram_batch cimport BATCH, Batch, PacketInfo
+from corenet.transports.address cimport PacketInfo
+from corenet.transports.datagram_batch cimport BATCH, Batch
 
 
 cdef int datagrams_push(

@@ -4,7 +4,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from corenet.core.libc cimport pthread_mutex_t, sockaddr_storage, socklen_t
-from corenet.transports.datagram_batch cimport Batch, BatchArena, PacketInfo
+from corenet.transports.address cimport PacketInfo
+from corenet.transports.datagram_batch cimport Batch, BatchArena
 from corenet.transports.native_handler cimport NativeHandlerState, native_handler
 
 # A declined datagram in the buffer; its data follows, padded to a multiple of eight bytes.

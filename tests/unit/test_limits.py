@@ -272,7 +272,7 @@ LARGE_CONSTANTS: dict[str, int | range | str] = {
     "corenet/transports/datagram_batch.pxd: SEGMENTS": 128 * corenet.limits.DATAGRAM_BATCH,
     "corenet/transports/datagram_batch.pxd: SLOT": corenet.limits.DATAGRAM_SLOT_SIZE,
     "corenet/transports/datagram_batch.pxd: STRIDE": corenet.limits.DATAGRAM_SLOT_SIZE + 320,
-    "corenet/transports/datagram_batch.pxd: address[]": WIRE,
+    "corenet/transports/address.pxd: address[]": WIRE,
     "corenet/transports/datagram_batch.pyx: nothing[]": WIRE,
     "corenet/transports/frame_splitter.pyx: tail[]": corenet.limits.FRAME_DELIMITER_SIZE.maximum,
     "corenet/transports/reader.pyx: freelist": LISTS,
