@@ -324,8 +324,8 @@ cdef class H2Connection(H2Streams):
     cdef int deliver(self, H2Stream stream, const uint8_t *p, Py_ssize_t n, Py_ssize_t input_left, list events) except -1:
         """Add a piece of a body; consecutive pieces of a stream in one input become one event.
 
-        `input_left` is the size of the remaining input: that much memory is reserved, so several frames are copied
-        once.
+        `input_left` is the size of the remaining input: that much memory is reserved, so that frames are copied
+        once only.
         """
         cdef tuple last
         if stream.state == CLOSED:

@@ -127,8 +127,7 @@ cdef class H2Streams:
         self.goaway_stream = LARGEST_STREAM
         return 0
 
-    # --- properties
-    # -----------------------------------------------------------------------------------------------------
+    # --- properties ---------------------------------------------------------------------------------------------------
 
     @property
     def stream_limit(self):
@@ -158,8 +157,7 @@ cdef class H2Streams:
         stream = self.streams.get(stream_id)
         return 0 if stream is None else stream.queued
 
-    # --- streams
-    # --------------------------------------------------------------------------------------------------------
+    # --- streams ------------------------------------------------------------------------------------------------------
 
     cdef H2Stream make_stream(self, uint32_t number):
         cdef H2Stream stream = H2Stream.__new__(H2Stream)
@@ -256,8 +254,7 @@ cdef class H2Streams:
         self.reset_streams[number] = by_peer
         return 0
 
-    # --- the connection
-    # -------------------------------------------------------------------------------------------------
+    # --- the connection -----------------------------------------------------------------------------------------------
 
     cdef int fail(self, int code, str reason) except -1:
         """End the connection (RFC 9113 section 5.4.1)."""
@@ -322,8 +319,7 @@ cdef class H2Streams:
             octets_free(&self.out)
         return data
 
-    # --- flow control
-    # ---------------------------------------------------------------------------------------------------
+    # --- flow control -------------------------------------------------------------------------------------------------
 
     cpdef int acknowledge(self, int64_t stream_id, int64_t size) except -1:
         """Record that the user has consumed `size` bytes of Data, so that the peer may send as many more.
@@ -361,8 +357,7 @@ cdef class H2Streams:
         self.connection_credit = 0
         return 0
 
-    # --- sending
-    # --------------------------------------------------------------------------------------------------------
+    # --- sending ------------------------------------------------------------------------------------------------------
 
     cpdef int64_t send_request(self, request, bint end=False, bytes scheme=HTTPS) except -1:
         """Open a stream with a `Request` and return its number; `end`: it has no body.
