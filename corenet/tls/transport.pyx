@@ -66,7 +66,8 @@ from corenet.core.scheduler cimport callback_of
 from corenet.tls.receive cimport APP_NEW, CLOSING, DRAINING, CLOSING_UNDERLYING, HANDSHAKE, CLOSED, NEW, OPEN, TlsReceiver, nanoseconds
 from corenet.transports.base cimport call_method0, buffer_limits
 from corenet.transports.stream cimport StreamTransport
-from corenet.transports.streambase cimport NativeProtocol, pieces_of
+from corenet.transports.stream_sender cimport pieces_of
+from corenet.transports.streambase cimport NativeProtocol
 
 from corenet.limits import LOST_WRITES_BEFORE_WARNING, TLS_FLUSH_SIZE, TLS_READ_HIGH_WATERMARK, TLS_WRITE_HIGH_WATERMARK
 

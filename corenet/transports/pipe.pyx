@@ -18,8 +18,8 @@ from corenet.core.engine cimport Engine
 from corenet.core.poller cimport Watcher
 from corenet.core.libc cimport propagate
 from corenet.transports.base cimport Transport, call_method0
+from corenet.transports.stream_sender cimport VECTOR_LIMIT
 from corenet.transports.streambase cimport PROTOCOL_WRITE_ONLY, StreamBase
-from corenet.transports.writequeue cimport VECTOR_LIMIT
 
 from corenet.transports import transport_types
 

@@ -1,6 +1,6 @@
 """TCP and Unix stream transports, and the list of a server's connections.
 
-`streambase` sends and receives; this module has what only sockets have: addresses and Python socket objects, both made
+`stream_sender` sends and `streambase` receives; this module has what only sockets have: addresses and Python socket objects, both made
 on demand, and the constructors for accepted and connected descriptors.
 """
 
@@ -17,8 +17,8 @@ from corenet.core.counters cimport KIND_STREAM, count_created, count_destroyed
 from corenet.core.engine cimport Engine
 from corenet.core.libc cimport msghdr, sockaddr, sockaddr_storage, socklen_t
 from corenet.transports.address cimport to_object
-from corenet.transports.streambase cimport CORK_UNSUPPORTED, CORK_UNPROBED, NativeProtocol, StreamBase
-from corenet.transports.writequeue cimport VECTOR_LIMIT
+from corenet.transports.stream_sender cimport CORK_UNPROBED, CORK_UNSUPPORTED, VECTOR_LIMIT
+from corenet.transports.streambase cimport NativeProtocol, StreamBase
 
 from corenet.transports import transport_types
 
