@@ -160,10 +160,12 @@ class Tree:
         """Return whether the test that killed `mutant` passes without it."""
         named = re.match(r"(?:FAILED|ERROR) ([^\s\[]+)", why)
         tests = (named[1],) if named else mutant.tests
-        key = (" ".join(tests), self.interpreted, mutant.worlds)
+        world = re.search(r"world (\d+) fails", why)  # they are played from 0 on, and those behind it prove nothing
+        worlds = int(world[1]) + 1 if world else mutant.worlds
+        key = (" ".join(tests), self.interpreted, worlds)
         if key in self.good and "TimeoutError" not in why and not why.startswith(LATE):
             return True
-        passes = self.test(tests, mutant.worlds)[0] == PASSED
+        passes = self.test(tests, worlds)[0] == PASSED
         if passes:
             self.good.add(key)
         return passes

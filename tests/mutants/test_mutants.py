@@ -37,3 +37,21 @@ def test_what_killed_a_mutant_is_told() -> None:
     said = "...\nFAILED tests/b.py::test_it - assert 1 == 2\n1 failed in 0.1s\n"
     assert run.reason(run.FAILED, said) == "FAILED tests/b.py::test_it - assert 1 == 2"
     assert run.reason(-11, said) == "CRASH: SIGSEGV"
+
+
+def test_a_killed_mutant_of_worlds_is_compared_up_to_the_world_that_failed() -> None:
+    """All of them may take longer than a test may."""
+    mutant = run.Mutant("area", "what", "f.py", "old", "new", ("tests/a.py",), worlds=2000)
+    tree = run.Tree.__new__(run.Tree)
+    tree.interpreted, tree.good = False, set()
+    played: list[int] = []
+
+    def test(tests: tuple[str, ...], worlds: int) -> tuple[int | None, str]:
+        played.append(worlds)
+        return run.PASSED, ""
+
+    tree.test = test  # type: ignore[method-assign]
+    said = "FAILED tests/a.py::test_it - AssertionError: world {} fails: 5: is not what"
+    whys = [*(said.format(world) for world in (17, 17, 3)), "CRASH: SIGSEGV"]
+    assert all(tree.is_proof(mutant, why) for why in whys)
+    assert played == [18, 4, 2000]

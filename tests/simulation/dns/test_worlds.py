@@ -5,6 +5,7 @@ import os
 import pytest
 from simulation.dns import run
 from simulation.dns.world import Fate, SimulatedCrypto, Trap, World
+from support.overdue import SECONDS
 
 START = 1_700_001_000
 WORLDS = int(os.environ.get("CORENET_WORLDS", "300"))
@@ -39,6 +40,7 @@ def test_a_resolver_that_accepts_every_signature_is_found(monkeypatch: pytest.Mo
     assert len(small.lies.keys() - without) <= len(report.lies)
 
 
+@pytest.mark.limit(max(SECONDS, WORLDS / 5))
 def test_the_invariants_hold() -> None:
     """In as many worlds as CORENET_WORLDS says; `make worlds` runs more, on all cores."""
     failed = next((report for seed in range(WORLDS) if (report := run.play(seed)).wrong), None)
