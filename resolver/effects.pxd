@@ -143,6 +143,7 @@ cdef class Budget:
     cdef public object hashes
     cdef public dict insecure
     cdef public long lookups
+    cdef public long missing
     cdef public long octets
     cdef public object packets
     cdef public long queries

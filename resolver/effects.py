@@ -566,7 +566,8 @@ class Budget:
     for the same client query, even where the failure may not be cached for others. `insecure` are the delegations that
     were proved insecure, with the `SecurityStatus` of each. `octets` is an upper bound of what all jobs of the query
     hold; `accounted_octets` is the part that the mesh has added to its sum. `fetching` is for how long the query has
-    waited for the second-level cache, in seconds. `subnet` is that of the client (`Query.subnet`).
+    waited for the second-level cache, in seconds. `missing` is how many name servers turned out to have no usable
+    address. `subnet` is that of the client (`Query.subnet`).
     """
 
     __slots__ = (
@@ -580,6 +581,7 @@ class Budget:
         "insecure",
         "local_error",
         "lookups",
+        "missing",
         "octets",
         "packets",
         "queries",
@@ -608,6 +610,7 @@ class Budget:
         self.octets = 0
         self.accounted_octets = 0
         self.fetching = 0.0
+        self.missing = 0
         self.subnet: tuple[bytes, int] | None = None
 
     def take_lookup(self) -> bool:

@@ -283,6 +283,9 @@ MAX_REFERRALS = 64
 MAX_ALIASES = 12
 """names: CNAME and DNAME records followed for one answer. Unbound restarts 11 times, Knot Resolver 13 times; chains may
 loop."""
+NAME_SERVER_ALIASES = 2
+"""names: CNAME and DNAME records followed for the address of a name server. RFC 2181 section 10.3 forbids any, and BIND
+follows none; some zones have one. Long chains at each of many name servers multiply the queries (CAMP)."""
 MAX_DEPTH = 10
 """sub-queries: Depth of nested sub-queries, which look up addresses of name servers or keys. Zones may depend on ever
 more zones."""
@@ -317,6 +320,8 @@ ADDRESS_LOOKUPS = 5
 MISSING_ADDRESSES = 5
 """lookups: When this many name servers of one query turned out to have no address, no further ones are looked up
 (NXNSAttack)."""
+MISSING_ADDRESSES_IN_ALL = 10
+"""lookups: As MISSING_ADDRESSES, for a client query with all its aliases and sub-queries (CAMP)."""
 TRIES_PER_SERVER = 4
 """attempts: Attempts at one address for one query, each of up to FALLBACK_ATTEMPTS packets; the later ones without EDNS
 if no reply with EDNS ever came. With one, a lost packet would exclude the server."""

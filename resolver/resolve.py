@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 __all__ = ["find_outcome", "find_stale", "is_for_subnet", "load_validator", "resolve"]
 
 ALIASES = limits.MAX_ALIASES
+NAME_SERVER_ALIASES = limits.NAME_SERVER_ALIASES
 ALIAS_PROBES = limits.ALIAS_PROBES
 LOCAL_ERROR_TTL = limits.LOCAL_ERROR_TTL
 # The cache stores the proof of an expanded wildcard under this type of the expanded name, and NXDOMAIN under type 0.
@@ -198,6 +199,7 @@ def _follow_aliases(
     """
     qtype = question.qtype
     name = question.qname
+    most = NAME_SERVER_ALIASES if task is not None and task.purpose is Purpose.NS_ADDRESS else ALIASES
     while True:
         known = find(name)
         if isinstance(known, Outcome):
@@ -226,7 +228,7 @@ def _follow_aliases(
             return ALIAS_LOOP
         if raw.alias is None or qtype in CNAME_IS_ANSWER or first_only:
             return response.outcome(question, raw, None if cd else context.validation, context.now)
-        if len(response.seen) > ALIASES:
+        if len(response.seen) > most:
             return TOO_MANY_ALIASES
         name = raw.alias
         if task is not None and task.trace is not None:

@@ -61,7 +61,7 @@ __all__ = ["FORBIDDEN", "IterationState", "query_servers", "without_room"]
 TRIES_PER_CUT = limits.TRIES_PER_CUT
 TRIES_PER_SERVER = limits.TRIES_PER_SERVER
 LOOKUPS = limits.ADDRESS_LOOKUPS
-MISSING = limits.MISSING_ADDRESSES
+MISSING, MISSING_IN_ALL = limits.MISSING_ADDRESSES, limits.MISSING_ADDRESSES_IN_ALL
 EDNS_GIVE_UP = limits.EDNS_GIVE_UP
 FIRST_TIMEOUT = limits.SERVER_TIMEOUT_FIRST / 1000
 STREAM_TIMEOUT = limits.SERVER_TIMEOUT_STREAM / 1000
@@ -546,7 +546,7 @@ def _look_up_addresses(
         candidates = [name for name in cut.names if name not in looked_up and not names.is_subdomain(name, zone)]
     before = len(cut.servers)
     while candidates:
-        if len(looked_up) >= LOOKUPS or search.missing >= MISSING:
+        if len(looked_up) >= LOOKUPS or search.missing >= MISSING or task.budget.missing >= MISSING_IN_ALL:
             break
         name = candidates.pop(context.rng.below(len(candidates)))
         looked_up.add(name)
@@ -566,6 +566,7 @@ def _look_up_addresses(
         if gained:
             return True
         search.missing += 1
+        task.budget.missing += 1
     # The last resort: addresses that other known delegations have for these names.
     gained = False
     for name in cut.names:

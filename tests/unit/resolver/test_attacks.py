@@ -140,6 +140,8 @@ ATTACKS = (
     )),
     Attack(15, "CAMP 2024 (CVE-2026-3592, CVE-2024-25590, CVE-2026-24027, CVE-2026-50045)", (
         f"{HOSTILE}::test_the_budget_is_shared_with_sub_queries_and_never_reset",
+        f"{HOSTILE}::test_camp_name_servers_behind_chains_of_aliases_cost_little",
+        f"{HOSTILE}::test_camp_name_servers_without_address_are_counted_for_the_whole_query",
         f"{UNIT}/test_effects.py::test_a_budget_only_shrinks_and_gives_the_reason",
     )),
     Attack(16, "DNS unchained 2018", (

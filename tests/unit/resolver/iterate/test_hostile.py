@@ -6,6 +6,7 @@ The servers here are scripts that answer with more records than were queried, or
 import itertools
 import struct
 
+import pytest
 from support.minet import COM_ZONE, EXAMPLE_ZONE, NET_ZONE, ROOT_ADDRESS, addresses, build, reply, scripted, standard
 
 from resolver import limits
@@ -270,6 +271,92 @@ def test_the_budget_is_shared_with_sub_queries_and_never_reset():
     m = world_with(script, max_upstream_queries=40)
     assert m.ask("c0.b.c.d.e.f.g.h.i.x0.example.com.").rcode == c.SERVFAIL
     assert len(m.net.log) <= 40
+
+
+def camp(aliases, *, hosts=6, links=12, seed=1):
+    """CAMP 2024: each alias of a chain leads into the next zone, whose name servers have no glue. So many aliases lead
+    to the address of each, but only the last server of a zone has one."""
+
+    def script(qname, qtype, packet):
+        labels = qname.removesuffix(".example.com.").split(".")
+        if labels[-1].startswith("z"):  # a delegated zone
+            below = f"h{labels[-1][1:]}.example.com."
+            servers = [f"{labels[-1]}.example.com. 60 NS n{host}.{below}" for host in range(hosts)]
+            return reply(packet, (), servers, flags=0)
+        name, _, step = labels[0].partition("-")
+        if labels[-1].startswith("h") and len(labels) == 2 and qtype == c.A:
+            if name == f"n{hosts - 1}":
+                return reply(packet, [f"{qname} 60 A 192.0.2.9"])
+            if int(step or 0) < aliases:
+                return reply(packet, [f"{qname} 60 CNAME {name}-{int(step or 0) + 1}.{labels[1]}.example.com."])
+            return reply(packet, (), ["example.com. 60 SOA ns1.example.com. n. 1 2 3 4 60"], rcode=c.NXDOMAIN)
+        if qtype == c.A and labels[0] == "x":
+            return reply(packet, [f"{qname} 60 CNAME w.z0.example.com."])
+        return reply(packet, (), ["example.com. 60 SOA ns1.example.com. n. 1 2 3 4 60"])
+
+    def zones(qname, qtype, packet):
+        number = int(qname.removesuffix(".example.com.").split(".")[-1][1:])
+        if number + 1 >= links or not qname.startswith("w."):
+            return reply(packet, [f"{qname} 60 A 192.0.2.80"])
+        return reply(packet, [f"{qname} 60 CNAME w.z{number + 1}.example.com."])
+
+    m = world_with(script, do_ip6=False, seed=seed)
+    m.net.hosts["192.0.2.9"] = scripted(zones)
+    return m
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_camp_name_servers_behind_chains_of_aliases_cost_little(seed):
+    m = camp(8, seed=seed)
+    m.ask("x.example.com.")
+    assert len(m.net.log) <= 70
+
+
+def test_camp_name_servers_without_address_are_counted_for_the_whole_query():
+    m = camp(0)
+    outcome = m.ask("x.example.com.")
+    assert outcome.failure is not None
+    missing = {entry.qname for entry in m.net.log if entry.qname.startswith("n") and not entry.qname.startswith("n5.")
+               and entry.qname.count(".") == 4}
+    assert 5 < len(missing) <= limits.MISSING_ADDRESSES_IN_ALL
+    assert m.ask("w.z11.example.com.").rcode == c.NOERROR, "another query has its own count"
+
+
+def server_behind(aliases):
+    """``sub.com.`` has one name server, ``a0.example.com.``, whose address is behind so many aliases, each of them in a
+    reply of its own."""
+    com = COM_ZONE + "sub 7200 IN NS a0.example.com.\n"
+    sub = "@ 60 IN SOA ns n 1 2 3 4 5\n@ 60 IN NS a0.example.com.\nwww 60 IN A 192.0.2.99\n"
+    m = build(standard(a192_5_6_30=[("com.", com)], a192_0_2_9=[("sub.com.", sub)]), do_ip6=False)
+
+    def script(qname, qtype, packet):
+        number = int(qname[1 : qname.index(".")])
+        last = f"{qname} 60 A 192.0.2.9"
+        return reply(packet, [last if number >= aliases else f"{qname} 60 CNAME a{number + 1}.example.com."])
+
+    m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(script)
+    return m
+
+
+@pytest.mark.parametrize(("aliases", "found"), [(1, True), (2, True), (3, False)])
+def test_the_address_of_a_name_server_may_be_behind_two_aliases(aliases, found):
+    m = server_behind(aliases)
+    assert (m.ask("www.sub.com.").rcode == c.NOERROR) is found
+    assert addresses(m.ask("a0.example.com.", cd=True)) == ["192.0.2.9"], "clients may follow more"
+    assert addresses(m.ask("a0.example.com.")) == ["192.0.2.9"]
+
+
+def test_a_client_that_waits_for_the_address_of_a_name_server_gets_its_own_answer():
+    """Without validation both are one job, which follows fewer aliases than a client may."""
+    m = server_behind(5)
+    _, first = m.start("www.sub.com.")
+    while not any(entry.qname == "a0.example.com." for entry in m.net.log):
+        m.net.sleep(m.mesh, 0.005)
+    _, second = m.start("a0.example.com.", cd=True)
+    assert m.mesh.statistics()["joined"] == 1
+    m.net.sleep(m.mesh, 5.0)
+    assert first[0].rcode == c.SERVFAIL
+    assert addresses(second[0]) == ["192.0.2.9"]
 
 
 def test_tsuname_servers_that_need_each_other_are_a_cycle_and_cost_little():
