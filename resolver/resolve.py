@@ -21,6 +21,7 @@ from resolver.effects import (
     CLIENT_PURPOSES,
     FOR_CLIENT,
     FOR_DNSSEC,
+    FOR_NS_ADDRESS,
     FOR_PREFETCH,
     AddressSynthesis,
     Budget,
@@ -199,7 +200,7 @@ def _follow_aliases(
     """
     qtype = question.qtype
     name = question.qname
-    most = NAME_SERVER_ALIASES if task is not None and task.purpose is Purpose.NS_ADDRESS else ALIASES
+    most = NAME_SERVER_ALIASES if task is not None and task.purpose is FOR_NS_ADDRESS else ALIASES
     while True:
         known = find(name)
         if isinstance(known, Outcome):

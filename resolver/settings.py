@@ -307,6 +307,13 @@ class ServerSettings:
         'Action for a query above the limits of waiting queries. "servfail" answers SERVFAIL, so that the client'
         ' tries another resolver; "drop" sends no answer over UDP.',
     )
+    late_answers_per_network: int = option(
+        limits.LATE_PER_NETWORK.default,
+        "Waiting queries of one client network (an IPv4 /24 or an IPv6 /56) above which an answer over UDP that took"
+        " more than 200 ms is truncated, so that the client asks again over TCP and the cache answers (DNSBomb,"
+        " CVE-2024-33655). Clients with a valid cookie have no such limit. 0: none.",
+        limit=limits.LATE_PER_NETWORK,
+    )
     discard_timeout: float = option(
         0.0,
         "Age of a UDP query after which its answer is discarded (DNSBomb, CVE-2024-33655). 0 sends every answer.",

@@ -17,11 +17,11 @@ ADDITIONAL_MIB = 4
 DROPS = (
     "rate_limit.queries_dropped", "rate_limit.queries_refused", "rate_limit.queries_truncated",
     "rate_limit.replies_dropped", "rate_limit.replies_truncated", "fetch_limit.refused", "slow_path.overloaded",
-    "slow_path.ended", "slow_path.discarded", "slow_path.refused", "slow_path.access_dropped", "slow_path.malformed",
-    "slow_path.servfail", "fast_path.refused", "fast_path.access_dropped", "fast_path.invalid_dropped",
-    "fast_path.formerr", "resolution.failures", "resolution.timed_out", "resolution.refused",
-    "resolution.refused_sub_queries", "resolution.evicted", "resolution.ended_for_memory", "resolution.internal_errors",
-    "resolution.out_of_memory", "client_udp.errors", "client_udp.lane_overflowed",
+    "slow_path.ended", "slow_path.discarded", "slow_path.truncated", "slow_path.refused", "slow_path.access_dropped",
+    "slow_path.malformed", "slow_path.servfail", "fast_path.refused", "fast_path.access_dropped",
+    "fast_path.invalid_dropped", "fast_path.formerr", "resolution.failures", "resolution.timed_out",
+    "resolution.refused", "resolution.refused_sub_queries", "resolution.evicted", "resolution.ended_for_memory",
+    "resolution.internal_errors", "resolution.out_of_memory", "client_udp.errors", "client_udp.lane_overflowed",
 )
 SILENT = (
     "rate_limit.queries_dropped", "slow_path.discarded", "slow_path.access_dropped", "fast_path.access_dropped",

@@ -38,6 +38,7 @@ cdef class Service:
     cdef public object _clock
     cdef public object _cookies
     cdef public object _discard
+    cdef public object _late
     cdef public object _drop_overflow
     cdef public object _failures
     cdef public FastPath _fast
@@ -58,6 +59,7 @@ cdef class Service:
     cdef public PendingLimit _unverified
     cdef public long denied
     cdef public long discarded
+    cdef public long shortened
     cdef public long ended
     cdef public long failed
     cdef public long joined

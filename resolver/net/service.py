@@ -72,6 +72,7 @@ OPTIONS_WITHOUT_VALUE = frozenset({c.OPTION_NSID, c.OPTION_KEEPALIVE, c.OPTION_P
 
 JOSTLE = limits.JOSTLE / 1000
 SCAN = limits.JOSTLE_SCAN
+LATE_GROWTH = limits.LATE_GROWTH
 TOO_MANY = extended_errors([(c.EDE_OTHER, "too many queries")])
 ENDED = extended_errors([(c.EDE_NOT_READY, "ended for a newer query")])
 NONE: dict[Any, Any] = {}  # never changed
@@ -239,6 +240,7 @@ class Service:
         self._cache_only = server.non_recursive_queries == "cache"
         self._drop_overflow = server.overload_action == "drop"
         self._discard = server.discard_timeout
+        self._late = server.late_answers_per_network
         self._timeout = settings.iteration.query_timeout
         self._nsid = server.nsid_octets
         self._cookies = fast.cookies
@@ -267,6 +269,7 @@ class Service:
         self.overflowed = 0
         self.ended = 0
         self.discarded = 0
+        self.shortened = 0
         self.failed = 0
         self.malformed = 0
 
@@ -529,11 +532,28 @@ class Service:
         held = self._prefetch and (outcome.from_cache or len(outcome.answer) > 1)
         if outcome.ttl > 0 and outcome.scope is None and not (held and self._renew(query, client, outcome)):
             self._remember(query, client.view, packet, outcome.ttl, edes, outcome.serial)
-        if self._discard and not sink.stream and self._clock.monotonic() - client.arrived > self._discard:
-            self.discarded += 1
-            sink.skip()
-            return
+        if not sink.stream:
+            waited = self._clock.monotonic() - client.arrived
+            if self._discard and waited > self._discard:
+                self.discarded += 1
+                sink.skip()
+                return
+            if waited > JOSTLE and self._is_burst(pending, packet):
+                self.shortened += 1
+                packet, edes = error_reply(query.wire, c.NOERROR, query.question_end, truncated=True), b""
         self._send_judged(query, client, outcome, packet, pending.peer, sink, edes)
+
+    def _is_burst(self, pending: PendingQuery, packet: bytes) -> bool:
+        """Whether a late answer may be one of many that were held back to be released together (DNSBomb).
+
+        It is when many queries of the network wait, whose sources nothing has verified. An answer that is hardly longer
+        than its query, as each failure is, is of no use to an attacker.
+        """
+        return (
+            self._late > 0 and not pending.client.verified
+            and len(packet) > LATE_GROWTH * len(pending.query.wire)
+            and len(self._unverified.per_network.get(pending.network, NONE)) >= self._late
+        )
 
     def _renew(self, query: ClientQuery, client: Query, outcome: Outcome) -> bool:
         """Start a prefetch when the fast path has passed `query` on because its cached answer expires soon.
@@ -607,6 +627,7 @@ class Service:
             "overloaded": self.overflowed,
             "ended": self.ended,
             "discarded": self.discarded,
+            "truncated": self.shortened,
             "servfail": self.failed,
             "malformed": self.malformed,
             "pending": self.waiting,

@@ -440,6 +440,10 @@ METRICS: Final[dict[str, dict[str, Metric]]] = {
             "slow_path_ended_total", "Slow queries ended for new ones at a limit of pending queries (SERVFAIL).",
         ),
         "discarded": Metric("slow_path_discarded_total", "Answers not sent because server.discard-timeout had passed."),
+        "truncated": Metric(
+            "slow_path_truncated_total",
+            "Late answers truncated because many queries of their network waited (server.late-answers-per-network).",
+        ),
         "servfail": Metric("slow_path_servfail_total", "Queries whose resolution failed; clients get SERVFAIL."),
         "malformed": Metric("slow_path_malformed_total", "Malformed messages that reached the slow path."),
         "pending": Metric("pending_queries", "Client queries waiting for an answer."),

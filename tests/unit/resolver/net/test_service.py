@@ -852,6 +852,70 @@ def test_dnsbomb_answers_that_come_too_late_are_not_sent() -> None:
     assert parts.fast.answer(query(), CLIENT, parts.clock.real) is not None
 
 
+def burst(
+    parts: Parts, outcome: Outcome, *, after: float, count: int = 10, sink: Sink | None = None
+) -> list[MessageView]:
+    """The replies to `count` queries that a server answered together, `after` so many seconds."""
+    sink = sink or parts.sink
+    for number in range(count):
+        peer = (f"127.0.0.{number % 3 + 1}", number)
+        parts.ask(query(identity=number, edns_payload=1232), peer=peer, sink=sink)
+    parts.clock.mono += after
+    for _ in range(count):
+        parts.mesh.finish(outcome)
+    return [MessageView.parse(packet) for packet in sink.packets if packet is not None]
+
+
+LONG = address(count=10)
+
+
+def test_dnsbomb_answers_that_were_held_back_make_no_burst() -> None:
+    parts = Parts(late_answers_per_network=4)
+    outcome = positive(LONG)
+    outcome.ede.append((c.EDE_OTHER, "a long story" * 5))
+    replies = burst(parts, outcome, after=1.0)
+    assert [view.tc for view in replies] == [True] * 6 + [False] * 4
+    assert all(view.rcode == c.NOERROR and not view.answer for view in replies[:6])
+    assert all(len(view.wire) <= len(query(edns_payload=1232)) for view in replies[:6]), "nothing is amplified"
+    assert all(view.answer for view in replies[6:])
+    assert parts.service.statistics()["truncated"] == 6
+    assert parts.fast.answer(query(), CLIENT, parts.clock.real) is not None, "the cache answers who asks over TCP"
+
+
+@pytest.mark.parametrize("case", ["soon", "stream", "short", "failed", "unlimited"])
+def test_only_late_answers_that_may_be_a_burst_are_truncated(case: str) -> None:
+    parts = Parts(late_answers_per_network=0 if case == "unlimited" else 4)
+    outcome = failed() if case == "failed" else positive(address() if case == "short" else LONG)
+    replies = burst(parts, outcome, after=0.1 if case == "soon" else 1.0,
+                    sink=Sink(stream=True) if case == "stream" else None)
+    assert len(replies) == 10 and not any(view.tc for view in replies)
+    assert not parts.service.statistics()["truncated"]
+
+
+def test_late_answers_to_a_network_with_few_slow_queries_are_whole() -> None:
+    parts = Parts(late_answers_per_network=4)
+    for number in range(10):
+        parts.ask(query(identity=number, edns_payload=1232), peer=(f"127.0.{number}.1", 1))
+    parts.clock.mono += 1.0
+    for _ in range(10):
+        parts.mesh.finish(positive(LONG))
+    assert not parts.service.statistics()["truncated"]
+
+
+def test_who_forges_sources_has_no_answers_to_verified_clients_truncated() -> None:
+    parts = Parts(late_answers_per_network=4)
+    assert parts.fast.cookies is not None
+    good = c.OPTION_COOKIE, parts.fast.cookies.answer(b"clients!", CLIENT[0], parts.clock.real)
+    parts.ask(query(options=[good]))
+    for number in range(10):
+        parts.ask(query(identity=number, edns_payload=1232), peer=(CLIENT[0], number), sink=Sink())
+    parts.clock.mono += 1.0
+    parts.mesh.finish(positive(LONG))
+    assert parts.sink.last.answer and not parts.sink.last.tc
+    parts.mesh.finish(positive(LONG))
+    assert parts.service.statistics()["truncated"] == 1
+
+
 def test_forgotten_query_is_cancelled_once() -> None:
     parts = Parts()
     sink = Sink(stream=True)
