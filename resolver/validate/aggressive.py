@@ -70,6 +70,20 @@ class _CachedProver(nsec3.Prover):
         self.used[found[1].owner_hash] = found[0]
         return found[1]
 
+    def closest_encloser(self, qname: bytes) -> tuple[bytes, nsec3.Nsec3] | None:
+        """As of a reply, but from the apex downwards: most enclosers are near it, so few hashes are needed however long
+        the name is. A valid record covers no name that exists, except in an opt-out span, and no name below one that
+        does not exist matters."""
+        for count in range(names.label_count(self.zone), names.label_count(qname)):
+            cover = self.covering(names.suffix(qname, count + 1))
+            if cover is not None:
+                encloser = names.suffix(qname, count)
+                match = self.matching(encloser)
+                if match is None or match.has(c.DNAME) or (match.has(c.NS) and not match.has(c.SOA)):
+                    return None
+                return encloser, cover
+        return None
+
 
 class AggressiveNsec:
     """Answers queries from verified denials. Each validator has one."""

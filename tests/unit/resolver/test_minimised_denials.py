@@ -11,11 +11,12 @@ from support.minet import Minet
 from support.signed_net import Crypto
 
 from resolver.cache import Store
-from resolver.effects import Fetch, Outcome, RawReply
+from resolver.effects import Budget, Fetch, Outcome, Question, RawReply
 from resolver.mesh import Mesh
 from resolver.playground.authority import Authority, ServerFaults
 from resolver.playground.signing import Nsec3, Plan, sign_world
 from resolver.playground.zones import Zone
+from resolver.resolve import find_outcome
 from resolver.settings import CacheSettings, DnssecSettings, IterationSettings, RootServer, Settings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -197,3 +198,26 @@ def test_the_second_level_cache_is_asked_once() -> None:
     context.second_level, context.reads_second_level = Shelf(), True
     _, asked = world.ask(MISSING)
     assert asked == [("missing.zone.", c.A), (MISSING, c.A)] and len(fetched) == 1
+
+
+DEEP = ".".join(f"d{number}" for number in range(20))
+
+
+def test_cached_nsec3_records_deny_names_of_many_labels() -> None:
+    world = build(PLANS["nsec3"])
+    for number in range(8):
+        world.ask(f"a.n{number}.zone.")
+    outcome, asked = world.ask(f"{DEEP}.other.zone.")
+    assert outcome.rcode == c.NXDOMAIN and outcome.verdict == Verdict.SECURE and not asked
+    assert len([one for one in outcome.authority if one.rtype == c.NSEC3]) <= 3
+
+
+def test_cached_records_of_an_opt_out_zone_cost_few_hashes() -> None:
+    world = build(PLANS["opt-out"])
+    for number in range(8):
+        world.ask(f"a.n{number}.zone.")
+    context, budget = world.m.mesh._context, Budget(0, 0.0)
+    before = budget.hashes
+    assert find_outcome(Question(names.from_text(f"{DEEP}.other.zone."), c.A), context, budget, cd=False) is False
+    spent = before - budget.hashes
+    assert 0 < spent <= 4, "the qname of two blocks, the next closer name and the encloser"
