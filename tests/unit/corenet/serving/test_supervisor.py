@@ -12,8 +12,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.waiting import turns
 
-from corenet.limits import SERVE_KILL_DELAY, SERVE_RESTART_DELAY, SERVE_RESTART_DELAY_MAX, SERVE_RESTART_RESET
+from corenet.limits import (
+    SERVE_DEATH_WINDOW,
+    SERVE_KILL_DELAY,
+    SERVE_MAX_DEATHS,
+    SERVE_RESTART_DELAY,
+    SERVE_RESTART_DELAY_MAX,
+    SERVE_RESTART_RESET,
+)
 from corenet.serving import Service, worker
 from corenet.serving.processes import Child, Processes, WorkerSlot, describe_exit, receive
 from corenet.serving.sockets import Sockets
@@ -91,6 +99,47 @@ def test_a_worker_that_ran_long_is_restarted_soon(
     assert pauses == [first, 2 * first, first, 2 * first]
     supervisor.wake.close()
     supervisor.waker.close()
+
+
+@pytest.mark.parametrize(("window", "status"), [
+    (SERVE_DEATH_WINDOW - 1, worker.STATUS_FAILED), (SERVE_DEATH_WINDOW + 1, None),
+], ids=["within the window", "over a longer time"])
+def test_the_service_ends_when_workers_die_too_often(
+    channel: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, window: float, status: int | None
+) -> None:
+    app: Any = asyncio.Protocol
+    supervisor = Supervisor(ServiceConfig(app, False, 600, 10, None, None, None), Sockets([[]], []))
+    supervisor.all_up = True
+    now = 1000.0
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("corenet.serving.processes.time", clock)
+    monkeypatch.setattr("corenet.serving.supervisor.time", clock)
+    [slot] = supervisor.slots
+    for _ in range(SERVE_MAX_DEATHS + 1):
+        assert supervisor.status is None
+        supervisor.on_death(Child(0, slot, channel[0], now, ready=True), 1)
+        now += window / SERVE_MAX_DEATHS
+    assert supervisor.status == status
+    supervisor.wake.close()
+    supervisor.waker.close()
+
+
+@pytest.mark.parametrize("second", ["stop", "_force_stop"])
+def test_a_second_signal_ends_the_grace_of_a_worker(second: str) -> None:
+    """A worker without a supervisor gets no FORCE_STOP: its own signals do it."""
+    async def main() -> None:
+        app: Any = asyncio.Protocol
+        one = worker.Worker(ServiceConfig(app, False, 600, 10, None, None, None), 0, [], lambda: None)
+        one.stop()
+        grace = asyncio.ensure_future(one._within_grace(asyncio.Event().wait()))
+        await turns()
+        assert not grace.done()
+        getattr(one, second)()
+        await turns()
+        assert grace.done()
+        await grace
+
+    asyncio.run(main())
 
 
 def test_a_worker_inherits_only_its_own_and_shared_sockets(
