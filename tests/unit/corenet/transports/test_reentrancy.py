@@ -587,3 +587,39 @@ def test_a_protocol_that_pauses_each_time_does_not_block_the_iteration(
         await server.wait_closed()
 
     twin(main())
+
+
+def test_a_flush_that_another_one_asks_for_waits_for_no_event(ours: Twin) -> None:
+    """Nothing else is ready: the loop would sleep until the timeout."""
+
+    class Restless(Recorder):
+        rounds = 0
+        enough: asyncio.Future[None]
+
+        def go_on(self) -> None:
+            self.transport.set_write_buffer_limits(high=1_000_000)
+            self.transport.write(b"a")
+            self.transport.write(b"b")
+            self.transport.set_write_buffer_limits(high=0)
+
+        def resume_writing(self) -> None:
+            self.rounds += 1
+            if self.rounds == 10:
+                self.enough.set_result(None)
+            else:
+                self.go_on()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        here, there = socket.socketpair()
+        with there:
+            _, protocol = await loop.create_unix_connection(Restless, sock=here)
+            protocol.enough = loop.create_future()
+            async with asyncio.timeout(30):
+                protocol.go_on()
+                await protocol.enough
+            assert there.recv(100) == b"ab" * 10
+            protocol.transport.abort()
+            await protocol.lost
+
+    ours(main())
