@@ -890,8 +890,8 @@ LATE_PER_NETWORK = Limit(
     32, 0, 1_000_000, "queries",
     "Whoever holds back the answers to many queries with one forged source, and releases them together, makes a burst "
     "(DNSBomb, CVE-2024-33655). While more queries of a network wait than this, each late answer is truncated, so a "
-    "burst has at most so many whole ones. A forwarder with 2,000 queries a second, of which a fifth are not cached and "
-    "take 80 ms, has as many at one time; it asks its late queries again over TCP, unless it uses cookies."
+    "burst has at most so many whole ones. A forwarder with 2,000 queries a second, of which a fifth are not cached "
+    "and take 80 ms, has as many at one time; it asks its late queries again over TCP, unless it uses cookies."
 )
 LATE_GROWTH = 2
 """times: A late answer is not truncated when it is at most so many times as long as its query: it amplifies little."""
