@@ -72,11 +72,11 @@ cdef class Service:
     cdef public long replies
     cdef public object samples
     cdef public object zone_server
-    cpdef _admit(self, ClientQuery query, Query client, tuple peer, sink)
+    cpdef _admit(self, ClientQuery query, Query client, peer, sink)
     cpdef _resolve(self, PendingQuery pending)
     cpdef _release(self, PendingQuery pending)
     cpdef _reply(self, PendingQuery pending, Outcome outcome)
     cpdef _note_answer(self, Query client, Outcome outcome)
     cpdef _client_limit(self, ClientQuery query, sink)
-    cpdef _has_valid_cookie(self, ClientQuery query, tuple peer)
+    cpdef _has_valid_cookie(self, ClientQuery query, peer)
     cpdef finished(self, PendingQuery pending, Outcome outcome)

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from resolver import limits
 from resolver.cache import rotated
@@ -80,6 +80,11 @@ _MEANINGLESS_TYPES = frozenset({0, c.OPT})
 WITHOUT_ANSWER = frozenset({ActionKind.DROP, ActionKind.TRUNCATE})
 
 
+Peer: TypeAlias = "tuple[Any, ...]"
+"""The address of a client: a tuple, or `PeerAddress`, which has the local address as well. With tuple as annotation,
+Cython would accept no subclass."""
+
+
 class Sink(Protocol):
     """The destination of replies: a UDP socket, or one TCP connection."""
 
@@ -103,7 +108,7 @@ class Sink(Protocol):
         """Transport and listener of its queries, as `Query` has them."""
         ...
 
-    def send(self, packet: bytes, peer: tuple[Any, ...]) -> None: ...
+    def send(self, packet: bytes, peer: Peer) -> None: ...
 
     def skip(self) -> None:
         """A query gets no reply."""
@@ -184,7 +189,7 @@ class PendingQuery:
     )
 
     def __init__(
-        self, service: Service, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink,
+        self, service: Service, query: ClientQuery, client: Query, peer: Peer, sink: Sink,
         account: PendingLimit,
     ) -> None:
         self.service = service
@@ -276,7 +281,7 @@ class Service:
     # --- a query comes in ----------------------------------------------------------------------------------------
 
     def handle(
-        self, data: bytes, peer: tuple[Any, ...], sink: Sink, table: AccessTable | None = None
+        self, data: bytes, peer: Peer, sink: Sink, table: AccessTable | None = None
     ) -> PendingQuery | None:
         """Answer the message `data` of `peer` through `sink`. A pending query is returned; `forget` cancels it.
 
@@ -327,7 +332,7 @@ class Service:
         return pending if pending is not None and pending.account is not None else None
 
     def _handle_admitted(
-        self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink, pending: PendingQuery | None
+        self, query: ClientQuery, client: Query, peer: Peer, sink: Sink, pending: PendingQuery | None
     ) -> PendingQuery | None:
         """Answer a query whose client is admitted. `pending` is the query itself when it has waited for hooks."""
         pipeline: Pipeline = self._views[client.view]
@@ -433,7 +438,7 @@ class Service:
         return bool(self._prefetch and self._answers.claimed(query.wire, self._clock.time(), client.view))
 
     def _submit(
-        self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink, pending: PendingQuery | None = None
+        self, query: ClientQuery, client: Query, peer: Peer, sink: Sink, pending: PendingQuery | None = None
     ) -> PendingQuery | None:
         """Resolve a query, unless a hook answers it. It is counted as pending, if it is not yet."""
         if pending is None:
@@ -446,7 +451,7 @@ class Service:
             return pending if pending.account is not None else None
         return self._resolve(pending)
 
-    def _admit(self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
+    def _admit(self, query: ClientQuery, client: Query, peer: Peer, sink: Sink) -> PendingQuery | None:
         """Count a query as pending; None when it is a retransmission, or there are too many."""
         account = self._verified if sink.stream or self._has_valid_cookie(query, peer) else self._unverified
         if len(query.wire) > STORED_QUERY_SIZE:
@@ -662,7 +667,7 @@ class Service:
                           options=options, serial=serial)
 
     def _answer(
-        self, query: ClientQuery, client: Query, outcome: Outcome, peer: tuple[Any, ...], sink: Sink
+        self, query: ClientQuery, client: Query, outcome: Outcome, peer: Peer, sink: Sink
     ) -> None:
         """Do what a policy has decided: answer, or give no answer. Nothing of it is cached."""
         kind = None if outcome.applied is None else outcome.applied.kind
@@ -682,7 +687,7 @@ class Service:
         self._send_judged(query, client, outcome, packet, peer, sink, edes)
 
     def _send_judged(
-        self, query: ClientQuery, client: Query, outcome: Outcome, packet: bytes, peer: tuple[Any, ...], sink: Sink,
+        self, query: ClientQuery, client: Query, outcome: Outcome, packet: bytes, peer: Peer, sink: Sink,
         options: bytes,
     ) -> None:
         """Send a reply that was made from `outcome`, unless a policy of the point `send` prevents it."""
@@ -719,7 +724,7 @@ class Service:
         self._send(query, packet, peer, sink, options, view=client.view)
 
     def emit(
-        self, query: bytes, packet: bytes, peer: tuple[Any, ...], sink: Sink, view: int = 0, ext_rcode: int = 0
+        self, query: bytes, packet: bytes, peer: Peer, sink: Sink, view: int = 0, ext_rcode: int = 0
     ) -> None:
         """Send the reply `packet` to `query`, as far as the limits of replies permit it, and count it. All replies come
         here.
@@ -739,7 +744,7 @@ class Service:
             self.samples.note(query, packet, peer[0], view)
         sink.send(packet, peer)
 
-    def emit_many(self, packets: Iterator[bytes], peer: tuple[Any, ...], sink: Sink) -> bool:
+    def emit_many(self, packets: Iterator[bytes], peer: Peer, sink: Sink) -> bool:
         """Send the messages of a zone transfer over a stream, and count them as one reply. False, and nothing is sent,
         when the transport has no transfers, or another one is in progress."""
         send_many = getattr(sink, "send_many", None)
@@ -753,7 +758,7 @@ class Service:
         self.observed.note_answer(result_of(outcome), self._clock.monotonic() - client.arrived)
 
     def _send(
-        self, query: ClientQuery, packet: bytes, peer: tuple[Any, ...], sink: Sink, options: bytes, ext_rcode: int = 0,
+        self, query: ClientQuery, packet: bytes, peer: Peer, sink: Sink, options: bytes, ext_rcode: int = 0,
         view: int = 0,
     ) -> None:
         if query.options:
@@ -773,7 +778,7 @@ class Service:
             return max(PAYLOAD_MIN, min(query.payload, self._payload))
         return PAYLOAD_MIN
 
-    def _reply_options(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bytes:
+    def _reply_options(self, query: ClientQuery, peer: Peer, sink: Sink) -> bytes:
         """Options in reply to those of the query: NSID (RFC 5001), TCP keepalive (RFC 7828), cookie (RFC 7873)."""
         found: dict[int, bytes] = {}
         for code, value in options_from_wire(query.options):
@@ -785,7 +790,7 @@ class Service:
                 found[code] = encode_keepalive(sink.idle_timeout)
         return options_to_wire(found.items()) if found else b""
 
-    def _is_verified(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bool:
+    def _is_verified(self, query: ClientQuery, peer: Peer, sink: Sink) -> bool:
         """Whether the client's address is verified. If not, reply with BADCOOKIE or TC (RFC 7873 section 5.2)."""
         assert self._cookies is not None
         if sink.stream or self._has_valid_cookie(query, peer):
@@ -801,7 +806,7 @@ class Service:
             self._send(query, bytes(packet), peer, sink, b"")
         return False
 
-    def _has_valid_cookie(self, query: ClientQuery, peer: tuple[Any, ...]) -> bool:
+    def _has_valid_cookie(self, query: ClientQuery, peer: Peer) -> bool:
         """Whether a valid server cookie verifies the source address of the query (RFC 7873 section 5.2.5)."""
         if self._cookies is None or not query.options:
             return False
@@ -809,13 +814,13 @@ class Service:
         return cookie is not None and self._cookies.is_good(cookie, peer[0], self._clock.time())
 
     def _reply_empty(
-        self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink, rcode: int, *, options: bytes = b"",
+        self, query: ClientQuery, peer: Peer, sink: Sink, rcode: int, *, options: bytes = b"",
         ext_rcode: int = 0, view: int = 0,
     ) -> None:
         packet = error_reply(query.wire, rcode, query.question_end)
         self._send(query, packet, peer, sink, options, ext_rcode, view)
 
-    def _refuse_client(self, data: bytes, peer: tuple[Any, ...], sink: Sink, access: int) -> None:
+    def _refuse_client(self, data: bytes, peer: Peer, sink: Sink, access: int) -> None:
         if access == DROP or len(data) < HEADER_SIZE or data[2] & 0x80:
             self.denied += 1
             sink.skip()
@@ -830,7 +835,7 @@ class Service:
             self.observed.note_message(sink.origin[0])
             self.emit(data, error_reply(data, c.REFUSED, served=False), peer, sink)
 
-    def _answer_non_plain(self, data: bytes, peer: tuple[Any, ...], sink: Sink, code: int) -> None:
+    def _answer_non_plain(self, data: bytes, peer: Peer, sink: Sink, code: int) -> None:
         """Answer a message that `read_query` rejected with an error, or a cookie query; drop one without a header."""
         if len(data) < HEADER_SIZE or data[2] & 0x80:
             self.malformed += 1
@@ -869,7 +874,7 @@ class Service:
             self.refused += 1
         self.emit(data, error_reply(data, rcode, question_end), peer, sink)
 
-    def _answer_cookie_query(self, data: bytes, peer: tuple[Any, ...]) -> bytes | None:
+    def _answer_cookie_query(self, data: bytes, peer: Peer) -> bytes | None:
         """The reply to a query with a COOKIE option and no question (RFC 7873 section 5.4); None for other messages."""
         if self._cookies is None:
             return None
@@ -888,7 +893,7 @@ class Service:
         return error_reply(data, rcode & 0xF)[:-1] + b"\1" + opt
 
     def _answer_meta_query(
-        self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink, pending: PendingQuery | None
+        self, query: ClientQuery, client: Query, peer: Peer, sink: Sink, pending: PendingQuery | None
     ) -> PendingQuery | None:
         """Answer queries for other classes, ANY, and types that are not data."""
         qtype = query.qtype
@@ -921,7 +926,7 @@ class Service:
         return None
 
     def _without_recursion(
-        self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink, pending: PendingQuery | None
+        self, query: ClientQuery, client: Query, peer: Peer, sink: Sink, pending: PendingQuery | None
     ) -> PendingQuery | None:
         """RD is clear: answer from own zones, or from the cache if the settings permit it, else REFUSED (RFC 1035
         section 4.1.1). The policies are those of queries with RD."""
@@ -958,7 +963,7 @@ class Service:
             self._give_own(pending.query, pending.client, outcome, pending.peer, pending.sink, pending)
 
     def _give_own(
-        self, query: ClientQuery, client: Query, outcome: Outcome, peer: tuple[Any, ...], sink: Sink,
+        self, query: ClientQuery, client: Query, outcome: Outcome, peer: Peer, sink: Sink,
         pending: PendingQuery | None,
     ) -> PendingQuery | None:
         """Give an answer from an own zone, or what a policy has put in its place, unless the point `response` changes
@@ -976,7 +981,7 @@ class Service:
         self._answer(query, client, outcome, peer, sink)
         return None
 
-    def _without_own_answer(self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink) -> None:
+    def _without_own_answer(self, query: ClientQuery, client: Query, peer: Peer, sink: Sink) -> None:
         """As `_without_recursion`, for a name in no own zone."""
         if self._cache_only:
             if self._views[client.view].caches and self._from_cache(query, client, peer, sink):
@@ -992,7 +997,7 @@ class Service:
         self.refused += 1
         self._reply_empty(query, peer, sink, c.REFUSED, options=extended_errors([(c.EDE_NOT_AUTHORITATIVE, "")]))
 
-    def _from_cache(self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink) -> bool:
+    def _from_cache(self, query: ClientQuery, client: Query, peer: Peer, sink: Sink) -> bool:
         """Answer from the cache a query that the fast path did not take because of its options or its RD bit."""
         now, limit = self._clock.time(), self._client_limit(query, sink)
         packet = self._fast.cached(query, now, limit, b"", client.view)
@@ -1011,7 +1016,7 @@ class Service:
         self.emit(query.wire, packet, peer, sink, client.view)
         return True
 
-    def _overflow(self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink) -> None:
+    def _overflow(self, query: ClientQuery, client: Query, peer: Peer, sink: Sink) -> None:
         self.overflowed += 1
         if self._drop_overflow and not sink.stream:
             sink.skip()

@@ -10,6 +10,7 @@ import pytest
 from support.service_parts import CLIENT, NOW, QNAME, Parts, Sink, address, failed, positive, query, signature
 
 import resolver
+from corenet.transports import PeerAddress
 from resolver.effects import FailureKind, Outcome, Question
 from resolver.net.service import PendingQuery
 from resolver.net.zone_server import ZoneServer
@@ -52,6 +53,14 @@ def test_an_answer_has_the_id_name_and_flags_of_the_query() -> None:
     assert view.edns.payload == 1232
     assert parts.submitted == 1
     assert parts.service.waiting == 0
+
+
+def test_a_client_whose_address_comes_with_the_local_one_is_answered() -> None:
+    parts = Parts()
+    assert parts.ask(query(), peer=PeerAddress(CLIENT)) is not None
+    parts.mesh.finish(positive())
+    assert parts.sink.last.rcode == c.NOERROR
+    assert parts.sink.last.answer
 
 
 def test_no_edns_in_the_reply_without_edns_in_the_query() -> None:
