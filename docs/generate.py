@@ -77,7 +77,7 @@ def options_page() -> str:
     lines = [
         "# Options of resolverd",
         "",
-        "Made by `make docs` from `resolver/settings.py`. In the configuration file, an underscore of a key is a dash;",
+        "Made by `make docs` from `resolver/settings/`. In the configuration file, an underscore of a key is a dash;",
         "`resolverd --print-config` writes the same as a commented file with the values in force.",
         "",
         "| key | default | meaning |",

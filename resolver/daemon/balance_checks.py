@@ -22,13 +22,13 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from resolver import limits
-from resolver.balance_settings import BalanceSettings
 from resolver.effects import RandomSource
 from resolver.geo import open_countries
 from resolver.net.clock_random import Entropy
 from resolver.net.descriptors import balance_probes
 from resolver.policy.balance import Balancer, Target
 from resolver.settings import Settings
+from resolver.settings.balance import BalanceSettings
 
 if TYPE_CHECKING:
     import ssl

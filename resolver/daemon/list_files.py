@@ -15,13 +15,13 @@ from typing import BinaryIO, NamedTuple
 from resolver import limits
 from resolver.daemon.cache_file import create_temporary
 from resolver.daemon.file_identity import identity_of
-from resolver.list_settings import ListSettings, RpzSettings
 from resolver.policy.list_formats import CompiledList, ListReader, detect_format
 from resolver.policy.list_source import HEAD_SIZE, ListHead, read_head
 from resolver.policy.rpz import RpzZone
 from resolver.policy.rpz_module import options_of
 from resolver.policy.rpz_text import read_zone
 from resolver.policy.rpz_zone import ZoneCompiler
+from resolver.settings.lists import ListSettings, RpzSettings
 from resolver.wire import name as names
 from resolver.zones import Zone
 

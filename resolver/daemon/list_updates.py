@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from resolver import limits
 from resolver.daemon.file_identity import identity
 from resolver.daemon.list_files import Loaded, NewFile, Source, compile_transferred, load
-from resolver.list_settings import ListSettings, RpzSettings
 from resolver.net.in_thread import in_thread
 from resolver.policy import PolicyModule
 from resolver.policy.block_lists import BlockLists
@@ -34,6 +33,7 @@ from resolver.policy.list_source import ListSource, usable_tag
 from resolver.policy.rpz import RpzZone
 from resolver.policy.rpz_module import ResponsePolicyZones, RpzAliases, options_of
 from resolver.settings import Settings, replace
+from resolver.settings.lists import ListSettings, RpzSettings
 from resolver.wire import name as names
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 
 from resolver import limits
-from resolver.observe_settings import STDOUT
 from resolver.settings import Settings
+from resolver.settings.observe import STDOUT
 
 __all__ = ["render"]
 

@@ -20,7 +20,7 @@ from resolver.daemon.config_reload import describe_error
 from resolver.effects import Server
 from resolver.log_limit import LineLimit
 from resolver.observe.catalogue import Statistics, counters_of
-from resolver.settings import LOG_LEVELS
+from resolver.settings.management import LOG_LEVELS
 from resolver.upstream_address import parse_upstream
 from resolver.wire import consts as c
 

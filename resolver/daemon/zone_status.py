@@ -16,8 +16,8 @@ from typing import Any
 from resolver.daemon.zone_files import ZoneFile
 from resolver.net.zone_client import origin_of
 from resolver.settings import ZoneSettings
+from resolver.settings.zones import POLICY
 from resolver.wire import name as names
-from resolver.zone_settings import POLICY
 from resolver.zones import Mode, ServedZone
 from resolver.zones.outgoing import History
 from resolver.zones.tsig import Key

@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 from typing import Any, final
 
-from resolver.limit_settings import RateLimitSettings
+from resolver.settings.quotas import RateLimitSettings
 
 KINDS: tuple[str, ...]
 VERDICTS: tuple[str, ...]

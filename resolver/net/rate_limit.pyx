@@ -26,7 +26,7 @@ from corenet.core.libc cimport (
 )
 
 from resolver import limits
-from resolver.limit_settings import QUERY_ACTIONS
+from resolver.settings.quotas import QUERY_ACTIONS
 
 from resolver.policy.access cimport ACCESS_ALLOW, ACCESS_DECISION, AccessTable, access_lookup_ip
 from resolver.wire.consts cimport HEADER_SIZE, NAME_MAX

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from resolver import limits
 from resolver.options import parse_endpoint
-from resolver.second_level_settings import REDIS_PORT, UNIX_PREFIX, SecondLevelSettings
+from resolver.settings.second_level import REDIS_PORT, UNIX_PREFIX, SecondLevelSettings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -17,7 +17,7 @@ from resolver.net.clock_random import Clock
 from resolver.net.redis_engine import MISSING, RedisEngine, is_installed
 from resolver.net.second_level import SecondLevel
 from resolver.settings import Settings, replace
-from resolver.zone_settings import POLICY
+from resolver.settings.zones import POLICY
 
 __all__ = ["SecondLevelFiles", "label", "make", "read_files"]
 

@@ -19,8 +19,8 @@ from resolver import limits
 from resolver.observe.frame_streams import FINISHED, STREAMING, FrameStreamError, FrameStreamSender, next_frame
 from resolver.observe.output import Output
 from resolver.observe.pieces import Pieces
-from resolver.observe_settings import DnstapSettings
 from resolver.options import parse_endpoint
+from resolver.settings.observe import DnstapSettings
 
 __all__ = ["TapSender"]
 

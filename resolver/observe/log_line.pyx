@@ -10,7 +10,7 @@ A line is written into memory of at least LINE_SPACE octets; what follows its en
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
-from resolver.observe_settings import LOG_FIELDS
+from resolver.settings.observe import LOG_FIELDS
 from resolver.wire import consts
 
 from resolver.observe.event cimport OVER_HTTPS, OVER_QUIC, OVER_TCP, OVER_TLS, Event

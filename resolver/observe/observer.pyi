@@ -3,7 +3,7 @@ from typing import Any, final
 
 from resolver.effects import Ask
 from resolver.observe.pieces import Pieces
-from resolver.observe_settings import DnstapSettings, QueryLogSettings
+from resolver.settings.observe import DnstapSettings, QueryLogSettings
 
 MESSAGES: dict[str, int]
 PROTOCOLS: dict[str, int]

@@ -19,7 +19,7 @@ import threading
 
 from resolver.observe.output import Output
 from resolver.observe.pieces import Pieces
-from resolver.observe_settings import STDOUT, QueryLogSettings
+from resolver.settings.observe import STDOUT, QueryLogSettings
 
 __all__ = ["QueryLogWriter", "open_log"]
 

@@ -18,10 +18,10 @@ Other types of the names are resolved as usual.
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
-from resolver.balance_settings import BalanceSettings, TargetSettings
 from resolver.effects import Outcome, Question, RandomSource
 from resolver.policy.module import Decision, PolicyModule
 from resolver.query import Query
+from resolver.settings.balance import BalanceSettings, TargetSettings
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from resolver import limits
 from resolver.effects import Outcome, Question
-from resolver.list_settings import ListSettings
 from resolver.policy.list_formats import CompiledList
 from resolver.policy.module import Action, Decision, PolicyModule
 from resolver.query import ActionKind, Query
+from resolver.settings.lists import ListSettings
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire.rrset import RRset

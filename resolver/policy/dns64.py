@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from resolver import limits
-from resolver.dns64_settings import parse_dns64
 from resolver.effects import Outcome, Question
 from resolver.settings import PolicySettings
+from resolver.settings.dns64 import parse_dns64
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names

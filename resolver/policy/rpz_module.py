@@ -21,13 +21,13 @@ from collections.abc import Mapping, Sequence
 
 from resolver import limits
 from resolver.effects import Outcome, Question, Server
-from resolver.list_settings import RpzSettings
 from resolver.log_limit import LimitedWarning
 from resolver.policy.module import PASS, Action, Decision, PolicyModule
 from resolver.policy.rpz import Action as RuleAction
 from resolver.policy.rpz import Match, PolicyZones, RpzZone, Rule, Trigger, respond
 from resolver.policy.rpz_zone import RpzOptions
 from resolver.query import ActionKind, Query
+from resolver.settings.lists import RpzSettings
 from resolver.wire import consts as c
 from resolver.wire import name as names
 

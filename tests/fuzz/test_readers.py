@@ -81,7 +81,7 @@ TARGETS = {
     "resolver/zones/transfer.py": ["zone"],
 }
 NONE = {
-    "resolver/dns64_settings.py": "the operator's configuration",
+    "resolver/settings/dns64.py": "the operator's configuration",
     "resolver/upstream_address.py": "the operator's configuration and rdig's arguments",
     "resolver/daemon/certificates.py": "files of the operator: certificate.py and OpenSSL read them",
     "resolver/net/client_contexts.py": "a file of the operator: OpenSSL reads its certificates",

@@ -12,7 +12,7 @@ from support.ports import free_port
 from support.redis_servers import redis_server
 
 from resolver.net.redis_engine import EngineError, RedisEngine
-from resolver.second_level_settings import SecondLevelSettings
+from resolver.settings.second_level import SecondLevelSettings
 
 pytestmark = pytest.mark.integration
 

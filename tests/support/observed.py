@@ -8,7 +8,7 @@ from support.dnstap import Tap, frames, read_frame
 from resolver import limits
 from resolver.observe.observer import Observer
 from resolver.observe.pieces import Pieces
-from resolver.observe_settings import DnstapSettings, QueryLogSettings
+from resolver.settings.observe import DnstapSettings, QueryLogSettings
 
 __all__ = ["Observed"]
 

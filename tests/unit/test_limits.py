@@ -26,13 +26,13 @@ from resolver.cache.store import Store
 from resolver.cli import control, grammar, top
 from resolver.daemon.change_keeper import lifetime_of
 from resolver.daemon.top import Top
-from resolver.list_settings import ListSettings
 from resolver.net.fastpath import FastPath
 from resolver.observe.pieces import Pieces
 from resolver.playground import __main__ as playground
 from resolver.policy.list_formats import ListReader
 from resolver.policy.name_table import NameTableBuilder
 from resolver.settings import BalanceSettings, ServerSettings, Settings, TargetSettings
+from resolver.settings.lists import ListSettings
 
 Place = tuple[str, str, Callable[[Any], object]]
 

@@ -10,7 +10,7 @@ from resolver import limits
 from resolver.cli.importers.bind_syntax import Statement
 from resolver.cli.importers.draft import Draft, number
 from resolver.cli.importers.networks import Network, wider
-from resolver.zone_settings import TSIG_ALGORITHMS
+from resolver.settings.zones import TSIG_ALGORITHMS
 
 __all__ = ["EVERYONE", "NETWORKS", "Names", "children", "duration", "flag", "plain_name", "size"]
 

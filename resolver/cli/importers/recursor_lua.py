@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 from resolver import limits
 from resolver.cli.importers.draft import COPY, Draft, Place, read_text
 from resolver.hints import ROOT_ANCHORS
-from resolver.zone_settings import TSIG_ALGORITHMS
+from resolver.settings.zones import TSIG_ALGORITHMS
 
 __all__ = ["CALLS", "add_anchors", "add_policy_zone", "add_tap", "endpoint", "read_lua"]
 

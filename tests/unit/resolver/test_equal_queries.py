@@ -12,9 +12,9 @@ from support.tailor import Tailor
 
 from resolver import limits
 from resolver.effects import FailureKind, Outcome, Question
-from resolver.limit_settings import FetchLimitSettings
 from resolver.query import ActionKind, Applied, Query
 from resolver.settings import DnssecSettings, PolicySettings, Settings, SubnetSettings
+from resolver.settings.quotas import FetchLimitSettings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names

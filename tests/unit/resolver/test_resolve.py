@@ -12,7 +12,6 @@ from support.minet import COM_ZONE, EXAMPLE_ZONE, NET_ZONE, addresses, build, re
 
 from resolver import limits
 from resolver.effects import FailureKind, Need, Outcome, Purpose, Question
-from resolver.list_settings import RpzSettings
 from resolver.playground.authority import Authority
 from resolver.playground.zones import Zone
 from resolver.policy import PolicyPipeline
@@ -20,6 +19,7 @@ from resolver.policy.rpz_module import ResponsePolicyZones, RpzAliases
 from resolver.policy.rpz_zone import RpzOptions, compile_zone
 from resolver.policy.zones import OwnZones
 from resolver.settings import CacheSettings, DnssecSettings, PolicySettings, Settings, replace
+from resolver.settings.lists import RpzSettings
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names

@@ -40,11 +40,11 @@ def test_every_setting_has_a_sentence():
 
 def test_a_sentence_that_names_a_limit_follows_it(monkeypatch):
     monkeypatch.setattr(limits, "LOG_FAILURES", 7)
-    spec = importlib.util.find_spec("resolver.settings")
+    spec = importlib.util.find_spec("resolver.settings.management")
     again = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "resolver.settings", again)  # where dataclasses look for names
+    monkeypatch.setitem(sys.modules, "resolver.settings.management", again)  # where dataclasses look for names
     spec.loader.exec_module(again)
-    [sentence] = [item.doc for item in describe(again.Settings()) if item.path == "log.rate_limit_interval"]
+    [sentence] = [item.metadata["doc"] for item in fields(again.LogSettings) if item.name == "rate_limit_interval"]
     assert "at most 7 different failed queries" in sentence
 
 

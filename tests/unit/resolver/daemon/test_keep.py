@@ -8,8 +8,8 @@ import pytest
 
 from resolver.cache import Store
 from resolver.daemon import cache_file
-from resolver.list_settings import RpzSettings
 from resolver.settings import CacheSettings, DnssecSettings, Settings, replace
+from resolver.settings.lists import RpzSettings
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names

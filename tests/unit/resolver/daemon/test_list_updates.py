@@ -17,12 +17,12 @@ from resolver.daemon.file_identity import identity
 from resolver.daemon.list_files import NewFile, load
 from resolver.daemon.list_updates import ListUpdates
 from resolver.effects import Outcome, Question
-from resolver.list_settings import ListSettings, RpzSettings
 from resolver.policy import PolicyPipeline
 from resolver.policy.dns64 import Dns64
 from resolver.policy.list_source import HEAD_SIZE
 from resolver.query import ActionKind, Query
 from resolver.settings import PolicySettings, Settings
+from resolver.settings.lists import ListSettings, RpzSettings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names

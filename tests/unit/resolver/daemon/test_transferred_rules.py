@@ -12,11 +12,11 @@ from resolver.daemon import list_updates, zone_files
 from resolver.daemon.list_updates import ListUpdates
 from resolver.daemon.zone_keeper import ZoneKeeper
 from resolver.effects import Question
-from resolver.list_settings import RpzSettings
 from resolver.net.zone_client import Fetched, ZoneClient
 from resolver.policy import PolicyPipeline
 from resolver.query import Query
 from resolver.settings import PolicySettings, Settings, ZoneSettings, ZonesSettings, replace
+from resolver.settings.lists import RpzSettings
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.zones import Mode, ServedZone, Zone, ZoneTable

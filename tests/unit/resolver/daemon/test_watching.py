@@ -10,8 +10,8 @@ from support.service_parts import NOW, QNAME, Parts, failed, positive, query
 from resolver import limits
 from resolver.daemon.watching import KINDS, Watching, part_of
 from resolver.observe.frequent import merge
-from resolver.observe_settings import QueryLogSettings
 from resolver.settings import PolicySettings, Settings
+from resolver.settings.observe import QueryLogSettings
 from resolver.wire import name as names
 
 HOME = names.from_text("example.com.")

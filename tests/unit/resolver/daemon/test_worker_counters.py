@@ -11,8 +11,8 @@ from resolver.daemon.runtime_config import RuntimeConfig
 from resolver.daemon.worker_commands import of_outputs, of_shared
 from resolver.net.rate_limit import RateLimits
 from resolver.observe.output import Output
-from resolver.observe_settings import QueryLogSettings
 from resolver.settings import RateLimitSettings, Settings
+from resolver.settings.observe import QueryLogSettings
 from resolver.zones import ZoneTable
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from support.service_parts import NOW, QNAME, Parts, address, failed, positive, query
 
-from resolver.limit_settings import RateLimitSettings
 from resolver.net.fastpath import FastPath
 from resolver.net.rate_limit import RateBuckets, RateLimits
 from resolver.policy import AccessTable
 from resolver.policy.ranges import ViewAccess
 from resolver.settings import Settings, ViewSettings
+from resolver.settings.quotas import RateLimitSettings
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.message import MessageView

@@ -19,7 +19,7 @@ from resolver import limits
 from resolver.observe.collector import TapSender
 from resolver.observe.frame_streams import ACCEPT, CONTENT_TYPE, FINISH, READY, START, STOP, control_frame
 from resolver.observe.pieces import Pieces
-from resolver.observe_settings import DnstapSettings
+from resolver.settings.observe import DnstapSettings
 
 pytestmark = pytest.mark.usefixtures("quick")
 

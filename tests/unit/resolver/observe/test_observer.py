@@ -18,8 +18,8 @@ from support.service_parts import CLIENT, NOW, QNAME, Parts, Sink, failed, posit
 
 from resolver.effects import Ask, Outcome, Server
 from resolver.observe.labels import TRANSPORTS
-from resolver.observe_settings import LOG_FIELDS
 from resolver.settings import PolicySettings, Settings, ViewSettings
+from resolver.settings.observe import LOG_FIELDS
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.build import make_query

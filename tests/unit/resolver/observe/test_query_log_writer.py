@@ -17,7 +17,7 @@ from support.servers import wait_until
 from resolver import limits
 from resolver.observe.pieces import Pieces
 from resolver.observe.query_log import QueryLogWriter
-from resolver.observe_settings import QueryLogSettings
+from resolver.settings.observe import QueryLogSettings
 
 
 @contextmanager

@@ -17,13 +17,13 @@ from support.signing import ZoneKey, sign_zone
 from resolver import limits
 from resolver.effects import Outcome, Purpose, Question, Server
 from resolver.iterate import delegation_path, known_path
-from resolver.list_settings import RpzSettings
 from resolver.policy import Action, Pipeline, PolicyModule
 from resolver.policy.module import REFUSE
 from resolver.policy.rpz_module import ResponsePolicyZones, options_of
 from resolver.policy.rpz_zone import ZoneCompiler
 from resolver.query import Query
 from resolver.settings import CacheSettings, DnssecSettings, ForwardZone, Settings, StubZone
+from resolver.settings.lists import RpzSettings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names

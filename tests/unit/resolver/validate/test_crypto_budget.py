@@ -36,7 +36,7 @@ OWN_MATTERS = {"net/cookies.pyx", "net/quic_client.py", "cache/snapshot.py", "da
                # MACs and checksums of entries of at most SECOND_LEVEL_ENTRY octets.
                "cache/second_level.py", "net/second_level_setup.py",
                # The settings of the daemon, once for each reload.
-               "daemon/config_reload.py", "daemon/cache_rules.py", "settings.py",
+               "daemon/config_reload.py", "daemon/cache_rules.py", "settings/views.py",
                # Files of the daemon's own, and answers from zones of one's own, whose iterations are bounded there.
                "daemon/list_files.py", "daemon/zone_files.py", "policy/list_source.py", "zones/answer.py",
                "zones/journal.py", "zones/zonemd.py"}

@@ -1,8 +1,7 @@
 """Settings of block lists and response policy zones: the tables [[list]] and [[rpz]] of the configuration.
 
-They are a module of their own because `resolver.settings` is long. All lists are read by all workers. A policy zone
-that is transferred is also an own zone of mode "policy" (`RpzSettings.transferred`), with the settings and checks of
-those.
+All lists are read by all workers. A policy zone that is transferred is also an own zone of mode "policy"
+(`RpzSettings.transferred`), with the settings and checks of those.
 """
 
 import re
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 
 from resolver import limits
 from resolver.options import check_limits, check_names, check_path, option
-from resolver.zone_settings import KEY_TEXT, NOTIFY_TEXT, POLICY, PRIMARIES_TEXT, ZoneSettings
+from resolver.settings.zones import KEY_TEXT, NOTIFY_TEXT, POLICY, PRIMARIES_TEXT, ZoneSettings
 
 __all__ = ["ListSettings", "RpzSettings", "check_lists"]
 

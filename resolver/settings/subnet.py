@@ -1,7 +1,6 @@
 """The settings of EDNS client subnet (RFC 7871): the table [client-subnet].
 
-They are a module of their own because `resolver.settings` is long. Nothing is sent unless servers or zones are named,
-because the option tells third parties where clients are.
+Nothing is sent unless servers or zones are named, because the option tells third parties where clients are.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
 """Settings of what others see of the resolver's work: the sections [query-log], [dnstap] and [web].
 
-They are a module of their own because `resolver.settings` is long. Each section is off until an output or an address is
-named.
+Each section is off until an output or an address is named.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Settings of names whose addresses are chosen for each client: the tables [[balance]] and [[balance.target]].
 
-They are a module of their own because `resolver.settings` is long. A balanced name is the same in all views.
+A balanced name is the same in all views.
 """
 
 import re

@@ -1,7 +1,6 @@
 """Settings of the zones that this server has itself: primary, secondary, and the local copy of the root zone.
 
-The classes are part of `resolver.settings`, in a file of their own because they concern one package, `resolver.zones`.
-Names and addresses are text, as there.
+Names and addresses are text, as in all settings.
 """
 
 import binascii
@@ -19,7 +18,7 @@ __all__ = [
 TSIG_ALGORITHMS = ("hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224", "hmac-sha1")
 MODES = ("authoritative", "delegations")
 POLICY = "policy"
-"""The mode of a response policy zone that is transferred. It is written as [[rpz]] (`resolver.list_settings`)."""
+"""The mode of a response policy zone that is transferred. It is written as [[rpz]] (`resolver.settings.lists`)."""
 PRIMARIES_TEXT = (
     "Servers from which the zone is transferred, the first that answers; a port other than 53 follows a colon."
     " tls://ADDRESS#NAME transfers over TLS (RFC 9103); sha256//HASH after NAME and a comma pins a key."

@@ -1,7 +1,7 @@
 """The entries of `policy.dns64_prefix`: an IPv6 prefix and the IPv4 addresses that its NAT64 translates.
 
 The settings check an entry with `parse_dns64`, and the policy compiles it with the same function, so both accept the
-same text. It is a module of its own because `resolver.settings` is long.
+same text.
 """
 
 from ipaddress import IPv4Network, IPv6Network, ip_network

@@ -1,0 +1,256 @@
+"""Typed settings of the library and the daemon: frozen dataclasses with a default and a description for each field.
+
+Each module has the sections of one subject, and `Settings` has them all, with the checks across sections. Nothing here
+reads a file, a clock or the environment. `resolver.daemon.config` turns a TOML file into these classes and
+`resolver.api.Resolver` takes them directly. Names and addresses are text, because this module is below `resolver.wire`
+in the layers; their users convert them to wire form once, at start. `resolver.options.option` declares a field. Its
+description is the only source of ``resolverd --print-config`` and docs/resolverd-options.md.
+"""
+
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from typing import Any
+
+from resolver import hints, limits
+from resolver.options import check_addresses, check_names, option
+from resolver.settings.balance import BalanceSettings, TargetSettings, check_balances
+from resolver.settings.cache import CacheSettings
+from resolver.settings.dnssec import DnssecSettings
+from resolver.settings.iteration import IterationSettings
+from resolver.settings.listeners import LISTENER_PORTS, LISTENER_TRANSPORTS, ListenerSettings, TlsSettings
+from resolver.settings.lists import ListSettings, RpzSettings, check_lists
+from resolver.settings.management import ControlSettings, LogSettings, MetricsSettings
+from resolver.settings.observe import DnstapSettings, QueryLogSettings, WebSettings
+from resolver.settings.policy import HostEntry, PolicySettings
+from resolver.settings.quotas import FetchLimitSettings, RateLimitSettings
+from resolver.settings.second_level import SecondLevelSettings
+from resolver.settings.server import ServerSettings
+from resolver.settings.subnet import SubnetSettings
+from resolver.settings.upstreams import ForwardZone, RootServer, StubZone, check_upstream_zones
+from resolver.settings.views import ViewSettings
+from resolver.settings.zones import POLICY, ROOT_PRIMARIES, TsigKey, ZoneSettings, ZonesSettings
+
+__all__ = [
+    "LISTENER_PORTS",
+    "LISTENER_TRANSPORTS",
+    "BalanceSettings",
+    "CacheSettings",
+    "ControlSettings",
+    "DnssecSettings",
+    "DnstapSettings",
+    "FetchLimitSettings",
+    "ForwardZone",
+    "HostEntry",
+    "IterationSettings",
+    "ListSettings",
+    "ListenerSettings",
+    "LogSettings",
+    "MetricsSettings",
+    "PolicySettings",
+    "QueryLogSettings",
+    "RateLimitSettings",
+    "RootServer",
+    "RpzSettings",
+    "SecondLevelSettings",
+    "ServerSettings",
+    "Settings",
+    "StubZone",
+    "SubnetSettings",
+    "TargetSettings",
+    "TlsSettings",
+    "TsigKey",
+    "ViewSettings",
+    "WebSettings",
+    "ZoneSettings",
+    "ZonesSettings",
+    "replace",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings. Equal values behave equally; a reload replaces the whole object."""
+
+    server: ServerSettings = field(
+        default_factory=ServerSettings, metadata={"doc": "Listeners, limits for clients, and the form of replies."}
+    )
+    tls: TlsSettings = field(
+        default_factory=TlsSettings, metadata={"doc": "Certificates of the listeners with TLS."}
+    )
+    cache: CacheSettings = field(
+        default_factory=CacheSettings, metadata={"doc": "Size of the cache, and bounds of the TTLs."}
+    )
+    second_level_cache: SecondLevelSettings = field(
+        default_factory=SecondLevelSettings, metadata={"doc": "The cache in Redis or Valkey that resolvers share."}
+    )
+    client_subnet: SubnetSettings = field(
+        default_factory=SubnetSettings,
+        metadata={"doc": "A part of the client's address in queries to servers that choose answers by it (RFC 7871)."},
+    )
+    iteration: IterationSettings = field(
+        default_factory=IterationSettings, metadata={"doc": "Iteration, and queries to upstream servers."}
+    )
+    dnssec: DnssecSettings = field(
+        default_factory=DnssecSettings, metadata={"doc": "DNSSEC validation and trust anchors."}
+    )
+    policy: PolicySettings = field(
+        default_factory=PolicySettings, metadata={"doc": "Access control, local answers and rewriting of answers."}
+    )
+    rate_limit: RateLimitSettings = field(
+        default_factory=RateLimitSettings,
+        metadata={"doc": "Limits of the queries of each client prefix, and of the replies to it."},
+    )
+    fetch_limit: FetchLimitSettings = field(
+        default_factory=FetchLimitSettings,
+        metadata={"doc": "Limits of the queries to servers that may be outstanding."},
+    )
+    zones: ZonesSettings = field(
+        default_factory=ZonesSettings, metadata={"doc": "What concerns all zones of which this server has a copy."}
+    )
+    control: ControlSettings = field(
+        default_factory=ControlSettings, metadata={"doc": "The control channel of resolverctl."}
+    )
+    metrics: MetricsSettings = field(default_factory=MetricsSettings, metadata={"doc": "Metrics for Prometheus."})
+    web: WebSettings = field(
+        default_factory=WebSettings, metadata={"doc": "The web page that shows what the resolver does."}
+    )
+    log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "The log on standard error."})
+    query_log: QueryLogSettings = field(
+        default_factory=QueryLogSettings, metadata={"doc": "The log of client queries: one line for each."}
+    )
+    dnstap: DnstapSettings = field(
+        default_factory=DnstapSettings, metadata={"doc": "Messages for a collector, as dnstap over Frame Streams."}
+    )
+    root_hints: tuple[RootServer, ...] = option(
+        tuple(RootServer(name, addresses) for name, addresses in hints.ROOT_SERVERS),
+        "Root servers to start with (RFC 9609). A list given here replaces the built-in one.",
+    )
+    forward: tuple[ForwardZone, ...] = option((), "Zones whose queries are forwarded to other recursive resolvers.")
+    stub: tuple[StubZone, ...] = option((), "Zones that are resolved with configured authoritative servers.")
+    listener: tuple[ListenerSettings, ...] = option(
+        (), "Addresses served besides server.listen, each with its protocol, access list and limits."
+    )
+    balance: tuple[BalanceSettings, ...] = option(
+        (), "Names whose addresses are chosen for each client, without those of failed servers."
+    )
+    list: tuple[ListSettings, ...] = option((), "Block and allow lists. The first block list with the name decides.")
+    rpz: tuple[RpzSettings, ...] = option((), "Response policy zones, in the order of their precedence.")
+    view: tuple[ViewSettings, ...] = option(
+        (), "Views: groups of clients that get other answers than those of policy. The first that fits is taken."
+    )
+    zone: tuple[ZoneSettings, ...] = option((), "Zones of which this server has a copy: from a file or by transfers.")
+    tsig_key: tuple[TsigKey, ...] = option((), "Keys for signed transfers and NOTIFY messages (RFC 8945).")
+
+    def __post_init__(self) -> None:
+        if not self.root_hints and "." not in self.configured_zones:
+            raise ValueError(
+                'root_hints: the list is empty and no forward or stub zone "." replaces it; nothing can be resolved'
+            )
+        for name, addresses in self.root_hints:
+            check_names((name,), "root_hints")
+            check_addresses(tuple(addresses), f"root_hints {name}")
+        check_upstream_zones((*self.forward, *self.stub), ())
+        if self.second_level_cache.servers and not self.dnssec.active:
+            raise ValueError("second_level_cache.servers: validation is off (dnssec.enabled, dnssec.trust-anchors), and"
+                             " only validated data are shared")
+        check_lists(self.list, self.rpz)
+        check_balances(self.balance, self.policy.geo_database)
+        self._check_listeners()
+        self._check_zones()
+        self._check_views()
+
+    def _check_views(self) -> None:
+        if len(self.view) > limits.VIEWS:
+            raise ValueError(f"view: more than {limits.VIEWS} views")
+        if sum(view.has_own_servers for view in self.view) > limits.VIEW_PARTS:
+            raise ValueError(f"view: more than {limits.VIEW_PARTS} views have forward zones, stub zones or negative"
+                             " trust anchors of their own")
+        seen: set[str] = set()
+        for view in self.view:
+            if view.name.lower() in seen:
+                raise ValueError(f"view: {view.name!r} is the name of two views")
+            seen.add(view.name.lower())
+            try:
+                check_upstream_zones(view.upstream_zones, self.configured_zones)
+            except ValueError as error:
+                raise ValueError(f"view: {error} (view {view.name!r})") from None
+            for text in view.listeners:
+                if not any(replace(view, listeners=(text,), transports=()).serves(listener, "udp")
+                           for listener in self.listeners):
+                    raise ValueError(f"view: {text!r} is no served address; those are in server.listen and [[listener]]"
+                                     f" (view {view.name!r})")
+        for name in self.query_log.views:
+            if name not in (view.name for view in self.view):
+                raise ValueError(f"query_log.views: {name!r} is not the name of a [[view]]")
+
+    def _check_zones(self) -> None:
+        if len(self.zone) > limits.ZONES:
+            raise ValueError(f"zone: more than {limits.ZONES} zones are configured")
+        keys = [key.name.removesuffix(".").lower() for key in self.tsig_key]
+        for name in keys:
+            if keys.count(name) > 1:
+                raise ValueError(f"tsig_key: the key {name!r} is configured twice")
+        seen: dict[str, str] = {}
+        for zone in self.own_zones:
+            if zone.mode == POLICY and zone in self.zone:
+                raise ValueError(f"zone: {POLICY!r} is the mode of [[rpz]] tables with primaries; write it as one")
+            plain = zone.name.removesuffix(".").lower()
+            if POLICY in (seen.get(plain), zone.mode) and plain in seen:
+                raise ValueError(f"rpz: {zone.name!r} is also the name of another zone; clients get no answers from a"
+                                 " policy zone")
+            if plain in seen:
+                raise ValueError(f"zone: {zone.name!r} is configured twice")
+            seen[plain] = zone.mode
+            for setting in (zone.key, zone.transfer_key):
+                if setting and setting.removesuffix(".").lower() not in keys:
+                    where = "rpz" if zone.mode == POLICY else "zone"
+                    raise ValueError(f"{where}: {setting!r} is not the name of a [[tsig-key]]")
+            # The root zone is transferred again after a restart; with several workers, all read what the first writes.
+            needed = zone in self.zone or zone.mode == POLICY or self.server.workers > 1
+            if zone.primaries and needed and not self.zones.directory:
+                raise ValueError(f"zones.directory: it is empty, but {zone.name!r} has primaries; name a directory for"
+                                 " the copies of transferred zones")
+
+    def _check_listeners(self) -> None:
+        if not self.listeners:
+            raise ValueError("server.listen: the list is empty and there is no [[listener]]; give at least one address")
+        if len(self.listeners) > limits.LISTENERS:
+            raise ValueError(f"listener: more than {limits.LISTENERS} addresses are served")
+        taken: dict[tuple[Any, int, str], str] = {}
+        for number, listener in enumerate(self.listeners, -len(self.server.listen)):
+            host, port = listener.endpoint
+            for transport in LISTENER_TRANSPORTS[listener.protocol]:
+                place = (ip_address(host), port, transport)
+                if port and place in taken:
+                    raise ValueError(f"listener: {listener.address!r} is the address and port of {taken[place]}")
+                taken[place] = f"listener[{number}]" if number >= 0 else "an entry of server.listen"
+            if listener.protocol != "dns" and not self.tls.certificate:
+                raise ValueError(
+                    f"listener: {listener.address!r} has protocol {listener.protocol}, which needs tls.certificate and"
+                    " tls.key"
+                )
+
+    @property
+    def listeners(self) -> tuple[ListenerSettings, ...]:
+        """All served addresses: those of `server.listen`, then the [[listener]] tables."""
+        return (*(ListenerSettings(address=text) for text in self.server.listen), *self.listener)
+
+    @property
+    def own_zones(self) -> tuple[ZoneSettings, ...]:
+        """The zones of which this server has a copy: the [[zone]] tables, the response policy zones that are
+        transferred, and the root zone if it is local."""
+        policy = (one.transferred for one in self.rpz)
+        found = (*self.zone, *(zone for zone in policy if zone is not None))
+        if self.zones.root != "local":
+            return found
+        return (*found, ZoneSettings(name=".", primaries=ROOT_PRIMARIES, mode="delegations", zonemd="if-present"))
+
+    @property
+    def upstream_zones(self) -> tuple[ForwardZone | StubZone, ...]:
+        """The forward and stub zones, also those of views."""
+        return (*self.forward, *self.stub, *(zone for view in self.view for zone in view.upstream_zones))
+
+    @property
+    def configured_zones(self) -> tuple[str, ...]:
+        """Names of the forward and stub zones that all views have."""
+        return (*(zone.zone for zone in self.forward), *(zone.zone for zone in self.stub))
