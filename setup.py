@@ -37,7 +37,8 @@ FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
 # classes with slots into extension types. They keep Python's semantics, so the release directives do not apply.
 COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
     "resolver/query.py", "resolver/effects.py", "resolver/query_quota.py", "resolver/jobs.py",
-    "resolver/query_sharing.py", "resolver/mesh.py", "resolver/resolve.py",
+    "resolver/query_sharing.py", "resolver/mesh.py", "resolver/cached_replies.py", "resolver/partial_response.py",
+    "resolver/resolve.py", "resolver/stale_answers.py",
     "resolver/cache/aggressive_nsec.py", "resolver/cache/infra.py",
     "resolver/iterate/fetch_quota.py", "resolver/iterate/server_selection.py", "resolver/iterate/classify.py",
     "resolver/iterate/query_servers.py", "resolver/iterate/delegation.py", "resolver/iterate/iterate.py",
@@ -55,7 +56,8 @@ COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
 # The modules of COMPILED whose annotations Cython takes as C types: each value must always have its annotated type.
 TYPED = [] if not COMPILED else [
     "resolver/query_quota.py", "resolver/jobs.py", "resolver/query_sharing.py", "resolver/mesh.py",
-    "resolver/resolve.py", "resolver/cache/infra.py", "resolver/iterate/fetch_quota.py",
+    "resolver/cached_replies.py", "resolver/partial_response.py", "resolver/resolve.py", "resolver/stale_answers.py",
+    "resolver/cache/infra.py", "resolver/iterate/fetch_quota.py",
     "resolver/iterate/server_selection.py", "resolver/iterate/classify.py", "resolver/iterate/query_servers.py",
     "resolver/iterate/delegation.py",
     "resolver/iterate/iterate.py", "resolver/iterate/scrub.py", "resolver/net/reply.py", "resolver/net/service.py",

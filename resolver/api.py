@@ -26,8 +26,8 @@ from resolver.mesh import Mesh
 from resolver.net.clock_random import Clock, Entropy
 from resolver.net.driver import Crypto, MeshTimer
 from resolver.net.upstream import Upstream
+from resolver.partial_response import failure_outcome
 from resolver.policy import Balancer, Hooks, OwnZones, PolicyModule, PolicyPipeline
-from resolver.resolve import failure_outcome
 from resolver.settings import ForwardZone, HostEntry, Settings, replace
 from resolver.system import read_hosts_files
 from resolver.upstream_address import parse_upstream

@@ -70,11 +70,13 @@ from resolver.iterate.forward import configured_cuts
 from resolver.jobs import CHECKS, CHILD, NOTHING, READY, REPLY, Job, JobTable, MeshRequest
 from resolver.log_limit import LineLimit
 from resolver.observe import UpstreamLatency
+from resolver.partial_response import failure_outcome
 from resolver.policy import Pipeline, PolicyPipeline
 from resolver.query import PROGRAM, Query
 from resolver.query_quota import NetworkUsage, QueryUsage, past_jostle_time
 from resolver.query_sharing import Exchange, QuerySharing, ReplyCopy, Result
-from resolver.resolve import failure_outcome, find_outcome, find_stale, is_for_subnet, load_validator, resolve
+from resolver.resolve import find_outcome, is_for_subnet, load_validator, resolve
+from resolver.stale_answers import find_stale
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names

@@ -43,7 +43,9 @@ LAYERS = [
     {"resolver.zones"},
     {"resolver.iterate", "resolver.validate", "resolver.policy"},
     {"resolver.scoped_replies"},
+    {"resolver.cached_replies", "resolver.partial_response"},
     {"resolver.resolve"},
+    {"resolver.stale_answers"},
     {"resolver.query_quota"},
     {"resolver.jobs"},
     {"resolver.query_sharing"},
@@ -61,7 +63,8 @@ LAYERS = [
 LEVEL = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 
 SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.validate", "resolver.policy",
-           "resolver.scoped_replies", "resolver.resolve", "resolver.query_quota", "resolver.jobs", "resolver.mesh",
+           "resolver.scoped_replies", "resolver.cached_replies", "resolver.partial_response", "resolver.resolve",
+           "resolver.stale_answers", "resolver.query_quota", "resolver.jobs", "resolver.mesh",
            "resolver.query_sharing",
            "resolver.effects", "resolver.query", "resolver.errors", "resolver.zones", "resolver.options",
            "resolver.upstream_address", "resolver.settings", "resolver.limits", "resolver.verdict",

@@ -107,7 +107,7 @@ def test_an_answer_is_no_error():
 # --- layouts ------------------------------------------------------------------------------------------------------
 
 
-LAYOUTS = ["effects", "jobs", "query_sharing", "mesh", "resolve", "iterate.scrub", "iterate.query_servers",
+LAYOUTS = ["effects", "jobs", "query_sharing", "mesh", "partial_response", "iterate.scrub", "iterate.query_servers",
            "iterate.delegation", "validate.security_status", "cache.infra", "net.service", "query", "query_quota",
            "iterate.fetch_quota", "observe.counters", "observe.histogram", "observe.clients"]
 

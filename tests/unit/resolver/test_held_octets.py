@@ -31,8 +31,9 @@ from resolver.effects import (
     Task,
 )
 from resolver.iterate.delegation import delegations_of
+from resolver.partial_response import failure_outcome
 from resolver.query import Query
-from resolver.resolve import failure_outcome, resolve
+from resolver.resolve import resolve
 from resolver.validate.anchors import Anchors
 from resolver.validate.chain import Chain
 from resolver.verdict import Trust, Verdict

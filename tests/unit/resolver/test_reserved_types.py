@@ -4,13 +4,13 @@ import pytest
 from support.forger import EXAMPLE_IP, forge, world
 from support.minet import Minet, build, reply
 
-from resolver import resolve
+from resolver.cached_replies import WILDCARD_PROOF
 from resolver.effects import FailureKind, Outcome
 from resolver.settings import CacheSettings, DnssecSettings, Settings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 
-RESERVED = [0, 128, 200, resolve.WILDCARD_PROOF, 249, 250, 251, 252, 253, 254]
+RESERVED = [0, 128, 200, WILDCARD_PROOF, 249, 250, 251, 252, 253, 254]
 
 
 def assert_refused(outcome: Outcome) -> None:

@@ -12,12 +12,12 @@ from resolver import limits
 from resolver.daemon.config import ConfigError, parse
 from resolver.effects import Failure, FailureKind, Outcome, Question
 from resolver.mesh import Mesh
+from resolver.partial_response import failure_outcome
 from resolver.playground import World, signed
 from resolver.policy import PolicyPipeline
 from resolver.policy.dns64 import Dns64
 from resolver.policy.module import PolicyModule
 from resolver.query import Query
-from resolver.resolve import failure_outcome
 from resolver.settings import DnssecSettings, ForwardZone, PolicySettings, Settings, ViewSettings, replace
 from resolver.verdict import Verdict
 from resolver.wire import consts as c

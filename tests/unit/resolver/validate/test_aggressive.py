@@ -7,8 +7,8 @@ import pytest
 from support import minet
 from support.signing import Nsec3, ZoneKey, sign_zone
 
+from resolver.cached_replies import WILDCARD_PROOF
 from resolver.effects import Budget, Outcome
-from resolver.resolve import WILDCARD_PROOF
 from resolver.settings import CacheSettings, DnssecSettings, Settings, StubZone, replace
 from resolver.validate.verify import check
 from resolver.verdict import Verdict

@@ -9,9 +9,9 @@ from support.forger import EXAMPLE_IP, SOA, attack, forge, world
 from support.minet import Minet, addresses, reply
 from support.signing import Nsec3, ZoneKey, sign_zone
 
+from resolver.cached_replies import WILDCARD_PROOF
 from resolver.playground.authority import Authority
 from resolver.playground.zones import Zone
-from resolver.resolve import WILDCARD_PROOF
 from resolver.validate import nsec, nsec3
 from resolver.verdict import Verdict
 from resolver.wire import consts as c

@@ -1,4 +1,4 @@
-# C layout of the classes of resolve.py, for its compilation by Cython: they become extension types, whose attributes are
+# C layout of the classes of partial_response.py, for its compilation by Cython: they become extension types, whose attributes are
 # accessed without a dictionary or a descriptor. Without compilation this file is not used.
 # tests/unit/resolver/test_effects.py compares the names here with ``__slots__`` there.
 
@@ -6,7 +6,7 @@ from resolver.effects cimport Context, Failure, Need, Outcome, Question, RawRepl
 from resolver.wire.rrset cimport RRset
 
 
-cdef class _PartialResponse:
+cdef class PartialResponse:
     cdef public list additional
     cdef public list answer
     cdef public bint authoritative
