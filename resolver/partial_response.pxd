@@ -1,8 +1,8 @@
-# C layout of the classes of partial_response.py, for its compilation by Cython: they become extension types, whose attributes are
-# accessed without a dictionary or a descriptor. Without compilation this file is not used.
+# C layout of the classes of partial_response.py, for its compilation by Cython: they become extension types, whose
+# attributes are accessed without a dictionary or a descriptor. Without compilation this file is not used.
 # tests/unit/resolver/test_effects.py compares the names here with ``__slots__`` there.
 
-from resolver.effects cimport Context, Failure, Need, Outcome, Question, RawReply, Task
+from resolver.effects cimport Failure, Outcome, Question, RawReply
 from resolver.wire.rrset cimport RRset
 
 
