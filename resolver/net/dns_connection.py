@@ -34,8 +34,9 @@ from typing import Any, Protocol, cast
 from corenet.core.framer import LengthFramer
 from resolver import limits
 from resolver.net.fastpath import FastPath
+from resolver.net.pending_queries import PendingQuery
 from resolver.net.quick_ack import acknowledge_now
-from resolver.net.service import PendingQuery, Service
+from resolver.net.service import Service
 from resolver.net.stream_connection import Owner, StreamConnection, half_close
 from resolver.net.turns import Turns
 from resolver.policy import AccessTable

@@ -28,7 +28,7 @@ from resolver.net.stream_connection import half_close
 from resolver.wire.consts import MESSAGE_MAX
 
 if TYPE_CHECKING:
-    from resolver.net.service import PendingQuery
+    from resolver.net.pending_queries import PendingQuery
 
 __all__ = ["Http1Session"]
 

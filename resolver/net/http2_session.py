@@ -29,7 +29,7 @@ from resolver.net.http_session import HttpSession, Requester
 from resolver.wire.consts import MESSAGE_MAX
 
 if TYPE_CHECKING:
-    from resolver.net.service import PendingQuery
+    from resolver.net.pending_queries import PendingQuery
 
 __all__ = ["Http2Session"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from resolver import limits
 
 if TYPE_CHECKING:
-    from resolver.net.service import PendingQuery, Sink
+    from resolver.net.pending_queries import PendingQuery, Sink
 
 __all__ = ["HttpSession", "Requester"]
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from resolver.net.http1_session import Http1Session
 from resolver.net.http2_session import Http2Session
-from resolver.net.service import PendingQuery, Sink
+from resolver.net.pending_queries import PendingQuery, Sink
 from resolver.net.stream_connection import StreamConnection
 from resolver.net.tls_listener import TlsListener
 from resolver.wire import consts as c

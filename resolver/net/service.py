@@ -1,71 +1,60 @@
 """Handles client queries that the fast path does not answer: access, policies, submission to the mesh, the reply.
 
-Queries of all transports come here, and every composed reply is made by `reply.compose`, so that transports cannot
-differ in what they permit. Pending queries are limited in total, per client address (DNSBomb, CVE-2024-33655) and per
-network (CVE-2026-42534). At a limit, a query that has waited for `limits.JOSTLE` is ended for a new one, the oldest
-first, so slow queries leave room for fast ones. Clients whose address is verified, by a valid cookie or by TCP, are
-counted apart from unverified ones, so queries with forged addresses use up only the unverified quota (RFC 7873 section
-1). A query that is repeated while it is pending costs one dictionary lookup. A pending query is one object, without
-task, future or timer.
+Queries of all transports come here, every composed reply is made by `reply.compose` and sent by `ReplySender`, so that
+transports cannot differ in what they permit. Pending queries are limited (`PendingLimit`). At a limit, a query that has
+waited for `limits.JOSTLE` is ended for a new one, the oldest first, so slow queries leave room for fast ones. Clients
+whose address is verified, by a valid cookie or by TCP, are counted apart from unverified ones, so queries with forged
+addresses use up only the unverified quota (RFC 7873 section 1). A query that is repeated while it is pending costs one
+dictionary lookup.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from resolver import limits
 from resolver.cache import rotated
 from resolver.effects import Outcome, Question
 from resolver.log_limit import LimitedWarning
-from resolver.net.client_subnet import SUBNET_OPTION_MOST, ClientSide
+from resolver.net.client_subnet import SUBNET_OPTION_MOST
 from resolver.net.clock_random import Clock
-from resolver.net.fair_slots import network_of
-from resolver.net.fastpath import ClientQuery, FastPath, finish, read_query
+from resolver.net.fastpath import ClientQuery, FastPath, read_query
 from resolver.net.padding import padding_option
+from resolver.net.pending_queries import NONE, Peer, PendingLimit, PendingQuery, Sink
 from resolver.net.reply import compose, error_reply, extended_errors
-from resolver.net.tsig import bad_key_reply
-from resolver.observe import ClientCounters, result_of
+from resolver.net.reply_sender import OPT_HEAD, ReplySender
+from resolver.observe import result_of
 from resolver.policy import (
     ALLOW,
     DECISION,
-    DROP,
     VIEW_SHIFT,
     AccessTable,
     Balance,
     OwnZones,
     Pipeline,
     PolicyPipeline,
-    WaitsForHooks,
 )
 from resolver.query import ActionKind, Query
 from resolver.settings import Settings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.consts import HEADER_SIZE, MESSAGE_MAX, PAYLOAD_MIN
-from resolver.wire.edns import encode_keepalive, opt_record, options_from_wire, options_to_wire
+from resolver.wire.edns import options_from_wire, options_to_wire
 from resolver.wire.errors import WireError
-from resolver.wire.message import MessageView
 
 if TYPE_CHECKING:
     from resolver.mesh import Mesh
     from resolver.net.zone_server import ZoneServer
     from resolver.observe.observer import Observer
-    from resolver.observe.samples import Samples
 
-__all__ = ["PendingQuery", "Service", "Sink"]
+__all__ = ["Service"]
 
 logger = logging.getLogger(__name__)
 
-# The section counts of a message with no question and one additional record.
-ONLY_OPT = b"\0\0\0\0\0\0\0\1"
-OPT_HEAD = 9  # owner, type, class and TTL of an OPT record
-OPT_LENGTH = 2
-OPT_EXTENDED_RCODE = HEADER_SIZE + 5  # in a message without a question whose only record is OPT
 STORED_QUERY_SIZE = limits.STORED_QUERY_OCTETS
 # Options whose content in a query is ignored.
 OPTIONS_WITHOUT_VALUE = frozenset({c.OPTION_NSID, c.OPTION_KEEPALIVE, c.OPTION_PADDING})
@@ -75,146 +64,11 @@ SCAN = limits.JOSTLE_SCAN
 LATE_GROWTH = limits.LATE_GROWTH
 TOO_MANY = extended_errors([(c.EDE_OTHER, "too many queries")])
 ENDED = extended_errors([(c.EDE_NOT_READY, "ended for a newer query")])
-NONE: dict[Any, Any] = {}  # never changed
 _MEANINGLESS_TYPES = frozenset({0, c.OPT})
 WITHOUT_ANSWER = frozenset({ActionKind.DROP, ActionKind.TRUNCATE})
 
 
-Peer: TypeAlias = "tuple[Any, ...]"
-"""The address of a client: a tuple, or `PeerAddress`, which has the local address as well. With tuple as annotation,
-Cython would accept no subclass."""
-
-
-class Sink(Protocol):
-    """The destination of replies: a UDP socket, or one TCP connection."""
-
-    @property
-    def stream(self) -> bool:
-        """Whether the transport is a stream: replies up to `MESSAGE_MAX`, and a verified client address."""
-        ...
-
-    @property
-    def idle_timeout(self) -> float:
-        """Seconds an idle connection is kept (streams)."""
-        ...
-
-    @property
-    def padding_block(self) -> int:
-        """Size of the blocks to which replies to padded queries are padded; 0: not encrypted, so they are not."""
-        ...
-
-    @property
-    def origin(self) -> tuple[str, str]:
-        """Transport and listener of its queries, as `Query` has them."""
-        ...
-
-    def send(self, packet: bytes, peer: Peer) -> None: ...
-
-    def skip(self) -> None:
-        """A query gets no reply."""
-        ...
-
-    def forget(self, pending: PendingQuery) -> None:
-        """`pending` no longer waits for a reply (used by streams, which keep their pending queries)."""
-        ...
-
-    def abort(self) -> None:
-        """A reply that is due cannot be made. A stream closes the connection, so that its client does not wait."""
-        ...
-
-
-class PendingLimit:
-    """The pending queries in total, per network and per address, in the order in which they came, and their limits.
-
-    A network may hold at most `network_share` percent of the sum of its own and the free slots, so some slots stay
-    free for other networks, however many networks use their whole share.
-    """
-
-    __slots__ = ("limit", "limit_per_client", "network_share", "per_client", "per_network", "queries")
-
-    def __init__(self, limit: int, limit_per_client: int, network_share: int) -> None:
-        self.limit = limit
-        self.limit_per_client = limit_per_client
-        self.network_share = network_share
-        self.per_client: dict[str, dict[PendingQuery, None]] = {}
-        self.per_network: dict[str | bytes, dict[PendingQuery, None]] = {}
-        self.queries: dict[PendingQuery, None] = {}
-
-    @property
-    def waiting(self) -> int:
-        """Number of pending queries."""
-        return len(self.queries)
-
-    def take(self, pending: PendingQuery) -> Iterable[PendingQuery] | None:
-        """Count `pending`; when a limit is reached, it is not counted, and the queries that share the limit are
-        returned, the oldest first."""
-        mine, near = self.per_client.get(pending.host, NONE), self.per_network.get(pending.network, NONE)
-        free, share = self.limit - len(self.queries), self.network_share
-        if len(mine) >= self.limit_per_client:
-            return mine
-        if free <= 0:
-            return self.queries
-        if len(near) * (100 - share) >= share * free:
-            return near
-        try:
-            self.queries[pending] = None
-            self.per_client.setdefault(pending.host, {})[pending] = None
-            self.per_network.setdefault(pending.network, {})[pending] = None
-        except MemoryError:
-            self.give_back(pending)
-            raise
-        return None
-
-    def give_back(self, pending: PendingQuery) -> None:
-        """`pending` has ended."""
-        self.queries.pop(pending, None)
-        _remove(self.per_client, pending.host, pending)
-        _remove(self.per_network, pending.network, pending)
-
-
-def _remove(groups: dict[Any, Any], key: str | bytes, pending: PendingQuery) -> None:
-    """Remove `pending` from the group `key`, and the group when it is empty."""
-    group = groups.get(key)
-    if group is not None:
-        group.pop(pending, None)
-        if not group:
-            del groups[key]
-
-
-class PendingQuery:
-    """A client query that the mesh resolves."""
-
-    __slots__ = (
-        "account", "client", "host", "key", "network", "peer", "query", "service", "sink", "ticket", "waiting",
-    )
-
-    def __init__(
-        self, service: Service, query: ClientQuery, client: Query, peer: Peer, sink: Sink,
-        account: PendingLimit,
-    ) -> None:
-        self.service = service
-        self.account: PendingLimit | None = account  # None: no longer pending
-        self.query = query
-        self.client = client
-        self.peer = peer
-        self.host: str = client.address
-        self.network = network_of(self.host)
-        self.sink = sink
-        self.ticket: Any = None
-        self.waiting: WaitsForHooks | None = None
-        """The hooks that it waits for; then it has no ticket."""
-        self.key: tuple[tuple[Any, ...], bytes, int] | None = None
-
-    def done(self, outcome: Outcome) -> None:
-        """The callback for `Mesh`."""
-        try:
-            self.service.finished(self, outcome)
-        except BaseException:
-            self.sink.abort()  # out of memory
-            raise
-
-
-class Service:
+class Service(ReplySender):
     """Answers client queries. `submitted` is called after each submission to the mesh.
 
     It stores finished answers where `fast` finds them, under the same rules.
@@ -230,16 +84,14 @@ class Service:
         clock: Clock,
         submitted: Callable[[], object] | None = None,
     ) -> None:
+        super().__init__(settings, fast, clock)
         server = settings.server
         self._mesh = mesh
         self._answers = fast.answers
         self._views = plan.views
-        self._fast = fast
-        self._clock = clock
         self._submitted = submitted
         self._minimal = server.minimal_responses
         self._minimal_any = server.minimal_any
-        self._payload = server.max_udp_size
         self._prefetch = settings.cache.prefetch
         self._rotates = server.rotate_addresses
         self._cache_only = server.non_recursive_queries == "cache"
@@ -247,14 +99,8 @@ class Service:
         self._discard = server.discard_timeout
         self._late = server.late_answers_per_network
         self._timeout = settings.iteration.query_timeout
-        self._nsid = server.nsid_octets
-        self._cookies = fast.cookies
-        self._subnets = ClientSide(settings.client_subnet) if settings.client_subnet.active else None
-        self._limits_replies = fast.rates is not None and fast.rates.limits_replies
         self.observer: Observer | None = None
         """What records queries and replies; None: nobody does."""
-        self.samples: Samples | None = None
-        """What gets samples of the replies; None: nobody watches."""
         self.zone_server: ZoneServer | None = None
         """What answers transfers and NOTIFY for own zones; None without zones."""
         self._pending: dict[tuple[tuple[Any, ...], bytes, int], PendingQuery] = {}
@@ -265,18 +111,13 @@ class Service:
             server.pending_queries, server.pending_queries_per_verified_client, server.pending_queries_network_percent
         )
         self._failures = LimitedWarning(logger, settings.log.rate_limit_interval, limits.LOG_FAILURES)
-        self.observed = ClientCounters()
         self.queries = 0
-        self.replies = 0
         self.joined = 0
-        self.refused = 0
-        self.denied = 0
         self.overflowed = 0
         self.ended = 0
         self.discarded = 0
         self.shortened = 0
         self.failed = 0
-        self.malformed = 0
 
     # --- a query comes in ----------------------------------------------------------------------------------------
 
@@ -723,174 +564,8 @@ class Service:
             options += self._subnets.reply_option(client.address, query.options, outcome.scope)
         self._send(query, packet, peer, sink, options, view=client.view)
 
-    def emit(
-        self, query: bytes, packet: bytes, peer: Peer, sink: Sink, view: int = 0, ext_rcode: int = 0
-    ) -> None:
-        """Send the reply `packet` to `query`, as far as the limits of replies permit it, and count it. All replies come
-        here.
-
-        Errors that are found before the view is known have the limits of view 0. `ext_rcode` has the upper bits of the
-        rcode.
-        """
-        if self._limits_replies and not sink.stream:
-            permitted = self._fast.limit_reply(query, packet, peer[0], self._clock.time(), view)
-            if permitted is None:
-                sink.skip()
-                return
-            packet = permitted
-        self.replies += 1
-        self.observed.note_reply(sink.origin[0], ext_rcode << 4 | packet[3] & 0xF)
-        if self.samples is not None:
-            self.samples.note(query, packet, peer[0], view)
-        sink.send(packet, peer)
-
-    def emit_many(self, packets: Iterator[bytes], peer: Peer, sink: Sink) -> bool:
-        """Send the messages of a zone transfer over a stream, and count them as one reply. False, and nothing is sent,
-        when the transport has no transfers, or another one is in progress."""
-        send_many = getattr(sink, "send_many", None)
-        if send_many is None or not send_many(packets, peer):
-            return False
-        self.replies += 1
-        self.observed.note_reply(sink.origin[0], c.NOERROR)
-        return True
-
     def _note_answer(self, client: Query, outcome: Outcome) -> None:
         self.observed.note_answer(result_of(outcome), self._clock.monotonic() - client.arrived)
-
-    def _send(
-        self, query: ClientQuery, packet: bytes, peer: Peer, sink: Sink, options: bytes, ext_rcode: int = 0,
-        view: int = 0,
-    ) -> None:
-        if query.options:
-            options = self._reply_options(query, peer, sink) + options
-        limit = self._client_limit(query, sink)
-        if sink.padding_block and query.padded:
-            size = len(packet) + OPT_HEAD + OPT_LENGTH + len(options)
-            options += padding_option(size, sink.padding_block, limit)
-        reply = finish(query, packet, limit, self._payload, options, ext_rcode)
-        self.emit(query.wire, reply, peer, sink, view, ext_rcode)
-
-    def _client_limit(self, query: ClientQuery, sink: Sink) -> int:
-        """The largest reply that the client accepts, in bytes (RFC 6891 section 6.2.3)."""
-        if sink.stream:
-            return MESSAGE_MAX
-        if query.has_edns:
-            return max(PAYLOAD_MIN, min(query.payload, self._payload))
-        return PAYLOAD_MIN
-
-    def _reply_options(self, query: ClientQuery, peer: Peer, sink: Sink) -> bytes:
-        """Options in reply to those of the query: NSID (RFC 5001), TCP keepalive (RFC 7828), cookie (RFC 7873)."""
-        found: dict[int, bytes] = {}
-        for code, value in options_from_wire(query.options):
-            if code == c.OPTION_NSID and self._nsid:
-                found[code] = self._nsid
-            elif code == c.OPTION_COOKIE and self._cookies is not None and code not in found:
-                found[code] = self._cookies.answer(value, peer[0], self._clock.time())
-            elif code == c.OPTION_KEEPALIVE and sink.stream and sink.idle_timeout:
-                found[code] = encode_keepalive(sink.idle_timeout)
-        return options_to_wire(found.items()) if found else b""
-
-    def _is_verified(self, query: ClientQuery, peer: Peer, sink: Sink) -> bool:
-        """Whether the client's address is verified. If not, reply with BADCOOKIE or TC (RFC 7873 section 5.2)."""
-        assert self._cookies is not None
-        if sink.stream or self._has_valid_cookie(query, peer):
-            return True
-        cookie = _cookie_of(query)
-        self._cookies.refresh(self._clock.time())
-        self._cookies.note_challenged()
-        if cookie is not None:
-            self._reply_empty(query, peer, sink, c.BADCOOKIE & 0xF, ext_rcode=c.BADCOOKIE >> 4)
-        else:
-            packet = bytearray(error_reply(query.wire, c.NOERROR, query.question_end))
-            packet[2] |= c.TC >> 8
-            self._send(query, bytes(packet), peer, sink, b"")
-        return False
-
-    def _has_valid_cookie(self, query: ClientQuery, peer: Peer) -> bool:
-        """Whether a valid server cookie verifies the source address of the query (RFC 7873 section 5.2.5)."""
-        if self._cookies is None or not query.options:
-            return False
-        cookie = _cookie_of(query)
-        return cookie is not None and self._cookies.is_good(cookie, peer[0], self._clock.time())
-
-    def _reply_empty(
-        self, query: ClientQuery, peer: Peer, sink: Sink, rcode: int, *, options: bytes = b"",
-        ext_rcode: int = 0, view: int = 0,
-    ) -> None:
-        packet = error_reply(query.wire, rcode, query.question_end)
-        self._send(query, packet, peer, sink, options, ext_rcode, view)
-
-    def _refuse_client(self, data: bytes, peer: Peer, sink: Sink, access: int) -> None:
-        if access == DROP or len(data) < HEADER_SIZE or data[2] & 0x80:
-            self.denied += 1
-            sink.skip()
-            return
-        self.refused += 1
-        query = read_query(data)
-        if isinstance(query, ClientQuery):
-            self.observed.note_query(sink.origin[0], query.qtype)
-            packet = error_reply(data, c.REFUSED, query.question_end, served=False)
-            self._send(query, packet, peer, sink, extended_errors([(c.EDE_PROHIBITED, "")]))
-        else:
-            self.observed.note_message(sink.origin[0])
-            self.emit(data, error_reply(data, c.REFUSED, served=False), peer, sink)
-
-    def _answer_non_plain(self, data: bytes, peer: Peer, sink: Sink, code: int) -> None:
-        """Answer a message that `read_query` rejected with an error, or a cookie query; drop one without a header."""
-        if len(data) < HEADER_SIZE or data[2] & 0x80:
-            self.malformed += 1
-            sink.skip()
-            return
-        self.observed.note_message(sink.origin[0])
-        rcode = c.FORMERR
-        question_end = HEADER_SIZE
-        if code > 0:
-            if data[2] & 0x78:
-                rcode = c.NOTIMP
-            elif data[4:HEADER_SIZE] == ONLY_OPT:
-                reply = self._answer_cookie_query(data, peer)
-                if reply is not None:
-                    self.emit(data, reply, peer, sink, ext_rcode=reply[OPT_EXTENDED_RCODE])
-                    return
-            else:
-                try:
-                    view = MessageView.parse(data)
-                except WireError:
-                    pass
-                else:
-                    if view.question_count == 1 and view.qname is not None:
-                        question_end = HEADER_SIZE + len(view.qname) + 4
-                        # IXFR is well-formed with an SOA in its authority section (RFC 1995 section 3).
-                        if view.qtype in (c.AXFR, c.IXFR):
-                            rcode = c.REFUSED
-                        signed = bad_key_reply(data, question_end, self._payload)
-                        if signed is not None:
-                            self.refused += 1
-                            self.emit(data, signed, peer, sink)
-                            return
-        if rcode == c.FORMERR:
-            self.malformed += 1
-        elif rcode == c.REFUSED:
-            self.refused += 1
-        self.emit(data, error_reply(data, rcode, question_end), peer, sink)
-
-    def _answer_cookie_query(self, data: bytes, peer: Peer) -> bytes | None:
-        """The reply to a query with a COOKIE option and no question (RFC 7873 section 5.4); None for other messages."""
-        if self._cookies is None:
-            return None
-        try:
-            edns = MessageView.parse(data).edns
-            cookie = None if edns is None or edns.version else edns.get(c.OPTION_COOKIE)
-        except WireError:
-            return None
-        if edns is None or cookie is None or not _is_cookie(cookie):
-            return None
-        now = self._clock.time()
-        fine = len(cookie) == c.COOKIE_CLIENT_SIZE or self._cookies.is_good(cookie, peer[0], now)
-        rcode = c.NOERROR if fine else c.BADCOOKIE
-        option = options_to_wire([(c.OPTION_COOKIE, self._cookies.answer(cookie, peer[0], now))])
-        opt = opt_record(self._payload, ext_rcode=rcode >> 4, do=edns.do, options=option)
-        return error_reply(data, rcode & 0xF)[:-1] + b"\1" + opt
 
     def _answer_meta_query(
         self, query: ClientQuery, client: Query, peer: Peer, sink: Sink, pending: PendingQuery | None
@@ -1046,12 +721,3 @@ def _without_unused_options(query: ClientQuery) -> ClientQuery:
     assert isinstance(shortened, ClientQuery)
     return shortened
 
-
-def _is_cookie(value: bytes) -> bool:
-    """Whether `value` has the size of a COOKIE option: a client cookie, with or without a server cookie."""
-    return len(value) == c.COOKIE_CLIENT_SIZE or c.COOKIE_MIN <= len(value) <= c.COOKIE_MAX
-
-
-def _cookie_of(query: ClientQuery) -> bytes | None:
-    """The content of the first COOKIE option, or None. The parser has checked its size."""
-    return next((value for code, value in options_from_wire(query.options) if code == c.OPTION_COOKIE), None)

@@ -19,8 +19,9 @@ from resolver.log_limit import LimitedWarning
 from resolver.net.fastpath import FastPath
 from resolver.net.listen_socket import bound_socket
 from resolver.net.native import attach, detach, open_lane, refresh_lane, switch_lane
+from resolver.net.pending_queries import PendingQuery
 from resolver.net.proxy_protocol import ProxyHeaderError, TrustedProxies, parse_proxy_header
-from resolver.net.service import PendingQuery, Service
+from resolver.net.service import Service
 from resolver.policy import AccessTable
 from resolver.query import UDP
 

@@ -12,8 +12,9 @@ from resolver.iterate.forward import configured_cuts
 from resolver.net.cookies import ServerCookies
 from resolver.net.fastpath import FastPath
 from resolver.net.hook_runner import ViewHooks
+from resolver.net.pending_queries import PendingQuery
 from resolver.net.rate_limit import RateLimits
-from resolver.net.service import PendingQuery, Service
+from resolver.net.service import Service
 from resolver.observe.observer import Observer
 from resolver.policy import PolicyModule, PolicyPipeline
 from resolver.query import PROGRAM, Query

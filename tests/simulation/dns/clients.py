@@ -18,7 +18,8 @@ from resolver.cache import Store
 from resolver.effects import Failure, FailureKind, Outcome, Question
 from resolver.mesh import Clock, Mesh
 from resolver.net.fastpath import FastPath
-from resolver.net.service import PendingQuery, Service
+from resolver.net.pending_queries import PendingQuery
+from resolver.net.service import Service
 from resolver.policy import PolicyPipeline
 from resolver.settings import Settings
 from resolver.verdict import Verdict

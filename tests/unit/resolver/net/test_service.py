@@ -12,7 +12,7 @@ from support.service_parts import CLIENT, NOW, QNAME, Parts, Sink, address, fail
 import resolver
 from corenet.transports import PeerAddress
 from resolver.effects import FailureKind, Outcome, Question
-from resolver.net.service import PendingQuery
+from resolver.net.pending_queries import PendingQuery
 from resolver.net.zone_server import ZoneServer
 from resolver.policy import OwnZones
 from resolver.query import Query
@@ -955,18 +955,21 @@ def test_cancelled_kind_is_servfail_too() -> None:
 # --- compilation --------------------------------------------------------------------------------------------------
 
 
-def test_the_layout_file_matches_the_classes() -> None:
+def test_the_layout_files_match_the_classes() -> None:
     parts = Parts()
     pending = parts.ask(query())
     layout: dict[str, set[str]] = {}
-    for line in (Path(resolver.__file__).parent / "net" / "service.pxd").read_text().splitlines():
-        if line.startswith("cdef class "):
-            names_of_class = layout.setdefault(line.removeprefix("cdef class ").rstrip(":"), set())
-        elif line.startswith("    cdef public "):
-            names_of_class.add(line.rpartition(" ")[2])
+    for module in ("pending_queries", "reply_sender", "service"):
+        for line in (Path(resolver.__file__).parent / "net" / f"{module}.pxd").read_text().splitlines():
+            if line.startswith("cdef class "):
+                name = line.removeprefix("cdef class ").rstrip(":").partition("(")[0]
+                names_of_class = layout.setdefault(name, set())
+            elif line.startswith("    cdef public "):
+                names_of_class.add(line.rpartition(" ")[2])
     assert layout["PendingQuery"] == set(PendingQuery.__slots__)
-    state = vars(parts.service) if hasattr(parts.service, "__dict__") else layout["Service"]
-    assert layout["Service"] == set(state)
+    whole = layout["Service"] | layout["ReplySender"]
+    state = vars(parts.service) if hasattr(parts.service, "__dict__") else whole
+    assert whole == set(state)
     assert all(hasattr(pending, name) for name in layout["PendingQuery"])
 
 
