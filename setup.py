@@ -38,7 +38,7 @@ FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
 COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
     "resolver/query.py", "resolver/effects.py", "resolver/query_quota.py", "resolver/jobs.py",
     "resolver/query_sharing.py", "resolver/mesh.py", "resolver/cached_replies.py", "resolver/partial_response.py",
-    "resolver/resolve.py", "resolver/stale_answers.py",
+    "resolver/resolve.py", "resolver/stale_answers.py", "resolver/view_contexts.py",
     "resolver/cache/aggressive_nsec.py", "resolver/cache/infra.py",
     "resolver/iterate/fetch_quota.py", "resolver/iterate/server_selection.py", "resolver/iterate/classify.py",
     "resolver/iterate/query_servers.py", "resolver/iterate/delegation.py", "resolver/iterate/iterate.py",

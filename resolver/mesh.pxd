@@ -21,7 +21,6 @@ cdef class Mesh(JobTable):
     cdef public object _deadline
     cdef public bint _draining
     cdef public object _fault_lines
-    cdef public list _homes
     cdef public list _parts
     cdef public object _stale_timers
     cdef public object _is_short
@@ -38,6 +37,7 @@ cdef class Mesh(JobTable):
     cdef public object _stale_ttl
     cdef public long _steps_left
     cdef public object _table
+    cdef public object _views
     cdef public object latency
     cdef public object subnets
     cdef public object validation

@@ -37,7 +37,6 @@ from collections.abc import Callable, Hashable, MutableSequence, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from resolver import limits
-from resolver.cache.bounded import TableGroup
 from resolver.cache.scoped import NO_SUBNET
 from resolver.effects import (
     CLIENT_PURPOSES,
@@ -65,19 +64,18 @@ from resolver.effects import (
     Verify,
 )
 from resolver.iterate import DelegationCache, refuse_without_room
-from resolver.iterate.client_subnet import ClientSubnets
-from resolver.iterate.forward import configured_cuts
 from resolver.jobs import CHECKS, CHILD, NOTHING, READY, REPLY, Job, JobTable, MeshRequest
 from resolver.log_limit import LineLimit
 from resolver.observe import UpstreamLatency
 from resolver.partial_response import failure_outcome
-from resolver.policy import Pipeline, PolicyPipeline
+from resolver.policy import PolicyPipeline
 from resolver.query import PROGRAM, Query
 from resolver.query_quota import NetworkUsage, QueryUsage, past_jostle_time
 from resolver.query_sharing import Exchange, QuerySharing, ReplyCopy, Result
-from resolver.resolve import find_outcome, is_for_subnet, load_validator, resolve
+from resolver.resolve import find_outcome, is_for_subnet, resolve
 from resolver.stale_answers import find_stale
 from resolver.verdict import Trust, Verdict
+from resolver.view_contexts import ViewContexts
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset, octets_of
@@ -86,7 +84,7 @@ if TYPE_CHECKING:
     from resolver.cache import Store
     from resolver.cache.bounded import MemoryTable
     from resolver.cache.second_level import SharedReply
-    from resolver.settings import Settings, ViewSettings
+    from resolver.settings import Settings
     from resolver.zones import ZoneTable
 
 __all__ = ["Clock", "Crypto", "Exchange", "Mesh"]
@@ -139,9 +137,9 @@ class Mesh(JobTable):
 
     __slots__ = (
         "_clock", "_closed", "_context", "_contexts", "_counts", "_crypto", "_deadline", "_delegations", "_draining",
-        "_fault_lines", "_homes", "_is_short", "_octets_limit", "_packets", "_parts", "_prefetched_in",
+        "_fault_lines", "_is_short", "_octets_limit", "_packets", "_parts", "_prefetched_in",
         "_prefetching", "_queries", "_rrsets", "_serve_stale", "_shedding", "_shortage_lines", "_stale_delay",
-        "_stale_timers", "_stale_ttl", "_steps_left", "_table", "latency", "subnets", "validation",
+        "_stale_timers", "_stale_ttl", "_steps_left", "_table", "_views", "latency", "subnets", "validation",
     )
 
     def __init__(
@@ -167,26 +165,15 @@ class Mesh(JobTable):
         super().__init__(capacity, store.table.serial)
         self._octets_limit = OCTETS
         self._shedding = False
-        self._delegations = DelegationCache(store, settings, own=own_addresses, configured=configured_cuts(settings),
-                                            zones=zones)
-        self._queries = QuerySharing(exchange, self._delegations.fetches, clock.monotonic, self.on_results)
-        self.validation = load_validator(settings)
+        views = ViewContexts(store, settings, rng, policy, zones, own_addresses)
+        self._views = views
+        self._contexts, self._context, self._parts = views.contexts, views.contexts[0], views.separate
+        self._delegations = views.delegations
+        self.validation = views.validation
         """The validator, whose trust anchors may be changed while the mesh runs; None without validation."""
-        self.subnets = ClientSubnets(settings.client_subnet) if settings.client_subnet.active else None
+        self.subnets = views.subnets
         """Client subnets, and the answers that depend on them; None where no subnet is ever sent."""
-        pipelines = policy.views if policy is not None else (Pipeline.for_answers(settings.policy),)
-        self._contexts = [self._context_of(pipeline, store, settings, rng) for pipeline in pipelines]
-        self._context = self._contexts[0]
-        # The view of the sub-queries for name servers and for the chain of trust, by the view of their client: a view
-        # with servers of its own, or 0.
-        self._homes = [0] * len(pipelines)
-        self._parts: list[Context] = []
-        for number, view in enumerate(settings.view[: len(pipelines) - 1], 1):
-            if view.has_own_servers:
-                self._separate(number, view, store, settings, own_addresses, zones)
-        if len(pipelines) > 1:
-            for context in self._contexts:
-                context.shares_failures = False
+        self._queries = QuerySharing(exchange, self._delegations.fetches, clock.monotonic, self.on_results)
         self._closed = False
         self._draining = False
         self._steps_left = 0
@@ -207,42 +194,6 @@ class Mesh(JobTable):
         self._fault_lines = LineLimit(FAULT_INTERVAL)
         self._shortage_lines = LineLimit(1)
         self._is_short: Callable[[], bool] | None = None
-
-    def _context_of(self, pipeline: Pipeline, store: Store, settings: Settings, rng: RandomSource) -> Context:
-        """The context of one view."""
-        context = Context(store, settings, rng, pipeline if pipeline.has_answers else None, pipeline.number)
-        context.delegations = self._delegations
-        if self.validation is not None:
-            context.validation, context.validator = self.validation, self.validation.validate
-        context.dns64 = pipeline.dns64
-        context.subnets = self.subnets
-        if pipeline.has_name_server:
-            context.name_server, context.has_server_rules = pipeline.name_server, pipeline.has_server_rules
-        context.response = pipeline.response if pipeline.has_response else None
-        return context
-
-    def _separate(
-        self, number: int, view: ViewSettings, store: Store, settings: Settings, own_addresses: Sequence[str],
-        zones: ZoneTable | None,
-    ) -> None:
-        """Give the view `number` a cache of its own, because its answers come from servers of its own.
-
-        All of its data is apart, also that of names which other servers answer: what one server says of a name may
-        decide about others, by aliases, delegations, denials and keys. It is not shared with other resolvers either.
-        """
-        context = self._contexts[number]
-        context.subnets = None  # there is one table of such answers, for the usual servers
-        context.store = store.partition(view.part)
-        context.delegations = DelegationCache(
-            context.store, settings, own=own_addresses, configured=configured_cuts(settings, view), zones=zones,
-            fetches=self._delegations.fetches,
-        )
-        if self.validation is not None and view.negative_trust_anchors:
-            validation = load_validator(settings, self.validation, view.negative_trust_anchors)
-            assert validation is not None
-            context.validation, context.validator = validation, validation.validate
-        self._homes[number] = number
-        self._parts.append(context)
 
     # --- from outside ---------------------------------------------------------------------------------------------
 
@@ -479,7 +430,7 @@ class Mesh(JobTable):
         self._update_time()
         self._context.monotonic = max(now, self._context.monotonic)
         if len(self._contexts) > 1:
-            self._share_time()
+            self._views.set_time(self._context.now, self._context.monotonic)
         self._queue_due_timers(now)
         while (job := self._past_deadline(now)) is not None:
             self._expire(job)
@@ -502,18 +453,8 @@ class Mesh(JobTable):
         self._is_short = is_short
 
     def set_second_level(self, second: SecondLevel) -> bool:
-        """Share replies by the cache `second`. Returns whether they are also read from it.
-
-        They are not when policies of a view look at name servers: they would not see those of a reply that another
-        resolver got, and the RRset cache is shared by views.
-        """
-        reads = all(context.name_server is None for context in self._contexts)
-        for context in self._contexts:
-            if context in self._parts:
-                continue  # others would take its data for that of the usual servers
-            context.second_level = second
-            context.reads_second_level = reads
-        return reads
+        """Share replies by the cache `second`. Returns whether they are also read from it (`ViewContexts`)."""
+        return self._views.set_second_level(second)
 
     def shrink(self) -> None:
         """Empty the tables beside the cache (`memory_tables`).
@@ -544,31 +485,11 @@ class Mesh(JobTable):
     def forget(self, name: bytes | None = None, *, subtree: bool = False) -> None:
         """Drop delegations from the delegation cache: all, that of `name`, or also those below it. A flush of the cache
         drops all of them."""
-        for delegations in self._all_delegations():
-            if name is None:
-                delegations.clear()
-            elif subtree:
-                delegations.forget_below(name)
-            else:
-                delegations.forget(names.lower(name))
-
-    def _all_delegations(self) -> list[DelegationCache]:
-        return [self._delegations, *(cast(DelegationCache, context.delegations) for context in self._parts)]
+        self._views.forget(name, subtree=subtree)
 
     def memory_tables(self) -> list[MemoryTable]:
         """The tables beside the cache's arena that remote parties can fill, with their limits in octets."""
-        keys = () if self.validation is None else self.validation.tables
-        if self.subnets is not None:
-            keys = (*keys, self.subnets.cache)
-        store, delegations = self._context.store, self._delegations.delegations
-        if not self._parts:
-            return [*store.memory_tables(), delegations, *keys]
-        return [
-            store.servers,
-            TableGroup([store.denials, *(context.store.denials for context in self._parts)]),
-            TableGroup([one.delegations for one in self._all_delegations()]),
-            *keys,
-        ]
+        return self._views.memory_tables()
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start, and current values: ``running`` jobs, ``networks`` charged for them,
@@ -590,27 +511,12 @@ class Mesh(JobTable):
         self._context.now = self._clock.time()
         self._context.monotonic = self._clock.monotonic()
         if len(self._contexts) > 1:
-            self._share_time()
+            self._views.set_time(self._context.now, self._context.monotonic)
         serial = self._table.serial
         if serial != self._serial:
             # Some process flushed part of the cache; the tables beside it may hold the same data.
             self._serial = serial
-            self._forget_all()
-
-    def _share_time(self) -> None:
-        """Set the time of every view."""
-        now, monotonic = self._context.now, self._context.monotonic
-        for context in self._contexts:
-            context.now, context.monotonic = now, monotonic
-
-    def _forget_all(self) -> None:
-        for delegations in self._all_delegations():
-            delegations.clear()
-        self._context.store.denials.clear()
-        if self.subnets is not None:
-            self.subnets.cache.clear()
-        for context in self._parts:
-            context.store.denials.clear()
+            self._views.forget_learned()
 
     def _start(
         self,
@@ -667,7 +573,7 @@ class Mesh(JobTable):
         rrsets.serial = job.serial
         self._resume_job(job, value)
         if job.serial != self._serial:
-            self._forget_all()  # the job may have stored there what it learned before the flush
+            self._views.forget_learned()  # the job may have stored there what it learned before the flush
 
     def _resume_job(self, job: Job, value: Any) -> None:
         job.waits_for = NOTHING
@@ -787,7 +693,7 @@ class Mesh(JobTable):
         client = need.purpose in CLIENT_PURPOSES
         # Only a question on behalf of the client has an answer that depends on its view. Name servers and the chain of
         # trust are the same for all views that have the same servers.
-        view = job.key[2] if client else self._homes[job.key[2]]
+        view = job.key[2] if client else self._views.homes[job.key[2]]
         context: Context = self._contexts[view]
         if context.subnets is not None:
             # An answer for the subnet of a client would choose the servers for all.

@@ -45,7 +45,7 @@ LAYERS = [
     {"resolver.scoped_replies"},
     {"resolver.cached_replies", "resolver.partial_response"},
     {"resolver.resolve"},
-    {"resolver.stale_answers"},
+    {"resolver.stale_answers", "resolver.view_contexts"},
     {"resolver.query_quota"},
     {"resolver.jobs"},
     {"resolver.query_sharing"},
@@ -64,7 +64,7 @@ LEVEL = {package: number for number, packages in enumerate(LAYERS) for package i
 
 SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.validate", "resolver.policy",
            "resolver.scoped_replies", "resolver.cached_replies", "resolver.partial_response", "resolver.resolve",
-           "resolver.stale_answers", "resolver.query_quota", "resolver.jobs", "resolver.mesh",
+           "resolver.stale_answers", "resolver.view_contexts", "resolver.query_quota", "resolver.jobs", "resolver.mesh",
            "resolver.query_sharing",
            "resolver.effects", "resolver.query", "resolver.errors", "resolver.zones", "resolver.options",
            "resolver.upstream_address", "resolver.settings", "resolver.limits", "resolver.verdict",

@@ -303,12 +303,12 @@ def test_tables_of_parts_are_bounded_together() -> None:
     assert m.mesh.statistics()["memory"] == sum(table.octets for table in tables)
     ask(m, 1, "x.example.net.")
     m.mesh.forget(names.from_text("net."), subtree=True)
-    assert all(names.from_text("net.") not in one.delegations.entries for one in m.mesh._all_delegations())
+    assert all(names.from_text("net.") not in one.delegations.entries for one in m.mesh._views._all_delegations())
 
 
 def test_quotas_of_servers_are_those_of_all_views() -> None:
     m = two_forwarders()
-    assert len({id(one.fetches) for one in m.mesh._all_delegations()}) == 1
+    assert len({id(one.fetches) for one in m.mesh._views._all_delegations()}) == 1
 
 
 # --- settings -----------------------------------------------------------------------------------------------------
