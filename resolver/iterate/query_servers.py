@@ -546,7 +546,11 @@ def _look_up_addresses(
         candidates = [name for name in cut.names if name not in looked_up and not names.is_subdomain(name, zone)]
     before = len(cut.servers)
     while candidates:
-        if len(looked_up) >= LOOKUPS or search.missing >= MISSING or task.budget.missing >= MISSING_IN_ALL:
+        if len(looked_up) >= LOOKUPS or search.missing >= MISSING:
+            break
+        if task.budget.missing >= MISSING_IN_ALL:
+            # Spent on other zones, for example those of the aliases before: it says nothing about this one.
+            task.budget.exhausted = True
             break
         name = candidates.pop(context.rng.below(len(candidates)))
         looked_up.add(name)

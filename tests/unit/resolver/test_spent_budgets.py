@@ -128,3 +128,62 @@ def test_the_failure_of_dead_servers_is_cached_for_their_zone_however_little_tim
         assert outcome.failure is not None and outcome.failure.kind is FailureKind.CACHED_ERROR
         assert len(m.net.log) == asked
         m.net.sleep(m.mesh, 70)
+
+
+# --- name servers without an address ---------------------------------------------------------------------------------
+
+
+def glueless_world(seed: int) -> minet.Minet:
+    """``a.evil.com.`` is an alias by way of the zones ``z0.evil.com.`` and ``z1.evil.com.`` to ``www.victim.net.``. Six
+    of the name servers of each of the two have no address, and the answers of the others seem to be recursive ones, so
+    that they are used when there are no others. The name server of the victim has no glue."""
+    com = minet.COM_ZONE + (
+        "evil 3600 NS ns.evil\nns.evil 3600 A 192.0.2.66\nhost 3600 NS ns0.host\nns0.host 3600 A 192.0.2.51\n"
+    )
+    victim = "@ 3600 SOA ns.host.com. n 1 2 3 4 300\n@ 3600 NS ns.host.com.\n"
+    victim += "www 300 A 192.0.2.80\nmail 300 A 192.0.2.81\n"
+    host = "@ 3600 SOA ns0 n 1 2 3 4 300\n@ 3600 NS ns0\nns0 3600 A 192.0.2.51\nns 3600 A 192.0.2.50\n"
+    m = minet.build(
+        minet.standard(
+            a192_5_6_30=[("com.", com)], a192_5_6_31=[("net.", minet.NET_ZONE + "victim 7200 NS ns.host.com.\n")],
+            a192_0_2_50=[("victim.net.", victim)], a192_0_2_51=[("host.com.", host)],
+        ),
+        seed=seed, do_ip6=False,
+    )
+    soa = ["evil.com. 60 SOA ns.evil.com. n. 1 2 3 4 60"]
+
+    def evil(qname: str, qtype: int, packet: bytes) -> bytes:
+        zone = qname.removesuffix(".evil.com.").split(".")[-1]
+        if zone in ("z0", "z1"):
+            below = [f"{zone}.evil.com. 60 NS n{number}.evil.com." for number in range(6)]
+            glue = "ns.evil.com. 60 A 192.0.2.67"
+            return minet.reply(packet, (), [f"{zone}.evil.com. 60 NS ns.evil.com.", *below], [glue], flags=0)
+        if qname == "a.evil.com.":
+            return minet.reply(packet, [f"{qname} 60 CNAME w.z0.evil.com."])
+        return minet.reply(packet, (), soa, rcode=c.NXDOMAIN)
+
+    def below(qname: str, qtype: int, packet: bytes) -> bytes:
+        target = "w.z1.evil.com." if ".z0." in qname else "www.victim.net."
+        return minet.reply(packet, [f"{qname} 60 CNAME {target}"], flags=c.RA)
+
+    m.net.hosts["192.0.2.66"], m.net.hosts["192.0.2.67"] = minet.scripted(evil), minet.scripted(below)
+    return m
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_query_that_has_looked_up_many_name_servers_in_vain_fails_no_other_clients_question(seed: int) -> None:
+    m = glueless_world(seed)
+    first = m.ask("a.evil.com.")
+    assert first.failure is not None and "victim" in first.failure.text
+    for name, address in (("www.victim.net.", "192.0.2.80"), ("mail.victim.net.", "192.0.2.81")):
+        outcome = m.ask(name)
+        assert outcome.failure is None, (name, outcome.failure)
+        assert minet.addresses(outcome) == [address]
+
+
+def test_its_own_failure_is_cached() -> None:
+    m = glueless_world(1)
+    m.ask("a.evil.com.")
+    before = len(m.net.log)
+    again = m.ask("a.evil.com.")
+    assert again.failure is not None and again.failure.kind is FailureKind.CACHED_ERROR and len(m.net.log) == before
