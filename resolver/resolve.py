@@ -379,7 +379,7 @@ def _resolve_step(
             return raw, VERDICT_INDETERMINATE, None
         verdict, ede, reason = yield from context.validator(Question(name, qtype), raw, context, task)
         if raw.denies_ancestor:
-            if not _denies_all_below(raw, verdict):
+            if not _denies_all_below(raw, verdict) or not _has_same_anchor(raw, context):
                 ancestors, full = False, True
                 tries += 1
                 continue
@@ -425,6 +425,19 @@ def _denies_all_below(raw: RawReply, verdict: int) -> bool:
         return False
     return verdict == VERDICT_SECURE or (
         verdict == VERDICT_INSECURE and bool(raw.proofs) and all(one.verdict == VERDICT_SECURE for one in raw.proofs)
+    )
+
+
+def _has_same_anchor(raw: RawReply, context: Context) -> bool:
+    """Whether the trust anchor that applies to the ancestor which `raw` denies applies to the qname, too.
+
+    A negative trust anchor between the two makes the denial insecure (RFC 7646). Below another trust anchor an opt-out
+    span of a zone above proves nothing: anyone could deny those names with public records. The validator has decided
+    for the ancestor.
+    """
+    validation, qtype = context.validation, raw.qtype
+    return validation is None or validation.shares_anchor(
+        names.zone_lookup_name(raw.qname, qtype), names.zone_lookup_name(raw.name, qtype), context.now
     )
 
 

@@ -63,9 +63,9 @@ class World:
 
 
 def build(plan: Plan | None, *, faults: ServerFaults | None = None, aggressive: bool = True, anchored: bool = True,
-          spoiled: int = 0) -> World:
+          spoiled: int = 0, more_anchors: tuple[str, ...] = (), negative: tuple[str, ...] = ()) -> World:
     """A world whose zone is signed by `plan`. Of the replies about ``missing.zone.`` and names below it, the first
-    `spoiled` have a last signature that is wrong."""
+    `spoiled` have a last signature that is wrong. The resolver has `more_anchors` and `negative` trust anchors, too."""
     made = {".": Zone.from_text(".", ROOT), "zone.": Zone.from_text("zone.", ZONE)}
     plans = {".": Plan()} | ({} if plan is None else {"zone.": plan})
     anchors = sign_world(made, plans, START + 1000)
@@ -87,7 +87,8 @@ def build(plan: Plan | None, *, faults: ServerFaults | None = None, aggressive: 
     hosts[SERVER] = hosts[SECOND] = spoiling
     settings = Settings(
         root_hints=(RootServer("a.root.", (ROOT_SERVER,)),),
-        dnssec=DnssecSettings(trust_anchors=anchors if anchored else ()),
+        dnssec=DnssecSettings(trust_anchors=(*anchors, *more_anchors) if anchored else (),
+                              negative_trust_anchors=negative),
         iteration=IterationSettings(do_ip6=False),
         cache=CacheSettings(aggressive_nsec=aggressive),
     )
@@ -180,6 +181,29 @@ def test_after_a_bogus_denial_of_a_minimised_name_the_full_name_is_asked(kind: s
     assert outcome.verdict == (Verdict.SECURE if kind in SECURE_KINDS else Verdict.INSECURE)
     assert asked[:2] == [("missing.zone.", c.A), ("a.missing.zone.", c.A)]
     assert len(asked) == spoiled + 1 and len(set(asked)) == 2
+
+
+@pytest.mark.parametrize("rtype", ["A", "DS"])
+@pytest.mark.parametrize("kind", PLANS)
+def test_a_name_below_a_negative_trust_anchor_is_not_denied_securely(kind: str, rtype: str) -> None:
+    """The anchor is below the name that does not exist, or, for DS, at it: the set belongs to the zone above."""
+    world = build(PLANS[kind], negative=("b.c.missing.zone.",) if rtype == "A" else ("missing.zone.",))
+    qname = MISSING if rtype == "A" else "a.missing.zone."
+    outcome, asked = world.ask(qname, rtype)
+    assert outcome.rcode == c.NXDOMAIN and outcome.verdict == Verdict.INSECURE
+    assert asked == [("missing.zone.", c.A), (qname, c.type_from_text(rtype))]
+
+
+@pytest.mark.parametrize("kind", PLANS)
+def test_below_another_trust_anchor_only_a_secure_denial_counts(kind: str) -> None:
+    """The zone of that anchor is signed, so that an opt-out span of a zone above says nothing about it."""
+    anchor = f"c.missing.zone. DS 1 13 2 {'00' * 32}"
+    outcome, asked = build(PLANS[kind], more_anchors=(anchor,)).ask(MISSING)
+    assert ("missing.zone.", c.A) in asked and (MISSING, c.A) in asked
+    if kind in SECURE_KINDS:  # as with the full name: the zone above has the last word on its own names
+        assert outcome.rcode == c.NXDOMAIN and outcome.verdict == Verdict.SECURE
+    else:
+        assert outcome.failure is not None and outcome.failure.is_bogus
 
 
 def test_the_second_level_cache_is_asked_once() -> None:
