@@ -83,7 +83,7 @@ class ViewContexts:
         context.store = store.partition(view.part)
         context.delegations = DelegationCache(
             context.store, settings, own=own_addresses, configured=configured_cuts(settings, view), zones=zones,
-            fetches=self.delegations.fetches,
+            fetches=self.delegations.fetches, part=number,
         )
         if self.validation is not None and view.negative_trust_anchors:
             validation = load_validator(settings, self.validation, view.negative_trust_anchors)

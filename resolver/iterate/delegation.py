@@ -117,11 +117,13 @@ class DelegationCache:
         configured: dict[bytes, DelegationPoint | None],
         zones: ZoneTable | None = None,
         fetches: FetchQuota | None = None,
+        part: int = 0,
     ) -> None:
-        """`fetches` are the quotas of the worker's other delegation cache, because quotas are for servers and zones,
-        whoever asks; None: this is the first one."""
+        """`fetches` are the quotas of the worker's other delegation cache, because those of servers are for all who
+        ask; None: this is the first one. Zones are counted apart for each `part`, the number of the view."""
         self.zones = zones or None  # a table without zones is not asked
         self.fetches = FetchQuota(settings, store.servers) if fetches is None else fetches
+        self.part = part
         share = 1 if fetches is None else limits.VIEW_PARTS
         iteration = settings.iteration
         # Copied here because they are read for each packet.

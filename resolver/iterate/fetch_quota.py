@@ -9,7 +9,9 @@ A client query that would exceed a quota is refused before a job is made for it 
 floods are what the quotas are for. Jobs that are under way take from the quotas at each zone, and may be refused there.
 
 A zone counts names and types, a server packets: many jobs that wait for one reply, as of aliases to one name, leave the
-zone its quota for other names.
+zone its quota for other names. Views with forward zones, stub zones or negative trust anchors of their own count apart
+from others: a zone of the same name may have other servers there, so that clients of one view cannot use up the quota
+of another. The quota of a server is for all views.
 
 Invariants: `take_zone` and `take_server` are each followed by one `give_zone` or `give_server`. The tables hold only
 what is outstanding, so they are not larger than the table of jobs.
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 LEAST_QUOTA = limits.FETCH_QUOTA_LEAST / 100
 
 Key = tuple[object, ...]
+ZoneKey = tuple[int, bytes]
+"""`DelegationCache.part` and the zone, in lower case."""
 
 
 class FetchQuota:
@@ -54,15 +58,15 @@ class FetchQuota:
         self.smallest = min(filter(None, (self._per_zone, least)), default=0)
         """No quota is smaller than this, so none is used up while fewer jobs run: what is outstanding belongs to jobs,
         and each has one fetch and one query outstanding at most. 0: there are no quotas."""
-        self._zones: dict[bytes, dict[tuple[bytes, int], int]] = {}
+        self._zones: dict[ZoneKey, dict[tuple[bytes, int], int]] = {}
         """By zone, what is fetched, with the number of jobs."""
         self._servers: dict[Key, int] = {}
         self._refused = {"zone": 0, "server": 0}
         self._falls = self._rises = 0
         self._lines = LineLimit(settings.log.rate_limit_interval, limits.LOG_FAILURES)
 
-    def take_zone(self, zone: bytes, qname: bytes, qtype: int) -> bool:
-        """Count one more fetch of `qname` from `zone` (both lower case); False, and not counted, when the zone has its
+    def take_zone(self, zone: ZoneKey, qname: bytes, qtype: int) -> bool:
+        """Count one more fetch of `qname` (lower case) from `zone`; False, and not counted, when the zone has its
         quota of other names."""
         what = (qname, qtype)
         fetches = self._zones.get(zone)
@@ -74,12 +78,12 @@ class FetchQuota:
         fetches[what] = fetches.get(what, 0) + 1
         return True
 
-    def has_zone_room(self, zone: bytes, qname: bytes, qtype: int) -> bool:
+    def has_zone_room(self, zone: ZoneKey, qname: bytes, qtype: int) -> bool:
         """Whether `take_zone` would be true now."""
         fetches = self._zones.get(zone)
         return fetches is None or not self._per_zone or len(fetches) < self._per_zone or (qname, qtype) in fetches
 
-    def give_zone(self, zone: bytes, qname: bytes, qtype: int) -> None:
+    def give_zone(self, zone: ZoneKey, qname: bytes, qtype: int) -> None:
         """A fetch for which `take_zone` was true has ended."""
         what, fetches = (qname, qtype), self._zones[zone]
         fetches[what] -= 1
@@ -116,10 +120,10 @@ class FetchQuota:
         elif change > 0:
             self._rises += 1
 
-    def refuse_zone(self, zone: bytes, now: float) -> Failure:
+    def refuse_zone(self, zone: ZoneKey, now: float) -> Failure:
         """The failure of a fetch for which `take_zone` had no room. `now` is in monotonic seconds."""
         self._refused["zone"] += 1
-        text = names.to_text(zone)
+        text = names.to_text(zone[1])
         left_out = self._lines.admit(zone, now)
         if left_out is not None:
             self._log(f"zone {text} has {len(self._zones.get(zone, ()))} outstanding fetches", left_out)

@@ -111,12 +111,13 @@ def query_servers(
     if cut.recursive or len(zone) == 1:
         return (yield from _query_zone(cut, qname, qtype, context, task, search, probing, False))
     fetched = names.lower(search.qname)  # not the minimised one, which is the same for many names
-    if not quota.take_zone(zone, fetched, qtype):
-        return _over_quota(quota.refuse_zone(zone, context.monotonic), task)
+    counted = (delegations.part, zone)
+    if not quota.take_zone(counted, fetched, qtype):
+        return _over_quota(quota.refuse_zone(counted, context.monotonic), task)
     try:
         return (yield from _query_zone(cut, qname, qtype, context, task, search, probing, True))
     finally:
-        quota.give_zone(zone, fetched, qtype)
+        quota.give_zone(counted, fetched, qtype)
 
 
 def without_room(cut: DelegationPoint, qname: bytes, qtype: int, context: Context) -> Failure | None:
@@ -134,8 +135,9 @@ def without_room(cut: DelegationPoint, qname: bytes, qtype: int, context: Contex
         return None
     quota = delegations.fetches
     fetched = names.lower(qname)
-    if not quota.has_zone_room(zone, fetched, qtype) and not quota.has_zone_room(zone, fetched, PROBE_TYPE):
-        return quota.refuse_zone(zone, now)
+    counted = (delegations.part, zone)
+    if not quota.has_zone_room(counted, fetched, qtype) and not quota.has_zone_room(counted, fetched, PROBE_TYPE):
+        return quota.refuse_zone(counted, now)
     full: Server | None = None
     server: Server
     info: InfraEntry | None

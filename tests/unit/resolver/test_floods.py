@@ -391,7 +391,7 @@ def test_only_zones_with_quotas_refuse_before_a_job_is_made(fetch: dict[str, Any
     context.name_server = None
     fetches = context.delegations.fetches
     for number in range(5):
-        fetches.take_zone(names.ROOT, b"\1%d\0" % number, c.A)
+        fetches.take_zone((0, names.ROOT), b"\1%d\0" % number, c.A)
         fetches.take_server(("198.41.0.4", 53))
     root = context.delegations.closest(names.ROOT, context.now)
     assert without_room(root, *question, context) is None, "every name needs the root at a cold start"

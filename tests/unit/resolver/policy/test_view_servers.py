@@ -15,12 +15,12 @@ from resolver.cache import Store
 from resolver.daemon.cache_rules import digest_rules
 from resolver.daemon.config import ConfigError, parse
 from resolver.daemon.config_writer import render
-from resolver.effects import Outcome, Question
+from resolver.effects import FailureKind, Outcome, Question
 from resolver.mesh import Mesh
 from resolver.playground import signed
 from resolver.policy import PolicyPipeline
 from resolver.query import Query
-from resolver.settings import CacheSettings, ForwardZone, Settings, StubZone, ViewSettings, replace
+from resolver.settings import CacheSettings, FetchLimitSettings, ForwardZone, Settings, StubZone, ViewSettings, replace
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -309,6 +309,31 @@ def test_tables_of_parts_are_bounded_together() -> None:
 def test_quotas_of_servers_are_those_of_all_views() -> None:
     m = two_forwarders()
     assert len({id(one.fetches) for one in m.mesh._views._all_delegations()}) == 1
+
+
+@pytest.mark.parametrize(("slow", "other"), [(1, 0), (0, 1), (1, 2)])
+@pytest.mark.parametrize("early", [False, True])
+def test_clients_of_one_view_do_not_use_up_the_quota_of_a_zone_that_has_other_servers_in_another(
+    slow: int, other: int, early: bool
+) -> None:
+    """Whether the query is refused before it has a job, or by its job."""
+    servers = {0: ("192.0.2.1", "192.0.2.2"), 1: ("192.0.2.31",), 2: ("192.0.2.32",)}
+    m = world(*(view(f"v{number}", stub=(StubZone("example.com", servers[number]),)) for number in (1, 2)),
+              fetch_limit=FetchLimitSettings(per_zone=3, per_server=0))
+    for number, addresses in servers.items():
+        for address in addresses:
+            m.net.hosts[address] = m.net.hosts["192.0.2.1"]
+        assert ask(m, number).answer
+    for address in servers[slow]:
+        del m.net.hosts[address]
+    for number in range(3):
+        question = Question(names.from_text(f"r{number}.example.com."), c.A)
+        m.mesh.submit(question, query=Query(view=slow), on_done=lambda outcome: None)
+    if not early:
+        m.mesh._delegations.fetches.smallest = 0
+    refused = ask(m, slow, "y.example.com.")
+    assert refused.failure is not None and refused.failure.kind is FailureKind.QUOTA
+    assert shown(ask(m, other, "deep.sub.tree.example.com.")) == ["192.0.2.81"]
 
 
 # --- settings -----------------------------------------------------------------------------------------------------
