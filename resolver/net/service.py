@@ -384,20 +384,23 @@ class Service(ReplySender):
                 self.discarded += 1
                 sink.skip()
                 return
-            if waited > JOSTLE and self._is_burst(pending, packet):
-                self.shortened += 1
-                packet, edes = error_reply(query.wire, c.NOERROR, query.question_end, truncated=True), b""
+            if waited > JOSTLE and self._is_burst(pending):
+                most = LATE_GROWTH * len(query.wire)
+                if len(packet) > most:
+                    self.shortened += 1
+                    packet, edes = error_reply(query.wire, c.NOERROR, query.question_end, truncated=True), b""
+                elif len(packet) + len(edes) > most:
+                    edes = b""  # their text may be longer than the answer, and names of an attacker are in it
         self._send_judged(query, client, outcome, packet, pending.peer, sink, edes)
 
-    def _is_burst(self, pending: PendingQuery, packet: bytes) -> bool:
+    def _is_burst(self, pending: PendingQuery) -> bool:
         """Whether a late answer may be one of many that were held back to be released together (DNSBomb).
 
-        It is when many queries of the network wait, whose sources nothing has verified. An answer that is hardly longer
-        than its query, as each failure is, is of no use to an attacker.
+        It is when many queries of the network wait, whose sources nothing has verified. What is hardly longer than its
+        query is sent nevertheless: it is of no use to an attacker.
         """
         return (
             self._late > 0 and not pending.client.verified
-            and len(packet) > LATE_GROWTH * len(pending.query.wire)
             and len(self._unverified.per_network.get(pending.network, NONE)) >= self._late
         )
 

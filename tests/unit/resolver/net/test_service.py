@@ -891,6 +891,20 @@ def test_dnsbomb_answers_that_were_held_back_make_no_burst() -> None:
     assert parts.fast.answer(query(), CLIENT, parts.clock.real) is not None, "the cache answers who asks over TCP"
 
 
+@pytest.mark.parametrize("words", ["the servers of a zone with a long name do not answer " * 4, "no answer"])
+def test_dnsbomb_failures_that_were_held_back_have_no_long_reasons(words: str) -> None:
+    """The names of an attacker are in them, so that he chooses their length."""
+    parts = Parts(late_answers_per_network=4)
+    outcome = failed()
+    outcome.ede = [(c.EDE_NO_REACHABLE_AUTHORITY, words)]
+    size = len(query(edns_payload=1232))
+    replies = burst(parts, outcome, after=1.0)
+    assert all(view.rcode == c.SERVFAIL and not view.tc for view in replies)
+    reasons = [any(code == c.OPTION_EDE for code, _ in view.edns.options) for view in replies if view.edns]
+    assert reasons == ([True] * 10 if words == "no answer" else [False] * 6 + [True] * 4)
+    assert all(len(view.wire) <= 2 * size + 11 for view in replies[:6]), "an OPT record has 11 octets"
+
+
 @pytest.mark.parametrize("case", ["soon", "stream", "short", "failed", "unlimited"])
 def test_only_late_answers_that_may_be_a_burst_are_truncated(case: str) -> None:
     parts = Parts(late_answers_per_network=0 if case == "unlimited" else 4)
