@@ -343,6 +343,10 @@ FETCHES_PER_SERVER = Limit(
     1000, 0, 100_000, "queries",
     "Many zones may share a server, so this is as much as for a zone, which has several (fetches-per-server of BIND)."
 )
+FETCHES_ZONE_SHARE = 1
+"""percent: A zone may have this part of the full quota of a server outstanding there, whatever others have. Anyone can
+delegate zones to a server that does not serve them; if it ignores such queries, they use up its quota. Ten queries are
+500 new names a second where a reply takes 20 ms. More would let many zones of a dead server cost more."""
 FETCH_SAMPLE = 100
 """queries: After so many queries to a server its quota is adjusted, as in BIND. With fewer, chance decides."""
 FETCH_TIMEOUTS_LOW = 10

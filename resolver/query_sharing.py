@@ -69,11 +69,11 @@ class Exchange(Protocol):
 
 
 class ServerQuota(Protocol):
-    """Counts the queries that are outstanding at each server."""
+    """Counts the queries that are outstanding at each server, for each zone."""
 
-    def take_server(self, key: Key, /) -> None: ...
+    def take_server(self, key: Key, zone: bytes, /) -> None: ...
 
-    def give_server(self, key: Key, /) -> None: ...
+    def give_server(self, key: Key, zone: bytes, /) -> None: ...
 
 
 class ReplyCopy:
@@ -196,7 +196,8 @@ class QuerySharing:
 
     def forget(self, query: _InFlight) -> None:
         """Remove `query`, which has ended or has no waiting job left, from the table and the quota of its server."""
-        self._quota.give_server(query.first.ask.server.key)
+        ask: Ask = query.first.ask
+        self._quota.give_server(ask.server.key, ask.zone)
         equal = self._in_flight.get(query.key)
         if equal is not None and query in equal:  # not when there was no memory for it
             equal.remove(query)
@@ -216,7 +217,7 @@ class QuerySharing:
                     one.query = query
                     return
         query = _InFlight(self, key, one, now)
-        self._quota.take_server(ask.server.key)
+        self._quota.take_server(ask.server.key, ask.zone)
         try:
             if equal is None:
                 self._in_flight[key] = [query]

@@ -6,6 +6,8 @@ cdef class FetchQuota:
     cdef public object _per_server
     cdef public dict _zones
     cdef public dict _servers
+    cdef public dict _at_server
+    cdef public object _zone_share
     cdef public dict _refused
     cdef public long _falls
     cdef public long _rises

@@ -13,6 +13,10 @@ zone its quota for other names. Views with forward zones, stub zones or negative
 from others: a zone of the same name may have other servers there, so that clients of one view cannot use up the quota
 of another. The quota of a server is for all views.
 
+The quota of a server is for all zones together, because many may share it. But anyone can delegate zones to a server
+that does not serve them, and some servers ignore such queries. So when it is used up, a zone still has a small part of
+it (`FETCHES_ZONE_SHARE`).
+
 Invariants: `take_zone` and `take_server` are each followed by one `give_zone` or `give_server`. The tables hold only
 what is outstanding, so they are not larger than the table of jobs.
 """
@@ -20,7 +24,7 @@ what is outstanding, so they are not larger than the table of jobs.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resolver import limits
 from resolver.effects import Failure, FailureKind, Server
@@ -37,6 +41,7 @@ __all__ = ["FetchQuota"]
 log = logging.getLogger(__name__)
 
 LEAST_QUOTA = limits.FETCH_QUOTA_LEAST / 100
+ZONE_SHARE = limits.FETCHES_ZONE_SHARE
 
 Key = tuple[object, ...]
 ZoneKey = tuple[int, bytes]
@@ -47,7 +52,8 @@ class FetchQuota:
     """The outstanding fetches of one mesh, and the limits of them."""
 
     __slots__ = (
-        "_falls", "_lines", "_per_server", "_per_zone", "_refused", "_rises", "_servers", "_zones", "infra", "smallest",
+        "_at_server", "_falls", "_lines", "_per_server", "_per_zone", "_refused", "_rises", "_servers", "_zone_share",
+        "_zones", "infra", "smallest",
     )
 
     def __init__(self, settings: Settings, infra: InfraCache) -> None:
@@ -61,6 +67,9 @@ class FetchQuota:
         self._zones: dict[ZoneKey, dict[tuple[bytes, int], int]] = {}
         """By zone, what is fetched, with the number of jobs."""
         self._servers: dict[Key, int] = {}
+        self._at_server: dict[tuple[Key, bytes], int] = {}
+        """The outstanding queries of each zone at each server."""
+        self._zone_share = max(self._per_server * ZONE_SHARE // 100, 1)
         self._refused = {"zone": 0, "server": 0}
         self._falls = self._rises = 0
         self._lines = LineLimit(settings.log.rate_limit_interval, limits.LOG_FAILURES)
@@ -92,25 +101,36 @@ class FetchQuota:
         if not fetches:
             del self._zones[zone]
 
-    def is_full(self, key: Key) -> bool:
-        """Whether the server has as many outstanding queries as its quota permits."""
+    def is_full(self, key: Key, zone: bytes) -> bool:
+        """Whether the server has as many outstanding queries as its quota permits, and `zone` (lower case) the part
+        there that it has in any case."""
+        return self._has_quota(key) and self._at_server.get((key, zone), 0) >= self._zone_share
+
+    def _has_quota(self, key: Key) -> bool:
         count = self._servers.get(key, 0)
         return count > 0 and self._per_server > 0 and count >= self._quota(key)
 
     def _quota(self, key: Key) -> int:
         return max(int(self._per_server * self.infra.quota_share(key)), 1)
 
-    def take_server(self, key: Key) -> None:
-        """Count one more query to the server."""
-        self._servers[key] = self._servers.get(key, 0) + 1
+    def take_server(self, key: Key, zone: bytes) -> None:
+        """Count one more query to the server for `zone`.
 
-    def give_server(self, key: Key) -> None:
-        """A query to the server has ended."""
-        count = self._servers[key] - 1
-        if count:
-            self._servers[key] = count
-        else:
-            del self._servers[key]
+        Raises:
+            MemoryError: it is not counted.
+        """
+        place = (key, zone)
+        self._at_server[place] = self._at_server.get(place, 0) + 1
+        try:
+            self._servers[key] = self._servers.get(key, 0) + 1
+        except MemoryError:
+            _give(self._at_server, place)
+            raise
+
+    def give_server(self, key: Key, zone: bytes) -> None:
+        """A query to the server for `zone` has ended."""
+        _give(self._servers, key)
+        _give(self._at_server, (key, zone))
 
     def note_result(self, key: Key, *, timed_out: bool) -> None:
         """A query to the server was answered, or was not in time."""
@@ -155,7 +175,16 @@ class FetchQuota:
             "zones_full": full,
             "largest_zone": max(zones, default=0),
             "servers": len(self._servers),
-            "servers_full": sum(self.is_full(key) for key in self._servers),
+            "servers_full": sum(self._has_quota(key) for key in self._servers),
             "quota_falls": self._falls,
             "quota_rises": self._rises,
         }
+
+
+def _give(counts: dict[Any, int], key: object) -> None:
+    """Count one less of `key`, and remove it when none is left."""
+    count = counts[key] - 1
+    if count:
+        counts[key] = count
+    else:
+        del counts[key]

@@ -142,7 +142,7 @@ def without_room(cut: DelegationPoint, qname: bytes, qtype: int, context: Contex
     server: Server
     info: InfraEntry | None
     for server in servers:
-        if not quota.is_full(server.key):
+        if not quota.is_full(server.key, zone):
             return None
         info = context.store.servers.find(server.key)
         if info is None or info.lame is None or info.lame.get(zone, now) <= now:
@@ -208,7 +208,7 @@ def _query_zone(
             if is_forbidden(cut, search.qname, context, task):
                 return FORBIDDEN
         key = server.key
-        if limited and quota.is_full(key):
+        if limited and quota.is_full(key, zone):
             full = server
             tries[key] = EXCLUDED
             continue

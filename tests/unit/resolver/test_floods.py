@@ -218,10 +218,10 @@ def test_the_quota_of_a_server_falls_while_it_times_out_and_rises_again() -> Non
     key = ("192.0.2.77", 53)
     infra.note_reply(key, 0.02, 0.0)
     for _ in range(100):
-        fetches.take_server(key)
-    assert fetches.is_full(key)
-    fetches.give_server(key)
-    assert not fetches.is_full(key)
+        fetches.take_server(key, names.ROOT)
+    assert fetches.is_full(key, names.ROOT)
+    fetches.give_server(key, names.ROOT)
+    assert not fetches.is_full(key, names.ROOT)
     for _ in range(1000):
         fetches.note_result(key, timed_out=True)
     assert infra.quota_share(key) == pytest.approx(0.8**10, abs=0.01)
@@ -229,11 +229,11 @@ def test_the_quota_of_a_server_falls_while_it_times_out_and_rises_again() -> Non
         fetches.note_result(key, timed_out=True)
     assert infra.quota_share(key) == 0.1
     for _ in range(89):
-        fetches.give_server(key)
-    assert fetches.is_full(key)
+        fetches.give_server(key, names.ROOT)
+    assert fetches.is_full(key, names.ROOT)
     for _ in range(2000):
         fetches.note_result(key, timed_out=False)
-    assert infra.quota_share(key) == 1.0 and not fetches.is_full(key)
+    assert infra.quota_share(key) == 1.0 and not fetches.is_full(key, names.ROOT)
     statistics = fetches.statistics()
     assert statistics["quota_falls"] and statistics["quota_rises"]
 
@@ -249,6 +249,73 @@ def test_a_server_with_its_quota_is_left_for_another_one() -> None:
     assert sum(outcome is not None for outcome in most) == 20
     refused = world.m.mesh.fetch_statistics()["refused"]
     assert isinstance(refused, dict) and refused["server"] == 20
+
+
+def test_zones_that_a_server_ignores_do_not_use_up_the_quota_of_those_that_it_serves() -> None:
+    """Anyone can delegate a zone to the servers of another one, and some servers ignore queries for such zones."""
+    com = COM_ZONE + "evil 7200 NS ns1.example.com.\nevil 7200 NS ns2.example.com.\n"
+    settings = Settings(dnssec=DnssecSettings(trust_anchors=()), fetch_limit=FetchLimitSettings(per_server=200))
+    m = build(standard(a192_5_6_30=[("com.", com)]), settings=settings)
+    for address in ("192.0.2.1", "192.0.2.2"):
+        def host(packet: bytes, tcp: bool, real: Any = m.net.hosts[address]) -> bytes | None:
+            return None if b"\4evil\3com\0" in packet.lower() else real(packet, tcp)
+
+        m.net.hosts[address] = host
+
+    def start(name: str) -> list[Outcome]:
+        found: list[Outcome] = []
+        m.mesh.submit(Question(names.from_text(name), c.A), on_done=found.append)
+        return found
+
+    assert m.ask("www.example.com.").answer
+    ignored = []
+    for turn in range(20):
+        ignored += [start(f"x{turn}-{number}.evil.com.") for number in range(40)]
+        served = [start(f"y{turn}-{number}.example.com.") for number in range(2)]
+        m.net.sleep(m.mesh, 1.0)
+        assert [outcome.rcode for found in served for outcome in found] == [c.NXDOMAIN] * 2
+    refused = m.mesh.fetch_statistics()["refused"]
+    assert isinstance(refused, dict) and refused["server"] > 100, "the quota was used up"
+    m.net.sleep(m.mesh, 30.0)
+    assert all(len(found) == 1 and found[0].rcode == c.SERVFAIL for found in ignored)
+    fetches = m.mesh._delegations.fetches
+    assert not fetches._servers and not fetches._at_server
+
+
+def test_a_zone_has_a_small_part_of_a_quota_that_is_used_up() -> None:
+    fetches = World({}, {"per_server": 200}).m.mesh._delegations.fetches
+    key, zone, other = ("192.0.2.77", 53), names.from_text("example.com."), names.from_text("evil.com.")
+    for _ in range(200):
+        assert not fetches.is_full(key, other)
+        fetches.take_server(key, other)
+    assert fetches.is_full(key, other)
+    for _ in range(2):
+        assert not fetches.is_full(key, zone)
+        fetches.take_server(key, zone)
+    assert fetches.is_full(key, zone)
+    fetches.give_server(key, zone)
+    assert not fetches.is_full(key, zone) and fetches.is_full(key, other)
+
+
+def test_a_query_that_there_is_no_memory_for_is_not_counted_at_its_server() -> None:
+    class Costly:
+        """A key for whose look-up there is no memory when `calls` reaches zero."""
+
+        calls = 0
+
+        def __hash__(self) -> int:
+            self.calls -= 1
+            if not self.calls:
+                raise MemoryError
+            return 1
+
+    fetches = World({}, {"per_server": 200}).m.mesh._delegations.fetches
+    for number in range(1, 5):
+        costly = Costly()
+        costly.calls = number
+        with pytest.raises(MemoryError):
+            fetches.take_server((costly,), names.ROOT)
+        assert not fetches._servers and not fetches._at_server
 
 
 def test_a_query_that_was_ended_for_another_is_told_so() -> None:
@@ -392,7 +459,7 @@ def test_only_zones_with_quotas_refuse_before_a_job_is_made(fetch: dict[str, Any
     fetches = context.delegations.fetches
     for number in range(5):
         fetches.take_zone((0, names.ROOT), b"\1%d\0" % number, c.A)
-        fetches.take_server(("198.41.0.4", 53))
+        fetches.take_server(("198.41.0.4", 53), names.ROOT)
     root = context.delegations.closest(names.ROOT, context.now)
     assert without_room(root, *question, context) is None, "every name needs the root at a cold start"
 
@@ -420,5 +487,5 @@ def test_the_smallest_quota_is_that_of_a_server_that_times_out() -> None:
         for _ in range(6000):
             fetches.note_result(key, timed_out=True)
         for _ in range(smallest - 1):
-            fetches.take_server(key)
-        assert not fetches.is_full(key), "never earlier"
+            fetches.take_server(key, names.ROOT)
+        assert not fetches.is_full(key, names.ROOT), "never earlier"

@@ -61,12 +61,12 @@ class Harness:
         self.sent.append(Sent(ask, on_reply))
         return self.sent[-1]
 
-    def take_server(self, key: object) -> None:
-        self.outstanding[key] += 1
+    def take_server(self, key: object, zone: bytes) -> None:
+        self.outstanding[key, zone] += 1
 
-    def give_server(self, key: object) -> None:
-        self.outstanding[key] -= 1
-        assert self.outstanding[key] >= 0
+    def give_server(self, key: object, zone: bytes) -> None:
+        self.outstanding[key, zone] -= 1
+        assert self.outstanding[key, zone] >= 0
 
     def take(self, results: Any) -> None:
         self.calls += 1
