@@ -88,8 +88,15 @@ def test_longest_name() -> None:
 def test_not_bytes() -> None:
     assert not name.is_valid("a")
     assert not name.is_valid(None)
-    with pytest.raises(TypeError):
-        name.lower(None)  # type: ignore[arg-type]
+    root = name.ROOT
+    for call in (
+        lambda: name.lower(None), lambda: name.equal(None, root), lambda: name.equal(root, None),
+        lambda: name.is_subdomain(None, root), lambda: name.is_subdomain(root, None), lambda: name.label_count(None),
+        lambda: name.parent(None), lambda: name.suffix(None, 0), lambda: name.zone_lookup_name(None, 1),
+        lambda: name.wildcard(None), lambda: name.closest_in(None, {}),
+    ):
+        with pytest.raises(TypeError):
+            call()
 
 
 def test_canonical_order_of_the_rfc() -> None:
