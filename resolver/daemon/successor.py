@@ -232,10 +232,15 @@ class Successor:
     def kill(self) -> None:
         """Kill it and its workers, which must not serve for long without this process.
 
-        Its end is not waited for, because freeing a large cache takes a while. `subprocess` reads its status later.
+        Its end is not waited for, because freeing a large cache takes a while. Until `ended` has read its status, it is
+        in the table of processes.
         """
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+
+    def ended(self) -> bool:
+        """Whether it has ended. Its status is read then, which removes it from the table of processes (wait(2))."""
+        return self._process.poll() is not None
 
     def close(self) -> None:
         """Close its descriptors, also in a forked process: else the new process would not see the end of this one."""

@@ -74,6 +74,8 @@ class _Supervisor(Processes):
         #: the process that is to replace this one, and the time.monotonic() of its next slice.
         self.successor: Successor | None = None
         self.next_slice = 0.0
+        #: processes of upgrades that have failed, until they have ended.
+        self.refused: list[Successor] = []
         self.handed_over = False
         #: a reload waits for the end of an upgrade.
         self.reload_after = False
@@ -217,6 +219,11 @@ class _Supervisor(Processes):
             self.predecessor.fail(why)
             self.finish(1)
 
+    def reap(self) -> None:
+        """Also read the status of the processes of upgrades that have failed. SIGCHLD says when one ends."""
+        super().reap()
+        self.refused = [one for one in self.refused if not one.ended()]
+
     def on_time(self, now: float) -> None:
         """Also notify the watchdog of the service manager, and end workers without a heartbeat."""
         super().on_time(now)
@@ -359,6 +366,8 @@ class _Supervisor(Processes):
             successor.kill()
         self.stop_watching(successor)
         successor.close()
+        if error:
+            self.refused.append(successor)
         self.upgrades.report({"running": False, "pid": 0 if error else successor.pid, "error": error})
         if not error:
             self.hand_over()

@@ -189,7 +189,25 @@ class WorkerUpgrades:
                 if successor.outcome is None:
                     successor.kill()  # this task was cancelled, because the daemon stops
                 successor.close()
+                if error:
+                    self._read_status_of(successor)
             self._finish(pid, error)
+
+    def _read_status_of(self, successor: Successor) -> None:
+        """Read the status of a process that was killed when it has ended. Without a descriptor to wait for that, the
+        next upgrade does it (`subprocess`)."""
+        if successor.ended():
+            return
+        loop = self._host.loop
+        with suppress(OSError):
+            descriptor = os.pidfd_open(successor.pid)
+
+            def read() -> None:
+                loop.remove_reader(descriptor)
+                os.close(descriptor)
+                successor.ended()
+
+            loop.add_reader(descriptor, read)
 
     async def _wait(self, successor: Successor) -> None:
         """Let it work until it has an outcome."""

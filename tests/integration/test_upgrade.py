@@ -190,6 +190,7 @@ class Daemon:
         assert "this one serves on" in done.stderr and "Traceback" not in done.stderr
         new = int(re.findall(r"process (\d+) is starting", self.text())[-1])
         wait_for_end(new)
+        wait_until(lambda: not Path(f"/proc/{new}").exists(), "that the old process has read the status of the new one")
         self.asks("after.the.failure.tests.net.")
         assert self.ctl("status").returncode == 0
 
