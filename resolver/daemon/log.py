@@ -14,12 +14,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from resolver import limits
+from resolver.daemon.log_output import LogOutput
 from resolver.log_limit import LineLimit
 from resolver.settings import LogSettings
 
 __all__ = ["DuplicateFilter", "KeyValueFormatter", "MemorySafeHandler", "MemorySafeRecord", "set_up", "write_oom_line"]
 
 _BEGAN = time.time()
+LOST = (
+    "%d log lines were lost, because the reader of standard error had stopped or was too slow: look at what reads it (a"
+    " journal, a pipe, or a terminal that was stopped by Ctrl-S)"
+)
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+\[\]-]+")
 
 
@@ -115,7 +120,8 @@ class DuplicateFilter(logging.Filter):
 
 
 class MemorySafeHandler(logging.StreamHandler[TextIO]):
-    """Writes lines to a stream. When memory is short, it writes a preallocated line instead, rate-limited.
+    """Writes lines to a stream, or to `output`, which is of its descriptor and never waits. When memory is short, it
+    writes a preallocated line instead, rate-limited.
 
     `logging` prints a traceback for each failure of a handler and raises errors of a filter in the calling code. Under
     a memory limit, that would flood the log and raise MemoryError in callers.
@@ -123,8 +129,9 @@ class MemorySafeHandler(logging.StreamHandler[TextIO]):
 
     OOM_LINE = b'level=warning from=daemon.log message="out of memory: log lines are lost"\n'
 
-    def __init__(self, stream: TextIO, interval: float) -> None:
+    def __init__(self, stream: TextIO, interval: float, output: LogOutput | None = None) -> None:
         super().__init__(stream)
+        self.output = output
         self._interval = interval
         self._next = float("-inf")
         self._timeless = False
@@ -144,6 +151,28 @@ class MemorySafeHandler(logging.StreamHandler[TextIO]):
         except MemoryError:
             self.write_oom_line()
             return False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write `record`, and before it how many lines were lost."""
+        output = self.output
+        if output is None:
+            super().emit(record)
+            return
+        try:
+            if output.lost:
+                if not output.write(self._line(self._lost_record(output.lost))):
+                    return  # that is counted in the place of `record`
+                output.lost = 0
+            output.write(self._line(record))
+        except Exception:  # noqa: BLE001 - as `logging.StreamHandler.emit`
+            self.handleError(record)
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return f"{self.format(record)}\n".encode(errors="backslashreplace")
+
+    @staticmethod
+    def _lost_record(lost: int) -> logging.LogRecord:
+        return logging.getLogger().makeRecord(__name__, logging.WARNING, __file__, 0, LOST, (lost,), None)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Handle an error of formatting or writing: MemoryError by the preallocated line, others as `logging`."""
@@ -166,7 +195,7 @@ class MemorySafeHandler(logging.StreamHandler[TextIO]):
                 return
             self._timeless = True
         try:
-            os.write(self.stream.fileno(), self.OOM_LINE)
+            os.write(self.stream.fileno() if self.output is None else self.output.descriptor, self.OOM_LINE)
         except (AttributeError, OSError, ValueError):
             self._next = float("-inf")  # no stream (2>&-), or it is closed
 
@@ -191,7 +220,15 @@ def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Log from `settings.level` up to `stream` (default: standard error). May be called again after a reload."""
     global _handler, _filter
     _filter = DuplicateFilter(settings.rate_limit_interval)
-    _handler = handler = MemorySafeHandler(stream or sys.stderr, settings.rate_limit_interval)
+    wanted = stream or sys.stderr
+    before = None if _handler is None else _handler.output
+    if before is not None and _handler is not None and _handler.stream is wanted:
+        output: LogOutput | None = before  # with what it has not written yet
+    else:
+        output = LogOutput.of(wanted)
+        if before is not None:
+            before.close()
+    _handler = handler = MemorySafeHandler(wanted, settings.rate_limit_interval, output)
     handler.setFormatter(KeyValueFormatter())
     handler.addFilter(_filter)
     logging.setLogRecordFactory(handler.record)

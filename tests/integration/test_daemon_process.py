@@ -96,6 +96,38 @@ def test_lanes_serve_clients_during_a_reload_and_close_their_sockets(tmp_path: P
         probe.bind(("127.0.0.1", port))
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_reader_of_the_log_that_has_stopped_holds_nothing_up(tmp_path: Path, workers: str) -> None:
+    port, control = free_port(), str(tmp_path / "control")
+    config = write_config(tmp_path, port, f'[log]\nlevel = "debug"\n[control]\nsocket = "{control}"\n')
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [*RESOLVERD, "--config", config, "--workers", workers], stderr=writing, env=daemon_environment()
+    )
+    os.close(writing)
+    try:
+        wait_until(lambda: answers(port), "an answer", process=process)
+        request = b'{"command": "%s"}\n' % (b"x" * 1000)  # a line of the log
+        for _ in range(10):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+                client.settimeout(TIMEOUT)
+                client.connect(control)
+                client.sendall(b'{"command": "log", "level": "debug"}\n' * 200 + request)
+                client.shutdown(socket.SHUT_WR)
+                with client.makefile("rb") as replies:
+                    assert len(replies.readlines()) == 201
+        assert answers(port)
+        os.set_blocking(reading, False)
+        assert len(os.read(reading, 1 << 20)) > 4096, "the pipe was full"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+        assert b"log lines were lost" in os.read(reading, 1 << 20)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
+
+
 def test_sigint_stops_it_too(tmp_path: Path) -> None:
     port = free_port()
     with running(tmp_path / "log", port, "--config", write_config(tmp_path, port)) as process:
