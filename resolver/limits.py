@@ -1375,6 +1375,9 @@ LOG_FAILURES = 10
 bound, random names flood the log."""
 UNPRIVILEGED_PORT = 5335
 """port: Port of the daemon when nothing is configured. Ports above 1023 need no privilege."""
+STOP_THREADS = 100
+"""milliseconds: When a worker stops, threads that read or write large files have this long. DRAIN and this together
+must be shorter than STOP_GRACE."""
 STOP_GRACE = 700
 """milliseconds: Workers that run for longer after a stop get SIGKILL, so that stopping takes less than a second."""
 PROBE = 1500

@@ -1,4 +1,8 @@
-"""The first instructions of resolverd. Signals come first, because loading the other modules is most of a start."""
+"""The first and last instructions of resolverd. Signals come first, because most of a start is loading modules."""
+
+import os
+import sys
+from contextlib import suppress
 
 from resolver.daemon.early_signals import hold_signals
 
@@ -10,4 +14,19 @@ def main() -> int:
     hold_signals()
     from resolver.daemon.main import main as run
 
-    return run()
+    status = run()
+    end_threads(status)
+    return status
+
+
+def end_threads(status: int) -> None:
+    """End the process with `status` if threads are left, for which the interpreter would wait without end. The worker
+    has given them their time."""
+    import threading  # loaded by `logging` anyway
+
+    if all(thread.daemon or thread is threading.main_thread() for thread in threading.enumerate()):
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(status)

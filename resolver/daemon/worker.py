@@ -99,7 +99,28 @@ def run(
     """
     worker = _Worker(settings, endpoints, reload, options, store, channel)
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
-        return runner.run(worker.main())
+        try:
+            return runner.run(worker.main())
+        finally:
+            runner.run(_end_tasks_and_threads())
+
+
+async def _end_tasks_and_threads() -> None:
+    """Cancel all other tasks, and wait for threads for `limits.STOP_THREADS`, where `asyncio.Runner` would wait without
+    end. Those that are left read or write a large file; a file is replaced only when the new one is complete."""
+    loop: Any = asyncio.get_running_loop()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    executor = loop._default_executor
+    if executor is None:
+        return
+    executor.shutdown(wait=False, cancel_futures=True)
+    until = loop.time() + limits.STOP_THREADS / 1000
+    while any(thread.is_alive() for thread in executor._threads) and loop.time() < until:
+        await asyncio.sleep(limits.STOP_THREADS / 10_000)
+    loop._default_executor = None  # the runner does not wait for it
 
 
 GROUPS = {"dns": "client_tcp", "tls": "client_dot", "https": "client_doh", "quic": "client_doq"}
@@ -201,7 +222,8 @@ class _Worker:
             self.fleet.follow(self.current)
             self.anchors.switch(self.anchors.make(self.current), self.current)
             self.anchors.save()
-            await self.zones.start(self.current)
+            if not await self.start_zones():
+                return self.status
             for endpoint in self.endpoints:
                 listeners = Listeners(endpoint, self.turns)
                 self.listeners.append(listeners)
@@ -344,6 +366,17 @@ class _Worker:
         if self.changes.trouble and not self.number:
             logger.error("%s", self.changes.trouble)
         return runtime
+
+    async def start_zones(self) -> bool:
+        """Read the zones on disk, which may take long; False when the daemon is stopped meanwhile."""
+        reading = asyncio.ensure_future(self.zones.start(self.current))
+        await asyncio.wait((reading, self.stopping), return_when=asyncio.FIRST_COMPLETED)
+        if reading.done():
+            reading.result()
+            return True
+        logger.info("stopping on %s, before clients were served", self.stopping.result())
+        self.zones.stop()
+        return False
 
     async def enter_playground(self, stack: AsyncExitStack) -> None:
         """Start the simulated Internet in this process and point the settings to it."""

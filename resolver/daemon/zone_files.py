@@ -21,7 +21,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO
@@ -189,16 +189,19 @@ def file_name(origin: bytes) -> str:
     return f"{quoted[: LONGEST_NAME - len(digest) - 1]}%{digest}"
 
 
-def read_zone_file(settings: ZoneSettings) -> Zone:
-    """Read the zone file of the operator, and check its digest.
+def read_zone_file(settings: ZoneSettings, is_wanted: Callable[[bool], bool]) -> Zone:
+    """Read the zone file of the operator, and check its digest. `is_wanted` is called first with False, then for each
+    record with True; reading ends when it returns False.
 
     Raises:
-        ZoneFileError: it cannot be used; the text names the file, and the line where possible.
+        ZoneFileError: it cannot be used; the text names the file, and the line where possible. Or it is not wanted.
         OSError: it cannot be read.
     """
+    if not is_wanted(False):
+        raise ZoneFileError(f"{settings.file}: it is not read, because a later reading has been asked for")
     try:
         with open(settings.file, encoding="utf-8") as file:
-            zone = read_zone(file, settings.file, origin_of(settings.name))
+            zone = read_zone(file, settings.file, origin_of(settings.name), lambda: is_wanted(True))
         check_zonemd(zone, settings.zonemd)
         zone.chain()  # here, in a thread, and not when the first proof is needed
     except TransferError as error:

@@ -191,9 +191,12 @@ class ZoneKeeper:
             if status.secondary:
                 await self._load_copy(status, number)
                 return
-            zone = await in_thread(read_zone_file, status.settings)
+            zone = await in_thread(
+                read_zone_file, status.settings,
+                lambda begun: not self._stopped and status.is_wanted(number, begun=begun),
+            )
         except (ZoneFileError, OSError, RecursionError, MemoryError) as error:
-            if not status.may_install(number):
+            if self._stopped or not status.is_wanted(number, begun=False) or not status.may_install(number):
                 return
             text = str(error) if not isinstance(error, OSError) else f"{status.settings.file}: {error.strerror}"
             self._fail(status, f"the zone file cannot be used: {text}")

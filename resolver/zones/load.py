@@ -5,6 +5,7 @@ record whose place matters for an error is remembered with its line. Reading tak
 caller does it in a thread.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from resolver import limits
@@ -26,9 +27,10 @@ class ZoneFileError(ValueError):
 class _Collector:
     """Takes the records that dnspython's reader finds, in place of a dnspython transaction."""
 
-    def __init__(self, origin: "dns.name.Name") -> None:
+    def __init__(self, origin: "dns.name.Name", is_wanted: Callable[[], bool]) -> None:
         self.manager = self
         self.origin = origin
+        self.is_wanted = is_wanted
         self.reader: Any = None
         self.records: list[Record] = []
         self.places: dict[tuple[bytes, int], tuple[str, int]] = {}
@@ -45,8 +47,10 @@ class _Collector:
         """Keep one record.
 
         Raises:
-            ZoneError: there are more than `limits.ZONE_RECORDS`.
+            ZoneError: there are more than `limits.ZONE_RECORDS`, or the zone is not wanted any more.
         """
+        if not self.is_wanted():
+            raise ZoneError("the zone is not wanted any more")
         if len(self.records) >= limits.ZONE_RECORDS:
             raise ZoneError(f"the zone has more than {limits.ZONE_RECORDS} records")
         wire, rdata = owner.to_wire(), parsed.to_wire()
@@ -85,11 +89,12 @@ class _Includes(list[Any]):
                 file.close()
 
 
-def read_zone(file: TextIO, source: str, origin: bytes) -> Zone:
-    """Read the zone `origin` from an open file; `source` is its name for errors and for $INCLUDE.
+def read_zone(file: TextIO, source: str, origin: bytes, is_wanted: Callable[[], bool] = lambda: True) -> Zone:
+    """Read the zone `origin` from an open file; `source` is its name for errors and for $INCLUDE. Reading ends when
+    `is_wanted`, which is called for each record, returns False.
 
     Raises:
-        ZoneFileError: the text, or the zone that it describes, is invalid.
+        ZoneFileError: the text, or the zone that it describes, is invalid; or it is not wanted any more.
         OSError: the file cannot be read.
     """
     import dns.exception
@@ -99,7 +104,7 @@ def read_zone(file: TextIO, source: str, origin: bytes) -> Zone:
     import dns.zonefile
 
     apex = dns.name.from_wire(origin, 0)[0]
-    collector: Any = _Collector(apex)
+    collector: Any = _Collector(apex, is_wanted)
     tokens = dns.tokenizer.Tokenizer(file, source)
     reader = collector.reader = dns.zonefile.Reader(tokens, dns.rdataclass.IN, collector, allow_include=True)
     # The reader would silently skip names outside of the origin, which are an error here.

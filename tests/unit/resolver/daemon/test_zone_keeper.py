@@ -741,3 +741,48 @@ def test_without_a_thread_the_content_so_far_serves(
         keeper.stop()
 
     asyncio.run(main())
+
+
+def test_a_zone_that_is_not_wanted_any_more_is_not_read_to_its_end() -> None:
+    read = iter((True, True, False))
+    with pytest.raises(ValueError, match="not wanted any more"):
+        read_zone(io.StringIO(TEXT + "a A 192.0.2.1\nb A 192.0.2.2\n"), "zone", ORIGIN, lambda: next(read))
+    assert next(read, None) is None
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_readings_that_nobody_wants_end(tmp_path: Path, stopped: bool) -> None:
+    """Each reload of the configuration begins one, which takes seconds for a large zone. So does each `zone reload`."""
+    begun: list[Callable[[bool], bool]] = []
+    done = threading.Event()
+
+    def read(_: ZoneSettings, is_wanted: Callable[[bool], bool]) -> Zone:
+        begun.append(is_wanted)
+        done.wait(30)
+        return version(5, 2)
+
+    settings = Settings(zone=(ZoneSettings(name="e.test.", file="zone"),))
+    table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+
+    async def main() -> None:
+        keeper = ZoneKeeper(settings, table, None, leads=True, now=lambda: NOW, changed=lambda _: None,
+                            flush=lambda _: None, directory=tmp_path)
+        starting = asyncio.ensure_future(keeper.start())
+        await spin(lambda: bool(begun), "a reading")
+        assert begun[0](False) and begun[0](True)
+        if stopped:
+            keeper.stop()
+            assert not begun[0](True)
+        else:
+            keeper.reload("e.test.")
+            await spin(lambda: len(begun) == 2, "the other reading")
+            assert not begun[0](False) and begun[0](True), "it would not begin now, but may end"
+            assert begun[1](False) and begun[1](True)
+        done.set()
+        await starting
+        if not stopped:
+            await spin(lambda: not begun[1](True), "the end of the other reading")
+            assert not begun[0](True)
+
+    with mock.patch.object(zone_keeper, "read_zone_file", read):
+        asyncio.run(main())
