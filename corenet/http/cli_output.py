@@ -179,7 +179,8 @@ def _size(octets: float) -> str:
 
 
 def expand(text: str, transfer: Transfer) -> str:
-    r"""Replace curl's variables, ``%%`` and the escapes ``\n``, ``\r`` and ``\t``.
+    r"""Replace curl's variables, ``%%`` and the escapes ``\n``, ``\r`` and ``\t``. Values, some of which are of the
+    server, are `printable`.
 
     Raises:
         UsageError: a variable is not known.
@@ -191,7 +192,7 @@ def expand(text: str, transfer: Transfer) -> str:
             return _ESCAPES[match[0]]
         if match[1] not in values:
             raise UsageError(f"-w: %{{{match[1]}}} is not known; known are {', '.join(sorted(values))}")
-        return values[match[1]]
+        return printable(values[match[1]])
 
     return _VARIABLE.sub(value, text)
 

@@ -235,6 +235,16 @@ def test_write_out_expands_its_variables(server: Server, capfdbinary: Any, tmp_p
         expand("%{nothing}", Transfer(Target("http://x/", None), 0, "GET"))
 
 
+def test_write_out_escapes_control_characters_of_the_server() -> None:
+    response: Any = SimpleNamespace(
+        status=200, url="http://x/\x1b", history=(), http_version="HTTP/1.1", elapsed=0.0, connection=None,
+        headers={"content-type": "text/\x1b]0;title\x07\x9b31m\nplain \u00e9"},
+    )
+    transfer = Transfer(Target("http://x/", Path("a\x1bb")), 0, "GET", response)
+    shown = expand(r"%{content_type}\n%{url_effective} %{filename_effective}", transfer)
+    assert shown == "text/\\x1b]0;title\\x07\\x9b31m\\nplain \u00e9\nhttp://x/\\x1b a\\x1bb"
+
+
 def test_progress_is_shown_for_one_and_several_transfers() -> None:
     one = Progress(1)
     one.begin(10.0, 4096 * 1024, 1024 * 1024)
