@@ -469,7 +469,7 @@ class ControlServer(ManagementServer):
         """Serve the requests of one connection in order."""
         try:
             while await self._answer(reader, writer):
-                pass
+                self.note_reply()
         except (OSError, TimeoutError) as error:
             logger.info("control: connection closed: %s", error or "read or write timeout")
 
@@ -483,6 +483,7 @@ class ControlServer(ManagementServer):
         except asyncio.LimitOverrunError:
             await self._send(writer, {"ok": False, "error": f"the request is longer than {REQUEST} bytes"})
             return False
+        self.note_request()
         result: Mapping[str, Any] = {}
         try:
             request = parse_request(line)

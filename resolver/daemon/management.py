@@ -1,7 +1,7 @@
 """Common base of the control socket and the HTTP listeners: few connections, on the loop that serves clients.
 
-Connections above the limit are closed at once; with `YIELDING`, a new one takes the place of the oldest that has not
-sent its request, so that clients which send nothing do not keep others out. No one awaits the task of a connection, so
+A connection above the limit takes the place of the one that has waited longest without sending its request, so that
+clients which send nothing do not keep others out. When all have sent theirs, it is closed at once. No one awaits the task of a connection, so
 it must not raise. A connection counts until its transport is closed; a client that does not read its reply is
 disconnected after a timeout, so that unread replies stay bounded.
 """
@@ -27,8 +27,7 @@ class ManagementServer(abc.ABC):
         timeout: seconds for the client to read the end of the reply.
     """
 
-    REFUSAL = b""  # sent to a connection above the limit before it is closed
-    YIELDING = False
+    REFUSAL = b""  # sent to a connection that is closed because there are too many
 
     def __init__(self, connections: int, request: int, timeout: float) -> None:
         self._connections = connections
@@ -38,8 +37,10 @@ class ManagementServer(abc.ABC):
         self.rejected = 0
         """Connections that were closed because there were too many."""
         self._server: asyncio.Server | None = None
-        self._open: dict[asyncio.Task[None], bool] = {}
-        """The connections, oldest first, and whether each has sent its request."""
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        """The connections, those that have waited longest for a request first."""
+        self._busy: dict[asyncio.Task[None], None] = {}
+        """Those that have sent a request that is not answered yet."""
 
     async def start(self, listening: socket.socket) -> None:
         """Accept connections on `listening`, a non-blocking listening TCP or Unix socket.
@@ -77,15 +78,15 @@ class ManagementServer(abc.ABC):
             return
         if len(self._open) >= self._connections:
             self.rejected += 1
-            idle = next((one for one, sent in self._open.items() if not sent), None) if self.YIELDING else None
+            idle = next((one for one in self._open if one not in self._busy), None)
             if idle is None:
                 writer.write(self.REFUSAL)
                 writer.close()
                 return
-            del self._open[idle]
+            self._open.pop(idle).write(self.REFUSAL)
             idle.cancel()
         try:
-            self._open[task] = False
+            self._open[task] = writer
             await self.serve(reader, writer)
             writer.close()
             async with asyncio.timeout(self._write_timeout):
@@ -98,13 +99,21 @@ class ManagementServer(abc.ABC):
             writer.transport.abort()
         finally:
             self._open.pop(task, None)
+            self._busy.pop(task, None)
             writer.close()
 
     def note_request(self) -> None:
-        """The connection whose task is running has sent its request, so it keeps its place."""
+        """The connection whose task is running has sent a request, so it keeps its place until `note_reply`."""
         task = asyncio.current_task()
         if task in self._open:
-            self._open[task] = True
+            self._busy[task] = None
+
+    def note_reply(self) -> None:
+        """The connection whose task is running waits for another request."""
+        task = asyncio.current_task()
+        if task in self._busy:
+            del self._busy[task]
+            self._open[task] = self._open.pop(task)
 
     @property
     def started(self) -> bool:

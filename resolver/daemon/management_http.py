@@ -76,8 +76,6 @@ class HttpServer(ManagementServer):
         timeout: seconds for the client to send the head, and again to read the reply.
     """
 
-    YIELDING = True
-
     def __init__(self, connections: int, request: int, timeout: float) -> None:
         super().__init__(connections, request, timeout)
         self._timeout = timeout

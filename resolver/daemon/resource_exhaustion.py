@@ -12,11 +12,12 @@ destroyed reaches only `sys.unraisablehook`.
 import asyncio
 import errno
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from resolver import limits
-from resolver.daemon import log
+from resolver.daemon import log, preflight
 from resolver.log_limit import LimitedWarning
 from resolver.net import reserve
 
@@ -67,13 +68,13 @@ def shed_load_when_low(mesh: "Mesh", interval: float) -> None:
 def install_exception_handler(loop: asyncio.AbstractEventLoop, interval: float) -> None:
     """Set the exception handler of `loop`. Equal warnings are at least `interval` seconds apart."""
     warning = LimitedWarning(logger, interval)
-    accepting = LimitedWarning(logger, interval)
+    accepting = LimitedWarning(logger, interval, different=limits.LOG_FAILURES)
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if isinstance(context.get("exception"), MemoryError):
             _warn(warning)
         elif reason := _not_accepted(context):
-            accepting.warn("listener: cannot accept TCP connections of clients: %s", reason)
+            accepting.warn("%s: %s", _listener_of(context), reason)
         else:
             loop.default_exception_handler(context)
 
@@ -93,11 +94,24 @@ def install_unraisable_hook(interval: float) -> None:
     sys.unraisablehook = handle
 
 
+def _listener_of(context: dict[str, Any]) -> str:
+    """What cannot accept connections, and the setting that it comes from when that is known by the kind of socket."""
+    listening = context.get("socket")
+    try:
+        name = listening.getsockname() if listening is not None else ""
+    except OSError:  # it was closed meanwhile
+        name = ""
+    if isinstance(name, str | bytes):
+        return f"control: cannot accept connections at {os.fsdecode(name)!r}" if name else "cannot accept connections"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"listener: cannot accept TCP connections at {host}:{name[1]}"
+
+
 def _not_accepted(context: dict[str, Any]) -> str:
     """Why a connection could not be accepted, if for lack of a resource; else empty."""
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in _SHORT and "accept" in str(context.get("message")):
-        return error.strerror or str(error)
+        return preflight.explain(error)
     return ""
 
 

@@ -501,14 +501,19 @@ def test_more_connections_than_permitted(serving, monkeypatch):
     monkeypatch.setattr(control_module, "CONNECTIONS", 2)
 
     async def test(opened):
-        open_ones = [await asyncio.open_unix_connection(opened.path) for _ in range(2)]
-        for reader, writer in open_ones:
+        async def ask(reader, writer):
             writer.write(b'{"command": "status"}\n')
-            await reader.readline()
-        reader, writer = await asyncio.open_unix_connection(opened.path)
-        assert "too many" in json.loads(await reader.readline())["error"]
-        for _, one in [*open_ones, (reader, writer)]:
-            one.close()
+            return json.loads(await reader.readline())
+
+        first, second = [await asyncio.open_unix_connection(opened.path) for _ in range(2)]
+        assert (await ask(*second))["ok"] and (await ask(*first))["ok"]
+        # A request that is sent in part holds no place: the one that has waited longest goes.
+        second[1].write(b'{"command": ')
+        third = await asyncio.open_unix_connection(opened.path)
+        assert "too many" in (await ask(*second))["error"] and await second[0].read() == b""
+        assert (await ask(*first))["ok"] and (await ask(*third))["ok"]
+        for _, writer in (first, second, third):
+            writer.close()
 
     serving(test)
 

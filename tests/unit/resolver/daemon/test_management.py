@@ -71,3 +71,34 @@ def test_a_client_that_does_not_read_holds_its_slot_until_it_is_disconnected(loo
         server.close()
 
     run_on(loop, main())
+
+
+class Waiting(ManagementServer):
+    """Has the request of each connection, and no reply yet."""
+
+    REFUSAL = b"refused"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.note_request()
+        await reader.read()
+
+
+@pytest.mark.parametrize("loop", ["corenet", "asyncio"])
+def test_connections_whose_request_is_performed_keep_their_places(loop: str) -> None:
+    async def main() -> None:
+        listening = open_stream_socket("127.0.0.1", 0)
+        server = Waiting(1, 100, 30.0)
+        await server.start(listening)
+        _, first = await asyncio.open_connection(*listening.getsockname())
+        async with asyncio.timeout(30):
+            while not server._busy:
+                await asyncio.sleep(0)
+            reader, second = await asyncio.open_connection(*listening.getsockname())
+            assert await reader.read() == b"refused" and len(server._busy) == server.connections == 1
+            first.close()
+            while server.connections or server._busy:
+                await asyncio.sleep(0)
+        second.close()
+        server.close()
+
+    run_on(loop, main())

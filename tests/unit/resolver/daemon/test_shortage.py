@@ -40,9 +40,10 @@ def test_many_shortages_are_one_line_and_an_error_keeps_its_traceback(factory, c
     assert [record.exc_info[0] for record in others if record.exc_info] == [KeyError]
 
 
+@pytest.mark.parametrize("kind", ["TCP", "Unix"])
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, corenet.new_event_loop])
-def test_a_connection_without_descriptor_is_one_line_and_no_busy_loop(factory, caplog) -> None:
-    handled = []
+def test_a_connection_without_descriptor_is_one_line_and_no_busy_loop(factory, kind, caplog, tmp_path) -> None:
+    handled, names = [], []
 
     async def body() -> None:
         loop = asyncio.get_running_loop()
@@ -50,8 +51,14 @@ def test_a_connection_without_descriptor_is_one_line_and_no_busy_loop(factory, c
         handler = loop.get_exception_handler()
         assert handler is not None
         loop.set_exception_handler(lambda loop, context: (handled.append(context), handler(loop, context)))
-        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-        clients = [socket.socket() for _ in range(5)]
+        if kind == "TCP":
+            server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+            clients = [socket.socket() for _ in range(5)]
+            names.append("listener: cannot accept TCP connections at %s:%d" % server.sockets[0].getsockname())
+        else:
+            server = await asyncio.start_unix_server(lambda *_: None, tmp_path / "control")
+            clients = [socket.socket(socket.AF_UNIX) for _ in range(5)]
+            names.append(f"control: cannot accept connections at {str(tmp_path / 'control')!r}")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (clients[-1].fileno() + 1, hard))
         try:
@@ -71,9 +78,9 @@ def test_a_connection_without_descriptor_is_one_line_and_no_busy_loop(factory, c
 
     with caplog.at_level(logging.WARNING), asyncio.Runner(loop_factory=factory) as runner:
         runner.run(body())
-    assert [record.getMessage() for record in caplog.records] == [
-        "listener: cannot accept TCP connections of clients: Too many open files"
-    ]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{names[0]}: Too many open files. The limit of open files of this process is")
+    assert "raise it (ulimit -n, LimitNOFILE= under systemd)" in record.getMessage()
     assert caplog.records[0].exc_info is None
     # asyncio tries each connection of its backlog once, then waits; ours waits at once.
     assert 1 <= len(handled) <= 100
