@@ -1201,6 +1201,8 @@ RESOLVERCTL_TIMEOUT = Limit(
     "resolverctl waits for each line of the daemon for this long. With more than a day it would not notice a daemon "
     "that hangs."
 )
+UNIX_PATH = 107
+"""octets: Longest path of a Unix socket; the field has 108 with the zero octet after it (unix(7))."""
 CONTROL_CONNECTIONS = 8
 """connections: Connections open at once on the control socket. Each is a descriptor; further ones wait in the accept
 queue."""

@@ -185,18 +185,33 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
     Raises:
         ValueError: a setting is invalid; the text names it.
     """
-    from resolver import validate
-    from resolver.daemon import cache_file, certificates, metrics
-    from resolver.daemon.config_reload import make_plan
+    from resolver.daemon import certificates, management_sockets, privileges
 
-    make_plan(settings)
-    validate.create(settings)
-    cache_file.check(settings.cache)
     found = certificates.load(settings)
     if found is not None:
         for due in certificates.ExpiryWatch().due(found, int(time.time())):
             print(f"resolverd: {due.text}", file=sys.stderr)
     check_upstream_tls(settings)
+    management_sockets.check_control(settings.control.socket)
+    # A start does the rest when it has become this user.
+    privileges.call_as(settings.server.user, lambda: check_as_user(settings))
+    return _show(f"{arguments.config or 'built-in settings'}: configuration is valid\n")
+
+
+def check_as_user(settings: Settings) -> None:
+    """The part of `check` that needs the rights of the user of server.user.
+
+    Raises:
+        ValueError: a setting is invalid; the text names it.
+    """
+    from resolver import validate
+    from resolver.daemon import cache_file, metrics, observation
+    from resolver.daemon.config_reload import make_plan
+
+    make_plan(settings)
+    validate.create(settings)
+    cache_file.check(settings.cache)
+    observation.check_places(settings)
     if settings.balance:
         from resolver.daemon import balance_checks
 
@@ -219,7 +234,6 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
         from resolver.daemon import runtime_changes
 
         runtime_changes.check(settings.control.changes_file)
-    return _show(f"{arguments.config or 'built-in settings'}: configuration is valid\n")
 
 
 def check_upstream_tls(settings: Settings) -> "TlsContexts | None":
@@ -374,6 +388,12 @@ def _drop_root(name: str, opened: "ManagementSockets") -> None:
 
     user = privileges.find_user(name)
     if user is None:
+        # Also after an upgrade, which the user of the old process has begun.
+        if name and not privileges.is_user(name):
+            logger.warning(
+                "server.user: this process is not root, so it remains user %d and does not become %s: stop it, and start"
+                " it as root or as that user", os.geteuid(), name,
+            )
         return
     opened.give_to(user.pw_uid, user.pw_gid)
     privileges.drop_root(user)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from resolver.daemon.worker_ipc import WorkerChannels
     from resolver.observe.kept import KeptCounters
 
-__all__ = ["ManagementSockets", "open_management_sockets"]
+__all__ = ["ManagementSockets", "check_control", "open_management_sockets"]
 
 
 class ManagementSockets:
@@ -109,6 +109,31 @@ def open_management_sockets(
         opened_sockets.close()
         raise
     return opened_sockets
+
+
+def check_control(path: str) -> None:
+    """Check that the control socket can be created at `path`, if it is configured. It may exist: `--check` is used
+    while the daemon runs.
+
+    Raises:
+        ValueError: it cannot; the text names the setting and the reason.
+    """
+    if not path:
+        return
+    folder = os.path.dirname(path) or os.curdir
+    trouble = ""
+    if len(os.fsencode(path)) > limits.UNIX_PATH:
+        trouble = f"the path is too long: Unix sockets have at most {limits.UNIX_PATH} octets"
+    elif not os.path.isdir(folder):
+        trouble = f"there is no directory {folder!r}: create it (under systemd: RuntimeDirectory=)"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        trouble = f"user {os.geteuid()} may not write to the directory {folder!r}"
+    else:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                trouble = "the path exists and is not a socket"
+    if trouble:
+        raise ValueError(f"control.socket: cannot create {path!r}: {trouble}")
 
 
 def _open_http(listen: str, default_port: int, section: str) -> socket.socket:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from resolver.settings import Settings
     from resolver.zones import ZoneTable
 
-__all__ = ["Observation", "check"]
+__all__ = ["Observation", "check", "check_places"]
 
 NONE = "-"
 
@@ -38,6 +38,34 @@ def check(settings: "Settings") -> None:
         from resolver.observe.query_log import open_log
 
         os.close(open_log(settings.query_log))
+
+
+def check_places(settings: "Settings") -> None:
+    """As `check`, without creating the file, which would belong to the wrong user.
+
+    Raises:
+        ValueError: it could not be opened.
+    """
+    import os
+
+    from resolver.observe_settings import STDOUT
+
+    file = settings.query_log.file
+    if not file or file == STDOUT:
+        return
+    folder = os.path.dirname(file) or os.curdir
+    trouble = ""
+    if os.path.isdir(file):
+        trouble = "it is a directory"
+    elif os.path.lexists(file):
+        if not os.access(file, os.W_OK):
+            trouble = f"user {os.geteuid()} may not write to it"
+    elif not os.path.isdir(folder):
+        trouble = f"there is no directory {folder!r}: create it"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        trouble = f"user {os.geteuid()} may not write to the directory {folder!r}"
+    if trouble:
+        raise ValueError(f"query_log.file: cannot open {file!r}: {trouble}")
 
 
 class Observation:

@@ -10,8 +10,9 @@ import errno
 import os
 import pwd
 import sys
+from collections.abc import Callable
 
-__all__ = ["drop_root", "explain", "find_user"]
+__all__ = ["call_as", "drop_root", "explain", "find_user", "is_user"]
 
 FIX = "install Python and all packages where every user can read them"
 
@@ -33,6 +34,11 @@ def find_user(name: str) -> pwd.struct_passwd | None:
     return found if not os.geteuid() else None
 
 
+def is_user(name: str) -> bool:
+    """Whether this process runs as the user `name`, which exists."""
+    return os.geteuid() == pwd.getpwnam(name).pw_uid
+
+
 def drop_root(user: pwd.struct_passwd) -> None:
     """Become `user` for good.
 
@@ -51,6 +57,42 @@ def drop_root(user: pwd.struct_passwd) -> None:
             raise PermissionError(errno.EACCES, f"server.user: {user.pw_name} cannot read {file}; {FIX}")
 
 
+def call_as(name: str, function: Callable[[], None]) -> None:
+    """Call `function` with the rights of the user `name`: in another process when this one is root, so that it stays
+    root itself.
+
+    Raises:
+        ValueError: there is no such user, the system refuses, or `function` has raised it.
+    """
+    user = find_user(name)
+    if user is None:
+        function()
+        return
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            os.close(reading)
+            with open(writing, "w", errors="surrogateescape") as report:
+                try:
+                    drop_root(user)
+                    function()
+                except (ValueError, OSError, ImportError) as error:
+                    report.write(explain(name, error) or getattr(error, "strerror", None) or str(error))
+            status = 0
+        except BaseException:  # noqa: BLE001 - the child must not go on with the program of its parent
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with open(reading, errors="surrogateescape") as report:
+        trouble = report.read()
+    _, status = os.waitpid(pid, 0)
+    if trouble or status:
+        raise ValueError(trouble or f"server.user: the check as {name} has failed; this is a bug")
+
+
 def _program_files() -> list[str]:
     """The files of all loaded modules, and the directories where they are, from which others will be loaded."""
     loaded = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
@@ -60,7 +102,7 @@ def _program_files() -> list[str]:
 
 def explain(name: str, error: Exception) -> str:
     """What to tell when `error` shows that the user `name` of server.user cannot read a part of the program, or ""."""
-    if not name or os.geteuid() != pwd.getpwnam(name).pw_uid:
+    if not name or not is_user(name):
         return ""
     if isinstance(error, ImportError):
         return f"server.user: {name} cannot load {error.name or 'a module'} ({error}); {FIX}"

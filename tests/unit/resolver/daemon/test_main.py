@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import pwd
 import re
 import resource
 import signal
@@ -16,8 +17,9 @@ import pytest
 from support.ports import free_port
 
 from resolver import limits
-from resolver.daemon import demo, preflight, sockets
-from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, main
+from resolver.daemon import demo, preflight, privileges, sockets
+from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, _drop_root, main
+from resolver.daemon.management_sockets import ManagementSockets
 from resolver.daemon.preflight import clock_trouble
 from resolver.settings import IterationSettings, RootServer, Settings
 from resolver.wire import consts as c
@@ -160,6 +162,46 @@ def test_print_config_shows_the_effective_configuration(tmp_path, capsys):
         assert line in text.splitlines()
     assert main(["--listen", "192.0.2.1", "--listen", "[::1]:9", "--print-config"]) == EXIT_OK
     assert 'listen = ["192.0.2.1", "[::1]:9"]' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ('[server]\nuser = "no-such-user"\n', ":2: server.user: this system has no user 'no-such-user'"),
+    ('[control]\nsocket = "{}/no/ctl"\n', ":2: control.socket: cannot create '{0}/no/ctl': there is no directory"),
+    ('[control]\nsocket = "{}/file"\n', ":2: control.socket: cannot create '{0}/file': the path exists and is not"),
+    ('[control]\nsocket = "{}/' + "x" * 108 + '"\n', "the path is too long"),
+    ('[query-log]\nfile = "{}/no/log"\n', ":2: query-log.file: cannot open '{0}/no/log': there is no directory"),
+    ('[query-log]\nfile = "{}"\n', ":2: query-log.file: cannot open '{0}': it is a directory"),
+])
+def test_check_refuses_places_that_a_start_refuses(tmp_path, capsys, text, expected):
+    (tmp_path / "file").touch()
+    path = tmp_path / "resolverd.toml"
+    path.write_text(text.replace("{}", str(tmp_path)))
+    assert main(["--check", "-c", str(path)]) == EXIT_CONFIG
+    assert expected.replace("{0}", str(tmp_path)) in capsys.readouterr().err
+
+
+def test_check_creates_neither_socket_nor_query_log(tmp_path):
+    path = tmp_path / "resolverd.toml"
+    path.write_text(f'[control]\nsocket = "{tmp_path}/ctl"\n[query-log]\nfile = "{tmp_path}/log"\n')
+    assert main(["--check", "-c", str(path)]) == EXIT_OK
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_check_has_the_rights_of_the_user_of_a_start(tmp_path, capsys, monkeypatch):
+    # The user need not be able to read this checkout.
+    monkeypatch.setattr(privileges, "drop_root", lambda user: os.setresuid(*[user.pw_uid] * 3))
+    tmp_path.chmod(0o755)
+    path = tmp_path / "resolverd.toml"
+    with open("/etc/passwd") as file:
+        user = next(one.split(":")[0] for one in file if one.split(":")[2] not in ("", "0"))
+    text = f'[server]\nuser = "{user}"\n[query-log]\nfile = "{tmp_path}/log"\n'
+    path.write_text(text)
+    assert main(["--check", "-c", str(path)]) == EXIT_CONFIG
+    assert ":4: query-log.file: cannot open" in (said := capsys.readouterr().err) and "user 0 " not in said
+    assert os.geteuid() == 0
+    path.write_text(text.partition("[query-log]")[0])
+    assert main(["--check", "-c", str(path)]) == EXIT_OK
 
 
 def test_check_reports_the_missing_library_for_metrics(tmp_path, capsys, monkeypatch):
@@ -706,3 +748,13 @@ def test_check_reads_the_files_of_the_second_level_cache(tmp_path, capsys):
     assert main(["--config", str(file), "--check"]) == EXIT_CONFIG
     said = capsys.readouterr().err
     assert f"{file}:3: second-level-cache.secret-file: cannot read '/nonexistent/secret'" in said
+
+
+@pytest.mark.parametrize(("effective", "warned"), [(pwd.getpwnam("nobody").pw_uid, False), (12345, True)])
+def test_a_user_that_this_process_cannot_become_is_told(caplog, monkeypatch, effective, warned):
+    """As after an upgrade with another server.user: the new process has no rights of root."""
+    monkeypatch.setattr(os, "geteuid", lambda: effective)
+    _drop_root("nobody", ManagementSockets())
+    told = [record.getMessage() for record in caplog.records]
+    assert told == (["server.user: this process is not root, so it remains user 12345 and does not become nobody: stop"
+                     " it, and start it as root or as that user"] if warned else [])
