@@ -1377,6 +1377,11 @@ LOG_FAILURES = 10
 bound, random names flood the log."""
 UNPRIVILEGED_PORT = 5335
 """port: Port of the daemon when nothing is configured. Ports above 1023 need no privilege."""
+WATCHDOG = Limit(
+    60_000, 100, 86_400_000, "milliseconds",
+    "Period of the service manager's watchdog (WATCHDOG_USEC). Workers that ran for a shorter time without a heartbeat"
+    " would be killed on a loaded host, one after the other.",
+)
 STOP_THREADS = 100
 """milliseconds: When a worker stops, threads that read or write large files have this long. DRAIN and this together
 must be shorter than STOP_GRACE."""

@@ -39,6 +39,12 @@ def adopt_endpoints(
                 continue
             endpoint = Endpoint(address, port, port, taken.get("udp"), taken.get("tcp"), protocol)
             found[0].append(endpoint)
+            for name, given in taken.items():
+                if given is not None and _is_connected(given):
+                    raise ListenError(errno.EISCONN, (
+                        f"the service manager has passed a connected {name.upper()} socket for {endpoint}, which serves"
+                        f" nobody else: set Accept=no in the socket unit, with {_DIRECTIVES[name]}{endpoint}"
+                    ))
             if missing:
                 raise ListenError(errno.EINVAL, (
                     f"the service manager has passed only a part of the sockets for {endpoint}: add"
@@ -75,6 +81,14 @@ def _take(inherited: list[socket.socket], address: str, port: int, kind: socket.
 def _place(name: tuple[object, ...]) -> tuple[object, ...]:
     """Address, port and interface of a socket name; the flow label of IPv6 is no part of it."""
     return (str(name[0]).partition("%")[0], name[1], *name[3:])
+
+
+def _is_connected(one: socket.socket) -> bool:
+    try:
+        one.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _prepare(endpoint: Endpoint) -> None:

@@ -391,8 +391,8 @@ def _drop_root(name: str, opened: "ManagementSockets") -> None:
         # Also after an upgrade, which the user of the old process has begun.
         if name and not privileges.is_user(name):
             logger.warning(
-                "server.user: this process is not root, so it remains user %d and does not become %s: stop it, and start"
-                " it as root or as that user", os.geteuid(), name,
+                "server.user: this process is not root, so it remains user %d and does not become %s: stop it, and"
+                " start it as root or as that user", os.geteuid(), name,
             )
         return
     opened.give_to(user.pw_uid, user.pw_gid)
@@ -436,9 +436,9 @@ def _show(text: str) -> int:
 
 def _print_problems(path: str | None, error: "ValueError | ConfigError") -> None:
     """Print `error`, with file and line if the settings came from the file `path`."""
-    if path:
+    if path and not str(error).startswith("environment variable "):
         from resolver.daemon import config
 
         error = config.add_location(path, error)
     for line in str(error).splitlines():
-        print(f"resolverd: {line}", file=sys.stderr)
+        print(f"resolverd: {stdout.printable(line)}", file=sys.stderr)

@@ -17,6 +17,7 @@ from collections.abc import MutableMapping
 from typing import Self
 
 from resolver import limits
+from resolver.log_limit import LimitedWarning
 
 __all__ = ["ServiceManager"]
 
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 FIRST_DESCRIPTOR = 3
 """The descriptor of the first inherited socket (SD_LISTEN_FDS_START)."""
+LONGEST_NUMBER = 19
+"""Digits of the largest number that a service manager passes (64 bits, the largest of which stands for no limit)."""
+WATCHDOG = limits.WATCHDOG
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 
@@ -35,6 +39,7 @@ class ServiceManager:
     """
 
     def __init__(self, address: str = "", watchdog: float = 0.0, inherited: list[socket.socket] | None = None) -> None:
+        self._failures = LimitedWarning(logger, different=limits.LOG_FAILURES)
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self.watchdog = watchdog if address else 0.0
         self.sockets = inherited or []
@@ -51,7 +56,13 @@ class ServiceManager:
         watchdog = 0.0
         # Without WATCHDOG_PID the watchdog is for every process; LISTEN_FDS is only for the one that LISTEN_PID names.
         if found["WATCHDOG_USEC"] and found["WATCHDOG_PID"] in ("", own):
-            watchdog = _number(found, "WATCHDOG_USEC") / 1e6
+            microseconds = _number(found, "WATCHDOG_USEC")
+            if microseconds and not WATCHDOG.minimum <= microseconds / 1000 <= WATCHDOG.maximum:
+                raise ValueError(
+                    f"environment variable WATCHDOG_USEC: {microseconds} is outside {WATCHDOG.minimum * 1000}.."
+                    f"{WATCHDOG.maximum * 1000} microseconds; under systemd: WatchdogSec= in the unit"
+                )
+            watchdog = microseconds / 1e6
         inherited: list[socket.socket] = []
         if found["LISTEN_FDS"] and found["LISTEN_PID"] == own:
             inherited = _adopt(_number(found, "LISTEN_FDS"))
@@ -96,13 +107,19 @@ class ServiceManager:
                 sender.setblocking(False)
                 sender.sendto(text.encode(), self._address)
         except OSError as error:
-            logger.warning("service manager: cannot send %s to NOTIFY_SOCKET: %s", lines[0], error.strerror or error)
+            self._failures.warn(
+                "service manager: cannot send %s to NOTIFY_SOCKET: %s", lines[0], error.strerror or str(error)
+            )
 
 
 def _number(found: dict[str, str], name: str) -> int:
     text = found[name]
-    if not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"environment variable {name}: {text!r} is not a number")
+    if not (text.isascii() and text.isdecimal() and len(text) <= LONGEST_NUMBER):
+        shown = text if len(text) <= LONGEST_NUMBER else f"{text[:LONGEST_NUMBER]}..."
+        raise ValueError(
+            f"environment variable {name}: {shown!r} is not a number of at most {LONGEST_NUMBER} digits; unset it"
+            " unless a service manager has set it"
+        )
     return int(text)
 
 
@@ -122,7 +139,8 @@ def _adopt(count: int) -> list[socket.socket]:
             for one in found:
                 one.detach()
             raise ValueError(
-                f"environment variable LISTEN_FDS: descriptor {descriptor} is not a socket: {error.strerror}"
+                f"environment variable LISTEN_FDS: descriptor {descriptor} is not a socket: {error.strerror}; unset"
+                " LISTEN_FDS unless a service manager passes sockets"
             ) from None
         adopted.set_inheritable(False)
         adopted.setblocking(False)

@@ -18,7 +18,7 @@ from support.ports import free_port
 
 from resolver import limits
 from resolver.daemon import demo, preflight, privileges, sockets
-from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, _drop_root, main
+from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, _drop_root, _print_problems, main
 from resolver.daemon.management_sockets import ManagementSockets
 from resolver.daemon.preflight import clock_trouble
 from resolver.settings import IterationSettings, RootServer, Settings
@@ -758,3 +758,15 @@ def test_a_user_that_this_process_cannot_become_is_told(caplog, monkeypatch, eff
     told = [record.getMessage() for record in caplog.records]
     assert told == (["server.user: this process is not root, so it remains user 12345 and does not become nobody: stop"
                      " it, and start it as root or as that user"] if warned else [])
+
+
+def test_an_error_of_the_environment_is_not_one_of_the_file(tmp_path, capsys):
+    path = tmp_path / "resolverd.toml"
+    path.write_text("")
+    _print_problems(str(path), ValueError("environment variable LISTEN_FDS: 'x' is not a number"))
+    assert capsys.readouterr().err == "resolverd: environment variable LISTEN_FDS: 'x' is not a number\n"
+
+
+def test_the_name_of_a_file_does_not_command_a_terminal(tmp_path, capsys):
+    assert main(["--check", "-c", str(tmp_path / "a\x1b[2J")]) == EXIT_CONFIG
+    assert "\x1b" not in (said := capsys.readouterr().err) and "a\\027[2J: cannot read" in said

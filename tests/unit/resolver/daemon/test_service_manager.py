@@ -66,7 +66,7 @@ def test_an_absent_manager_is_a_log_line(tmp_path, caplog):
 
 
 def test_the_variables_are_removed():
-    given = environment(NOTIFY_SOCKET="/none", WATCHDOG_USEC=1, LISTEN_FDS=1, LISTEN_PID=1, LISTEN_FDNAMES="a")
+    given = environment(NOTIFY_SOCKET="/none", WATCHDOG_USEC=1_000_000, LISTEN_FDS=1, LISTEN_PID=1, LISTEN_FDNAMES="a")
     ServiceManager.take(given)
     assert given == environment()
 
@@ -85,10 +85,24 @@ def test_the_watchdog_is_for_the_named_process(values, seconds):
 
 
 @pytest.mark.parametrize("name", ["WATCHDOG_USEC", "LISTEN_FDS"])
-@pytest.mark.parametrize("value", ["x", "-1", "1.5", "²"])
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "²", "9" * 400, "9" * 5000])
 def test_a_malformed_number_names_the_variable(name, value):
     with pytest.raises(ValueError, match=f"environment variable {name}: "):
         ServiceManager.take(environment(**{"LISTEN_PID": os.getpid(), name: value}))
+
+
+@pytest.mark.parametrize("value", [1, 99_999, 86_400_000_001])
+def test_a_watchdog_that_no_worker_can_serve_is_refused(value):
+    with pytest.raises(ValueError, match=rf"WATCHDOG_USEC: {value} is outside 100000\.\.86400000000 .*WatchdogSec="):
+        ServiceManager.take(environment(WATCHDOG_USEC=value))
+
+
+def test_a_manager_that_does_not_read_is_not_a_log_line_for_each_heartbeat(tmp_path, caplog):
+    manager = ServiceManager(str(tmp_path / "none"))
+    for _ in range(100):
+        manager.alive()
+        manager.ready("serving")
+    assert len(caplog.records) == 2
 
 
 # --- inherited sockets --------------------------------------------------------------------------------------------
@@ -307,3 +321,18 @@ def test_a_line_end_in_a_path_is_refused():
 
 def test_a_program_below_home_is_readable_in_the_unit():
     assert unit(program="/home/me/venv/bin/resolverd")["Service"]["ProtectHome"] == "read-only"
+
+
+@pytest.mark.parametrize("kind", ["udp", "tcp"])
+def test_a_connected_socket_serves_nobody_else_and_is_refused(kind):
+    udp, tcp = pair()
+    port = udp.getsockname()[1]
+    with bound(socket.SOCK_DGRAM) as peer, bound(socket.SOCK_STREAM) as listening:
+        listening.listen()
+        if kind == "udp":
+            udp.connect(peer.getsockname())
+        else:
+            tcp.connect(listening.getsockname())
+        with pytest.raises(ListenError, match=f"a connected {kind.upper()} socket for 127.0.0.1:{port}, .*Accept=no"):
+            activation.adopt_endpoints([("127.0.0.1", port, "dns")], [udp, tcp], 2)
+    assert udp.fileno() == tcp.fileno() == -1
