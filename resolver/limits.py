@@ -1382,6 +1382,9 @@ WATCHDOG = Limit(
     "Period of the service manager's watchdog (WATCHDOG_USEC). Workers that ran for a shorter time without a heartbeat"
     " would be killed on a loaded host, one after the other.",
 )
+THREAD_SWITCH = 500
+"""microseconds: A thread that reads a zone or a list gives the interpreter back after this time when the loop waits for
+it, as after each system call that lets other threads run. Python's default is 5 milliseconds."""
 STOP_THREADS = 100
 """milliseconds: When a worker stops, threads that read or write large files have this long. DRAIN and this together
 must be shorter than STOP_GRACE."""

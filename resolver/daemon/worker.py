@@ -25,6 +25,7 @@ import logging
 import math
 import signal
 import socket
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,7 @@ def run(
         OSError: memory, a descriptor or the port of the playground is not available.
     """
     worker = _Worker(settings, endpoints, reload, options, store, channel)
+    sys.setswitchinterval(limits.THREAD_SWITCH / 1_000_000)
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
         try:
             return runner.run(worker.main())

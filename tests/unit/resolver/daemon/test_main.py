@@ -17,10 +17,11 @@ import pytest
 from support.ports import free_port
 
 from resolver import limits
-from resolver.daemon import demo, preflight, privileges, sockets
+from resolver.daemon import demo, preflight, privileges, sockets, worker
 from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, _drop_root, _print_problems, main
 from resolver.daemon.management_sockets import ManagementSockets
 from resolver.daemon.preflight import clock_trouble
+from resolver.daemon.worker_options import Options
 from resolver.settings import IterationSettings, RootServer, Settings
 from resolver.wire import consts as c
 from resolver.wire import edns
@@ -758,6 +759,23 @@ def test_a_user_that_this_process_cannot_become_is_told(caplog, monkeypatch, eff
     told = [record.getMessage() for record in caplog.records]
     assert told == (["server.user: this process is not root, so it remains user 12345 and does not become nobody: stop"
                      " it, and start it as root or as that user"] if warned else [])
+
+
+def test_threads_give_the_interpreter_back_to_the_loop_soon(monkeypatch):
+    """With Python's default of 5 ms, each system call of a loop that serves beside a reading thread takes that long."""
+    intervals = []
+
+    async def main(self):
+        intervals.append(sys.getswitchinterval())
+        return 7
+
+    monkeypatch.setattr(worker._Worker, "main", main)
+    before = sys.getswitchinterval()
+    try:
+        assert worker.run(Settings(), [], reload=Settings, options=Options()) == 7
+    finally:
+        sys.setswitchinterval(before)
+    assert intervals == [limits.THREAD_SWITCH / 1_000_000] and intervals[0] < before
 
 
 def test_an_error_of_the_environment_is_not_one_of_the_file(tmp_path, capsys):
