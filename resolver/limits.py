@@ -125,6 +125,14 @@ entry from a clock that is ahead lives longer by the difference."""
 SECOND_LEVEL_IN_FLIGHT = 1024
 """look-ups: Look-ups in progress for each worker. Further queries do not ask the engine, so that a slow one holds no
 more memory than this."""
+SECOND_LEVEL_REPLY_LINES = 4
+"""lines: A reply of the engine with more is an error: it is one string, and strings of the protocol have two lines. An
+engine that somebody else controls could else keep the loop busy with the elements of an array."""
+SECOND_LEVEL_CLUSTER_LINES = 50_000
+"""lines: As SECOND_LEVEL_REPLY_LINES, for a cluster, which also describes its nodes and commands. Those of Redis 7 have
+some 15,000."""
+SECOND_LEVEL_CLUSTER_REPLY = 1 << 20
+"""octets: Longest reply of a node of a cluster; the description of all commands has some 200,000."""
 SECOND_LEVEL_BATCHES = 8
 """batches: Look-ups that begin together are one batch on one connection. When this many batches are in progress, the
 next look-ups wait for the end of one, and share a batch."""
@@ -1377,11 +1385,11 @@ LOG_FAILURES = 10
 bound, random names flood the log."""
 UNPRIVILEGED_PORT = 5335
 """port: Port of the daemon when nothing is configured. Ports above 1023 need no privilege."""
-WATCHDOG = Limit(
-    60_000, 100, 86_400_000, "milliseconds",
-    "Period of the service manager's watchdog (WATCHDOG_USEC). Workers that ran for a shorter time without a heartbeat"
-    " would be killed on a loaded host, one after the other.",
-)
+WATCHDOG_LEAST = 100
+"""milliseconds: Shortest period of the service manager's watchdog (WATCHDOG_USEC). With a shorter one, workers of a
+loaded host would be killed one after the other."""
+WATCHDOG_MOST = 86_400_000
+"""milliseconds: Longest period of the watchdog: a day. A longer one would notice nothing in time."""
 THREAD_SWITCH = 500
 """microseconds: A thread that reads a zone or a list gives the interpreter back after this time when the loop waits for
 it, as after each system call that lets other threads run. Python's default is 5 milliseconds."""

@@ -27,7 +27,8 @@ FIRST_DESCRIPTOR = 3
 """The descriptor of the first inherited socket (SD_LISTEN_FDS_START)."""
 LONGEST_NUMBER = 19
 """Digits of the largest number that a service manager passes (64 bits, the largest of which stands for no limit)."""
-WATCHDOG = limits.WATCHDOG
+LEAST, MOST = limits.WATCHDOG_LEAST * 1000, limits.WATCHDOG_MOST * 1000
+"""Microseconds of the watchdog."""
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 
@@ -57,10 +58,10 @@ class ServiceManager:
         # Without WATCHDOG_PID the watchdog is for every process; LISTEN_FDS is only for the one that LISTEN_PID names.
         if found["WATCHDOG_USEC"] and found["WATCHDOG_PID"] in ("", own):
             microseconds = _number(found, "WATCHDOG_USEC")
-            if microseconds and not WATCHDOG.minimum <= microseconds / 1000 <= WATCHDOG.maximum:
+            if microseconds and not LEAST <= microseconds <= MOST:
                 raise ValueError(
-                    f"environment variable WATCHDOG_USEC: {microseconds} is outside {WATCHDOG.minimum * 1000}.."
-                    f"{WATCHDOG.maximum * 1000} microseconds; under systemd: WatchdogSec= in the unit"
+                    f"environment variable WATCHDOG_USEC: {microseconds} is outside {LEAST}..{MOST} microseconds; under"
+                    " systemd: WatchdogSec= in the unit"
                 )
             watchdog = microseconds / 1e6
         inherited: list[socket.socket] = []

@@ -67,13 +67,20 @@ class RedisEngine:
             common["ssl_ca_certs"] = given.tls_ca_file
         first = given.servers[0]
         if first.startswith(UNIX_PREFIX):
-            return Redis(unix_socket_path=first.removeprefix(UNIX_PREFIX), db=given.database, **common)
+            return _bounded(Redis(unix_socket_path=first.removeprefix(UNIX_PREFIX), db=given.database, **common))
         ends = [parse_endpoint(text, REDIS_PORT, "second_level_cache.servers") for text in given.servers]
         if given.cluster:
+            from resolver.net.redis_parser import ClusterParser
+
             # Other nodes go on while one fails over; keys of the failed one are errors until then.
-            return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in ends],
+            made = RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in ends],
                                 require_full_coverage=False, **common)
-        return Redis(host=ends[0][0], port=ends[0][1], db=given.database, **common)
+            # Nodes that are found later get a copy of the first of them.
+            nodes = made.nodes_manager.startup_nodes.values()
+            for arguments in (made.connection_kwargs, *(node.connection_kwargs for node in nodes)):
+                arguments["parser_class"] = ClusterParser
+            return made
+        return _bounded(Redis(host=ends[0][0], port=ends[0][1], db=given.database, **common))
 
     async def get(self, keys: Sequence[bytes], longest: int) -> list[Value]:
         """The values of `keys`, b"" for none, each cut after `longest` bytes; an `EngineError` for each that failed.
@@ -133,6 +140,14 @@ class RedisEngine:
         except Exception as error:  # noqa: BLE001 - whatever the library raises for malformed data of the server
             raise _as_error(error) from None
         return results
+
+
+def _bounded(client: "Redis") -> "Redis":
+    """`client`, which accepts bounded replies only."""
+    from resolver.net.redis_parser import EngineParser
+
+    client.connection_pool.connection_kwargs["parser_class"] = EngineParser
+    return client
 
 
 def _as_error(error: object) -> EngineError:

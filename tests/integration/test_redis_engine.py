@@ -11,6 +11,7 @@ from support.http_peer import run_on
 from support.ports import free_port
 from support.redis_servers import redis_server
 
+from resolver import limits
 from resolver.net.redis_engine import EngineError, RedisEngine
 from resolver.settings.second_level import SecondLevelSettings
 
@@ -101,3 +102,48 @@ def test_a_server_that_speaks_another_protocol_is_an_error() -> None:
         await server.wait_closed()
 
     run_on("corenet", main())
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+@pytest.mark.parametrize("head", [
+    b"$1000000000\r\n", b"$-5\r\n", b"*1000000000\r\n" + b":1\r\n" * 9, b"*1\r\n" * 100,
+])
+def test_replies_that_no_command_has_end_before_they_are_read(head: bytes, cluster: bool) -> None:
+    """The sender never ends its reply, so only an error for its beginning comes before the time-out."""
+    if cluster and not head.startswith(b"$"):
+        pytest.skip("nodes of a cluster describe themselves with arrays")
+
+    async def main() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while b"GETRANGE" not in (request := await reader.read(65536)):
+                if not request:
+                    break
+                if b"CLUSTER" in request:
+                    writer.write(head)
+                else:
+                    writer.write(b"+OK\r\n" * request.count(b"*"))
+            writer.write(head)
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        engine = RedisEngine(SecondLevelSettings(servers=(f"{host}:{port}",), cluster=cluster), "")
+        with pytest.raises(EngineError) as caught:
+            await engine.get([b"one"], 10)
+        assert "Timeout" not in str(caught.value), "it waited for the rest"
+        await engine.close()
+        server.close()
+
+    run_on("corenet", main())
+
+
+def test_entries_of_full_size_are_read(tmp_path: Path) -> None:
+    async def body(engine: RedisEngine) -> None:
+        entries = [(b"%d" % number, bytes([number]) * limits.SECOND_LEVEL_ENTRY, 100) for number in range(50)]
+        assert await engine.put(entries) == 0
+        keys = [key for key, _, _ in entries]
+        assert await engine.get(keys, limits.SECOND_LEVEL_ENTRY + 1) == [value for _, value, _ in entries]
+
+    with redis_server(tmp_path) as redis:
+        use(RedisEngine(SecondLevelSettings(servers=(redis.address,)), ""), body)
