@@ -269,6 +269,8 @@ def result_of(arguments: argparse.Namespace, request: dict[str, Any]) -> dict[st
     text = "the daemon closed the connection without a result"
     if arguments.command == "upgrade":  # the supervisor goes on with it when the worker that was asked has ended
         text += "; the upgrade may still be going on, see the log and `resolverctl status`"
+    else:
+        text += ", because the worker that served it has ended: see the log, and try again"
     raise _UnreachableError(text)
 
 

@@ -182,6 +182,22 @@ def test_a_reader_of_the_log_that_has_stopped_holds_nothing_up(tmp_path: Path, w
         os.close(reading)
 
 
+def test_no_socket_has_the_number_of_a_closed_standard_stream(tmp_path: Path) -> None:
+    """The query log on standard output would go into it."""
+    port = free_port()
+    config = write_config(tmp_path, port, '[query-log]\nfile = "-"\n')
+    script = 'exec "$@" <&- >&- 2>&-'
+    process = subprocess.Popen(["sh", "-c", script, "sh", *RESOLVERD, "--config", config], env=daemon_environment())
+    try:
+        wait_until(lambda: answers(port), "an answer", process=process)
+        assert [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)] == [os.devnull] * 3
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_sigint_stops_it_too(tmp_path: Path) -> None:
     port = free_port()
     with running(tmp_path / "log", port, "--config", write_config(tmp_path, port)) as process:
