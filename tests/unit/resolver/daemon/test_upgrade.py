@@ -11,6 +11,7 @@ import socket
 import subprocess
 from contextlib import ExitStack
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -595,3 +596,29 @@ def test_a_stop_hastens_the_end_after_an_upgrade(handed_over):
     assert (stopping.drain_until <= stopping.loop.time() + limits.DRAIN / 1000) == handed_over
     assert stopping.stopping.result() == "upgrade"
     stopping.loop.close()
+
+
+def test_the_status_of_a_killed_process_is_read_when_it_has_ended() -> None:
+    """Freeing the memory of a large cache takes a while after the kill."""
+    class Killed:
+        def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+            self.process, self.pid, self.asked = process, process.pid, 0
+
+        def ended(self) -> bool:
+            self.asked += 1
+            return self.process.poll() is not None
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+            killed: Any = Killed(process)
+            host: Any = SimpleNamespace(loop=loop)
+            WorkerUpgrades(host)._read_status_of(killed)
+            assert killed.asked == 1 and process.returncode is None
+            process.kill()
+            async with asyncio.timeout(30):
+                while killed.asked < 2:
+                    await asyncio.sleep(0)
+            assert process.returncode == -signal.SIGKILL
+
+    asyncio.run(main())
