@@ -30,12 +30,12 @@ cdef class FamilySockets:
 
 cdef class UdpQuery:
     cdef UdpUpstream owner
-    cdef UpstreamSocket port
+    cdef UpstreamSocket socket
     cdef PeerAddress peer
     cdef object ask
     cdef object network          # the network that it counts for, from the first call of `network_of` on; else None
     cdef object on_reply
-    cdef object soon             # handle of the callback that delivers a failure
+    cdef object failure_handle   # handle of the callback that delivers a failure
     cdef bytes packet
     cdef bytes cookie            # content of the COOKIE option that was sent, or None
     cdef double sent_at          # 0 until it is sent from the port it has
@@ -68,21 +68,21 @@ cdef class UdpUpstream:
     cdef list ports_v4
     cdef list ports_v6
     cdef dict peers
-    cdef dict open_ports
+    cdef dict all_sockets
     cdef list wheel
     cdef object timer
-    cdef object bound_turn
+    cdef object bound_expire
     cdef object bound_flush
     cdef list unsent
-    cdef int64_t armed
-    cdef int64_t turned
+    cdef int64_t armed_tick
+    cdef int64_t last_tick
     cdef int outstanding
     cdef bint port_per_query
     cdef bint randomise_case
     cdef bint closed
     cdef int port_uses
     cdef double port_age
-    cdef int near_miss_limit
+    cdef int unwanted_reply_threshold
     cdef uint8_t *buffers
     cdef mmsghdr *messages
     cdef iovec *vectors
@@ -100,35 +100,35 @@ cdef class UdpUpstream:
     cdef readonly uint64_t malformed
     cdef readonly uint64_t network_errors
     cdef readonly uint64_t no_question_errors
-    cdef readonly uint64_t unproved
-    cdef readonly uint64_t ports_opened
+    cdef readonly uint64_t spoofing_suspected
+    cdef readonly uint64_t sockets_opened
     cdef readonly uint64_t evicted
 
     cdef PeerAddress peer_of(self, str address, int port)
     cdef UpstreamSocket pool_socket(self, int family)
     cdef UpstreamSocket new_socket(self, int family)
     cdef UpstreamSocket acquire_socket(self, int family)
-    cdef FamilySockets family_of(self, int family)
-    cdef object network_of(self, UdpQuery ask)
-    cdef int wait(self, UdpQuery entry) except -1
+    cdef FamilySockets group_of(self, int family)
+    cdef object network_of(self, UdpQuery query)
+    cdef int wait_or_preempt(self, UdpQuery query) except -1
     cdef UpstreamSocket preempt(self, UdpQuery victim)
-    cdef int give(self, UpstreamSocket port, UdpQuery entry) except -1
-    cdef int give_back(self, UpstreamSocket port) except -1
+    cdef int assign(self, UpstreamSocket socket, UdpQuery query) except -1
+    cdef int reuse_or_close(self, UpstreamSocket socket) except -1
     cdef int trim_later(self) except -1
-    cdef bint disconnect(self, UpstreamSocket port) noexcept
-    cdef int release(self, UdpQuery ask) except -1
-    cdef int close_port(self, UpstreamSocket port) except -1
-    cdef int transmit(self, UdpQuery ask) except -1
-    cdef int not_sent(self, UdpQuery ask, int code, str what) except -1
-    cdef int drain(self, UpstreamSocket port) except -1
-    cdef int drain_errors(self, UpstreamSocket port) except -1
-    cdef int receive(self, UpstreamSocket port, const uint8_t *data, size_t size, const sockaddr_storage *source,
+    cdef bint disconnect(self, UpstreamSocket socket) noexcept
+    cdef int release(self, UdpQuery query) except -1
+    cdef int close_socket(self, UpstreamSocket socket) except -1
+    cdef int transmit(self, UdpQuery query) except -1
+    cdef int not_sent(self, UdpQuery query, int code, str what) except -1
+    cdef int drain(self, UpstreamSocket socket) except -1
+    cdef int drain_errors(self, UpstreamSocket socket) except -1
+    cdef int receive(self, UpstreamSocket socket, const uint8_t *data, size_t size, const sockaddr_storage *source,
                      double now) except -1
-    cdef int unwanted_reply(self, UpstreamSocket port, const sockaddr_storage *source) except -1
-    cdef int fail_spoof_suspected(self, UdpQuery ask) except -1
-    cdef int deliver(self, UdpQuery ask, object result) except -1
-    cdef int fail(self, UdpQuery ask, object kind, str text) except -1
-    cdef int schedule(self, UdpQuery ask, double seconds) except -1
-    cdef bint extend_if_late(self, UdpQuery ask) except -1
-    cdef bint used_full_timeout(self, UdpQuery ask) except -1
+    cdef int unwanted_reply(self, UpstreamSocket socket, const sockaddr_storage *source) except -1
+    cdef int fail_spoof_suspected(self, UdpQuery query) except -1
+    cdef int deliver(self, UdpQuery query, object result) except -1
+    cdef int fail(self, UdpQuery query, object kind, str text) except -1
+    cdef int schedule(self, UdpQuery query, double seconds) except -1
+    cdef bint extend_if_late(self, UdpQuery query) except -1
+    cdef bint used_full_timeout(self, UdpQuery query) except -1
     cdef int arm(self, int64_t tick) except -1

@@ -27,8 +27,8 @@ class UdpUpstream:
     malformed: int
     network_errors: int
     no_question_errors: int
-    unproved: int
-    ports_opened: int
+    spoofing_suspected: int
+    sockets_opened: int
     evicted: int
     cookies: int
     cookie_mismatches: int
@@ -46,7 +46,7 @@ class UdpUpstream:
         ports: int = ...,
         port_uses: int = ...,
         port_age: float = ...,
-        near_miss_limit: int = ...,
+        unwanted_reply_threshold: int = ...,
         replied_networks: RepliedNetworks | None = None,
         routes: RouteChecker | None = None,
         after_batch: Callable[[], object] | None = None,

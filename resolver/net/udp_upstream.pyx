@@ -22,7 +22,7 @@ timeout runs on. Its timeout counts against the server only when it had a socket
 counted only while sockets are scarce: from the first query that finds none until none waits and half of the sockets are
 free. Networks without a recent reply are counted as one (`RepliedNetworks`).
 
-When there is no memory to pass a socket on, it is closed (`give_back`): this needs no memory and loses no reply.
+When there is no memory to pass a socket on, it is closed (`reuse_or_close`): this needs no memory and loses no reply.
 
 The pool (`port_per_query` False) has unconnected sockets on random ports of the whole range. Each is retired after some
 hundred uses or some seconds. It needs fewer system calls, but a port lives long enough to be found by probing, and then
@@ -79,7 +79,7 @@ cdef enum:
 
 cdef double TICK = 0.01
 cdef int ERROR_ROUNDS = limits.UDP_ERRORS
-cdef int LEFTOVERS = limits.UDP_DRAIN_PACKETS
+cdef int MAX_DRAINED = limits.UDP_DRAIN_PACKETS
 cdef int64_t NEVER = 0x7fffffffffffffff
 
 
@@ -106,15 +106,15 @@ cdef class UdpQuery:
 
     def cancel(self):
         """Cancel the query without calling back. A second call does nothing."""
-        if self.soon is not None:
-            self.soon.cancel()
-            self.soon = None
+        if self.failure_handle is not None:
+            self.failure_handle.cancel()
+            self.failure_handle = None
         if not self.done:
             self.owner.release(self)
         self.on_reply = None
 
-    def _fail_soon(self, kind, text):
-        self.soon = None
+    def _deliver_failure(self, kind, text):
+        self.failure_handle = None
         if self.on_reply is not None:
             self.owner.deliver(self, Failure(kind, EDES[kind], text))
             if self.owner.after_batch is not None:
@@ -128,9 +128,8 @@ cdef class UdpUpstream:
     With `port_per_query` each query has its own port, on one of at most `sockets` sockets per address family, of which
     at most `kept` stay open while idle. Otherwise `ports`, `port_uses` and `port_age` (seconds) describe the pool.
 
-    `after_batch()` is called once after each batch of replies or timeouts. `observer`, an attribute, records queries and
-    replies. `replied_networks` and `routes` may be
-    shared with other upstreams.
+    `after_batch()` is called once after each batch of replies or timeouts. `observer`, an attribute, records queries
+    and replies. `replied_networks` and `routes` may be shared with other upstreams.
     """
 
     def __cinit__(self):
@@ -143,7 +142,7 @@ cdef class UdpUpstream:
                  bint randomise_case=True, int sockets=limits.UDP_SOCKETS,
                  int kept=limits.UDP_SOCKETS_KEPT, int ports=limits.UDP_PORTS,
                  int port_uses=limits.UDP_PORT_USES, double port_age=limits.UDP_PORT_AGE,
-                 int near_miss_limit=limits.UNWANTED_REPLY_THRESHOLD, replied_networks=None, routes=None,
+                 int unwanted_reply_threshold=limits.UNWANTED_REPLY_THRESHOLD, replied_networks=None, routes=None,
                  after_batch=None):
         cdef int i
         self.loop = loop
@@ -159,7 +158,7 @@ cdef class UdpUpstream:
         self.randomise_case = randomise_case
         self.port_uses = port_uses
         self.port_age = port_age
-        self.near_miss_limit = near_miss_limit
+        self.unwanted_reply_threshold = unwanted_reply_threshold
         self.after_batch = after_batch
         self.log = LimitedWarning(logger)
         self.replied_networks = RepliedNetworks() if replied_networks is None else replied_networks
@@ -167,14 +166,14 @@ cdef class UdpUpstream:
         self.ports_v4 = [None] * ports
         self.ports_v6 = [None] * ports
         self.peers = {}
-        self.open_ports = {}
+        self.all_sockets = {}
         self.wheel = [{} for _ in range(SLOTS)]
         self.timer = None
-        self.bound_turn = self._turn
+        self.bound_expire = self._expire
         self.bound_flush = self._flush
         self.unsent = []
-        self.armed = NEVER
-        self.turned = <int64_t>(monotonic_now() / TICK)
+        self.armed_tick = NEVER
+        self.last_tick = <int64_t>(monotonic_now() / TICK)
         self.batch = limits.UDP_BATCH
         self.capacity = limits.UDP_RECEIVE
         self.rounds = limits.UDP_ROUNDS
@@ -207,26 +206,26 @@ cdef class UdpUpstream:
         Raises:
             ValueError: the qname is not a valid name.
         """
-        cdef UdpQuery entry = UdpQuery.__new__(UdpQuery)
-        cdef UpstreamSocket port
+        cdef UdpQuery query = UdpQuery.__new__(UdpQuery)
+        cdef UpstreamSocket socket
         cdef uint16_t identity
         cdef int flags = 0, payload
         cdef object server = ask.server
         cdef object edns_payload = ask.edns_payload
         cdef bytes cookie = ask.cookie
-        cdef FamilySockets own
-        entry.owner = self
-        entry.ask = ask
-        entry.on_reply = on_reply
+        cdef FamilySockets group
+        query.owner = self
+        query.ask = ask
+        query.on_reply = on_reply
         if self.closed:
-            return self._refuse(entry, FailureKind.LOCAL_RESOURCE, "the upstream is closed")
+            return self._refuse(query, FailureKind.LOCAL_RESOURCE, "the upstream is closed")
         identity = self.entropy.take16()
         try:
-            entry.peer = self.peer_of(server.address, server.port)
+            query.peer = self.peer_of(server.address, server.port)
         except ValueError as error:
-            return self._refuse(entry, FailureKind.NO_ROUTE, str(error))
+            return self._refuse(query, FailureKind.NO_ROUTE, str(error))
         except OSError as error:
-            return self._no_port(entry, error)
+            return self._refuse_without_socket(query, error)
         if ask.rd:
             flags |= FLAG_RD
         if ask.checking_disabled:
@@ -234,167 +233,166 @@ cdef class UdpUpstream:
         payload = -1 if edns_payload is None else min(<int>edns_payload, <int>self.capacity)
         if cookie is not None and not cookie:
             cookie = self.entropy.take_bytes(COOKIE_CLIENT_SIZE)
-        entry.cookie = cookie
-        entry.packet = encode_query(ask.qname, ask.qtype, identity, flags, payload, ask.do,
+        query.cookie = cookie
+        query.packet = encode_query(ask.qname, ask.qtype, identity, flags, payload, ask.do,
                                     self.entropy if self.randomise_case and ask.randomise_case else None, cookie)
         if ask.subnet is not None:
-            entry.packet = with_subnet(entry.packet, ask.subnet, cookie)
-        entry.identity = identity
+            query.packet = with_subnet(query.packet, ask.subnet, cookie)
+        query.identity = identity
         try:
-            port = self.acquire_socket(entry.peer.family)
+            socket = self.acquire_socket(query.peer.family)
         except OSError as error:
-            return self._no_port(entry, error)
-        if port is None:
-            own = self.family_of(entry.peer.family)
-            if not own.wait_queue.admits(self.network_of(entry), limits.UDP_WAITING,
-                                         limits.UDP_WAITING_SHARE):
-                return self._refuse(entry, FailureKind.LOCAL_RESOURCE, "all outgoing ports are in use")
+            return self._refuse_without_socket(query, error)
+        if socket is None:
+            group = self.group_of(query.peer.family)
+            if not group.wait_queue.admits(self.network_of(query), limits.UDP_WAITING,
+                                           limits.UDP_WAITING_SHARE):
+                return self._refuse(query, FailureKind.LOCAL_RESOURCE, "all outgoing ports are in use")
         self.outstanding += 1
         try:
-            self.schedule(entry, ask.timeout)
-            if port is None:
-                self.wait(entry)
+            self.schedule(query, ask.timeout)
+            if socket is None:
+                self.wait_or_preempt(query)
             else:
-                self.give(port, entry)
+                self.assign(socket, query)
         except MemoryError:
-            self.release(entry)  # it may have no timeout
-            if self.port_per_query and port is not None:
-                self.give_back(port)
+            self.release(query)  # it may have no timeout
+            if self.port_per_query and socket is not None:
+                self.reuse_or_close(socket)
             raise
-        return entry
+        return query
 
-    def _no_port(self, UdpQuery entry, error):
-        kind = self.routes.classify_datagram_error(error.errno, entry.ask.server.address)
-        return self._refuse(entry, kind, f"no outgoing port: {error.strerror or error}")
+    def _refuse_without_socket(self, UdpQuery query, error):
+        kind = self.routes.classify_datagram_error(error.errno, query.ask.server.address)
+        return self._refuse(query, kind, f"no outgoing port: {error.strerror or error}")
 
-    cdef int give(self, UpstreamSocket port, UdpQuery entry) except -1:
-        """Send `entry` from `port`, with other queries of this iteration; on MemoryError nothing changes."""
-        cdef FamilySockets own = self.family_of(port.family)
-        cdef object shares = own.shares
-        while entry.identity in port.pending:  # only on ports of the pool
-            entry.identity = self.entropy.take16()
-            entry.packet = bytes((entry.identity >> 8, entry.identity & 255)) + entry.packet[2:]
+    cdef int assign(self, UpstreamSocket socket, UdpQuery query) except -1:
+        """Send `query` from `socket`, with other queries of this iteration; on MemoryError nothing changes."""
+        cdef FamilySockets group = self.group_of(socket.family)
+        cdef object shares = group.shares
+        while query.identity in socket.pending:  # only on ports of the pool
+            query.identity = self.entropy.take16()
+            query.packet = bytes((query.identity >> 8, query.identity & 255)) + query.packet[2:]
         if shares is not None:
-            shares.add(entry, self.network_of(entry), entry.ask.zone)
-            own.peak_users = max(own.peak_users, <int>len(shares))
+            shares.add(query, self.network_of(query), query.ask.zone)
+            group.peak_users = max(group.peak_users, <int>len(shares))
         try:
-            port.pending[entry.identity] = entry
-            if not entry.unsent:  # else it is queued already, and had another port before
+            socket.pending[query.identity] = query
+            if not query.unsent:  # else it is queued already, and had another port before
                 # Packets of one iteration are sent one straight after the other. Each that is sent alone wakes a local
                 # receiver again, which costs more than the packet.
                 if not self.unsent:
                     self.loop.call_soon(self.bound_flush)
-                self.unsent.append(entry)
-                entry.unsent = True
+                self.unsent.append(query)
+                query.unsent = True
         except MemoryError:
             # The caller gives the port to another query, which may have the same identity.
-            port.pending.pop(entry.identity, None)
+            socket.pending.pop(query.identity, None)
             if shares is not None:
-                shares.remove(entry)
+                shares.remove(query)
             raise
-        entry.port = port
-        port.uses += 1
-        own.busy += 1
+        query.socket = socket
+        socket.uses += 1
+        group.busy += 1
         return 0
 
-    def _refuse(self, UdpQuery entry, kind, str text):
-        entry.done = True
+    def _refuse(self, UdpQuery query, kind, str text):
+        query.done = True
         self.network_errors += 1
-        entry.soon = self.loop.call_soon(entry._fail_soon, kind, text)
-        return entry
+        query.failure_handle = self.loop.call_soon(query._deliver_failure, kind, text)
+        return query
 
     def _flush(self):
         """Send the queries that got a port since the last call."""
         cdef list unsent = self.unsent
-        cdef UdpQuery ask
+        cdef UdpQuery query
         if not unsent:
             return
         self.unsent = []
-        for entry in unsent:
-            ask = <UdpQuery>entry
-            ask.unsent = False
-            if not ask.done and ask.port is not None:
-                self.transmit(ask)
+        for query in unsent:
+            query.unsent = False
+            if not query.done and query.socket is not None:
+                self.transmit(query)
 
-    cdef int transmit(self, UdpQuery ask) except -1:
+    cdef int transmit(self, UdpQuery query) except -1:
         """Send the packet. A full send buffer is a local shortage, which fails the query."""
-        cdef UpstreamSocket port = ask.port
+        cdef UpstreamSocket socket = query.socket
         cdef ssize_t rc
         cdef int _attempt, code = 0
-        cdef const sockaddr *peer = <const sockaddr *>&ask.peer.storage
-        cdef socklen_t peer_size = ask.peer.size
-        ask.sent_at = monotonic_now()
-        if ask.deadline == 0:
-            ask.deadline = ask.sent_at + <double>ask.ask.timeout
+        cdef const sockaddr *peer = <const sockaddr *>&query.peer.storage
+        cdef socklen_t peer_size = query.peer.size
+        query.sent_at = monotonic_now()
+        if query.deadline == 0:
+            query.deadline = query.sent_at + <double>query.ask.timeout
         if self.port_per_query:
-            if connect_socket(port.fd, peer, peer_size) < 0:
+            if connect_socket(socket.fd, peer, peer_size) < 0:
                 code = errno
-                return self.not_sent(ask, code, "connect")
+                return self.not_sent(query, code, "connect")
             peer = NULL
             peer_size = 0
         for _attempt in range(3):
-            rc = sendto(port.fd, PyBytes_AS_STRING(ask.packet), PyBytes_GET_SIZE(ask.packet),
+            rc = sendto(socket.fd, PyBytes_AS_STRING(query.packet), PyBytes_GET_SIZE(query.packet),
                         MSG_DONTWAIT | MSG_NOSIGNAL, peer, peer_size)
             if rc >= 0:
                 self.sent += 1
                 if self.observer is not None:
-                    self.observer.upstream_query(ask.ask, ask.packet, "udp")
+                    self.observer.upstream_query(query.ask, query.packet, "udp")
                 return 0
             code = errno
             if code == EAGAIN or code == ENOBUFS or code == ENOMEM:
                 break
-            # With IP_RECVERR a call may return the error of an earlier packet, which `_errors_soon` handles.
+            # With IP_RECVERR a call may return the error of an earlier packet, which `_read_errors` handles.
             if code != EINTR:
-                self.loop.call_soon(self._errors_soon, port)
-        return self.not_sent(ask, code, "send")
+                self.loop.call_soon(self._read_errors, socket)
+        return self.not_sent(query, code, "send")
 
-    cdef int not_sent(self, UdpQuery ask, int code, str what) except -1:
-        kind = self.routes.classify_datagram_error(code, ask.ask.server.address)
-        self.release(ask)
-        self._refuse(ask, kind, f"cannot {what}: {errno_module.errorcode.get(code, code)}")
+    cdef int not_sent(self, UdpQuery query, int code, str what) except -1:
+        kind = self.routes.classify_datagram_error(code, query.ask.server.address)
+        self.release(query)
+        self._refuse(query, kind, f"cannot {what}: {errno_module.errorcode.get(code, code)}")
         return 0
 
-    def _errors_soon(self, UpstreamSocket port):
-        if port.fd >= 0:
-            self.drain_errors(port)
+    def _read_errors(self, UpstreamSocket socket):
+        if socket.fd >= 0:
+            self.drain_errors(socket)
 
-    cdef int release(self, UdpQuery ask) except -1:
-        """End `ask`: free its id, its wheel entry and its port, or remove it from the wait queue."""
-        cdef UpstreamSocket port = ask.port
-        cdef FamilySockets own
-        if ask.done:
+    cdef int release(self, UdpQuery query) except -1:
+        """End `query`: free its id, its wheel entry and its port, or remove it from the wait queue."""
+        cdef UpstreamSocket socket = query.socket
+        cdef FamilySockets group
+        if query.done:
             return 0
-        ask.done = True
+        query.done = True
         self.outstanding -= 1
-        (<dict>self.wheel[ask.due % SLOTS]).pop(ask, None)
-        if port is None:
-            if ask.network is not None:
-                self.family_of(ask.peer.family).wait_queue.remove(ask, ask.network, ask.ask.zone)
+        (<dict>self.wheel[query.due % SLOTS]).pop(query, None)
+        if socket is None:
+            if query.network is not None:
+                self.group_of(query.peer.family).wait_queue.remove(query, query.network, query.ask.zone)
             return 0
-        ask.port = None
-        del port.pending[ask.identity]
-        own = self.family_of(port.family)
-        own.busy -= 1
-        if own.shares is not None:
-            own.shares.remove(ask)
-            if not len(own.wait_queue) and 2 * len(own.shares) <= own.peak_users:
-                own.shares = None
-        return self.give_back(port)
+        query.socket = None
+        del socket.pending[query.identity]
+        group = self.group_of(socket.family)
+        group.busy -= 1
+        if group.shares is not None:
+            group.shares.remove(query)
+            if not len(group.wait_queue) and 2 * len(group.shares) <= group.peak_users:
+                group.shares = None
+        return self.reuse_or_close(socket)
 
-    cdef int deliver(self, UdpQuery ask, object result) except -1:
-        on_reply = ask.on_reply
-        ask.on_reply = None
+    cdef int deliver(self, UdpQuery query, object result) except -1:
+        on_reply = query.on_reply
+        query.on_reply = None
         try:
             on_reply(result)
         except Exception as error:  # noqa: BLE001 - an error in one query must not lose the rest of the batch
             self.loop.call_exception_handler({"message": "handling an upstream reply failed", "exception": error})
         return 0
 
-    cdef int fail(self, UdpQuery ask, object kind, str text) except -1:
+    cdef int fail(self, UdpQuery query, object kind, str text) except -1:
         failure = Failure(kind, EDES[kind], text)
-        self.release(ask)
-        if ask.on_reply is not None:
-            self.deliver(ask, failure)
+        self.release(query)
+        if query.on_reply is not None:
+            self.deliver(query, failure)
         return 0
 
     # --- ports -------------------------------------------------------------------------------------------------
@@ -414,150 +412,150 @@ cdef class UdpUpstream:
         Raises OSError when none is open and none can be opened.
         """
         cdef list ports = self.ports_v4 if family == AF_INET else self.ports_v6
-        cdef UpstreamSocket port
+        cdef UpstreamSocket socket
         cdef Py_ssize_t index, i, count = len(ports)
-        if self.family_of(family).busy >= count * limits.UDP_PORT_PENDING:
+        if self.group_of(family).busy >= count * limits.UDP_PORT_PENDING:
             return None
         index = self.entropy.take32() % <uint32_t>count
-        port = ports[index]
-        if port is not None and (port.uses >= self.port_uses or monotonic_now() - port.born > self.port_age):
-            port.retired = True
+        socket = ports[index]
+        if socket is not None and (socket.uses >= self.port_uses or monotonic_now() - socket.born > self.port_age):
+            socket.retired = True
             ports[index] = None
-            if not port.pending:
-                self.close_port(port)
-            port = None
-        if port is None:
+            if not socket.pending:
+                self.close_socket(socket)
+            socket = None
+        if socket is None:
             try:
-                port = self.new_socket(family)
-                ports[index] = port
+                socket = self.new_socket(family)
+                ports[index] = socket
             except OSError:
                 if not any(ports):
                     raise
-        if port is None or len(port.pending) >= limits.UDP_PORT_PENDING:
+        if socket is None or len(socket.pending) >= limits.UDP_PORT_PENDING:
             for i in range(count):
-                port = ports[(index + i) % count]
-                if port is not None and len(port.pending) < limits.UDP_PORT_PENDING:
-                    return port
+                socket = ports[(index + i) % count]
+                if socket is not None and len(socket.pending) < limits.UDP_PORT_PENDING:
+                    return socket
             return None
-        return port
+        return socket
 
-    cdef FamilySockets family_of(self, int family):
+    cdef FamilySockets group_of(self, int family):
         return self.v4 if family == AF_INET else self.v6
 
-    cdef object network_of(self, UdpQuery ask):
-        """The network that `ask` counts for. It stays the same until `ask` ends, even when the network replies."""
-        if ask.network is None:
-            ask.network = self.replied_networks.network(ask.ask.server.address)
-        return ask.network
+    cdef object network_of(self, UdpQuery query):
+        """The network that `query` counts for. It stays the same until `query` ends, even when the network replies."""
+        if query.network is None:
+            query.network = self.replied_networks.network(query.ask.server.address)
+        return query.network
 
     cdef UpstreamSocket acquire_socket(self, int family):
         """An idle or new socket, or a port of the pool; None when all are in use.
 
         Raises OSError when no socket is open and none can be opened.
         """
-        cdef FamilySockets own = self.family_of(family)
-        cdef UpstreamSocket port
+        cdef FamilySockets group = self.group_of(family)
+        cdef UpstreamSocket socket
         if not self.port_per_query:
             return self.pool_socket(family)
-        if own.idle:
-            port = <UpstreamSocket>own.idle.pop()
-            own.min_idle = min(own.min_idle, <int>len(own.idle))
-            return port
-        if own.count >= self.sockets:
+        if group.idle:
+            socket = <UpstreamSocket>group.idle.pop()
+            group.min_idle = min(group.min_idle, <int>len(group.idle))
+            return socket
+        if group.count >= self.sockets:
             return None
         try:
             return self.new_socket(family)
         except OSError:
-            if not own.count:
+            if not group.count:
                 raise
             return None
 
-    cdef int wait(self, UdpQuery entry) except -1:
-        """No socket is free for `entry`: take that of another query, or append `entry` to the wait queue."""
-        cdef FamilySockets own = self.family_of(entry.peer.family)
+    cdef int wait_or_preempt(self, UdpQuery query) except -1:
+        """No socket is free for `query`: take that of another query, or append `query` to the wait queue."""
+        cdef FamilySockets group = self.group_of(query.peer.family)
         cdef UdpQuery holder
-        cdef UpstreamSocket port
-        network, zone = self.network_of(entry), entry.ask.zone
-        if own.shares is None:
+        cdef UpstreamSocket socket
+        network, zone = self.network_of(query), query.ask.zone
+        if group.shares is None:
             shares = UpstreamSlots()
             holders = []
-            for port in self.open_ports:
-                if port.family == own.family:
-                    holders.extend(port.pending.values())
+            for socket in self.all_sockets:
+                if socket.family == group.family:
+                    holders.extend(socket.pending.values())
             for holder in sorted(holders, key=_sent_at):
                 shares.add(holder, self.network_of(holder), holder.ask.zone)
-            own.shares = shares
-            own.peak_users = len(shares)
-        victim = own.shares.choose_victim(network, zone)
-        port = None if victim is None else self.preempt(<UdpQuery>victim)
-        if port is None:
-            own.wait_queue.add(entry, network, zone)
+            group.shares = shares
+            group.peak_users = len(shares)
+        victim = group.shares.choose_victim(network, zone)
+        socket = None if victim is None else self.preempt(<UdpQuery>victim)
+        if socket is None:
+            group.wait_queue.add(query, network, zone)
             return 0
         try:
-            self.give(port, entry)
+            self.assign(socket, query)
         except MemoryError:
-            self.give_back(port)  # no other query uses the port that was taken from another query
+            self.reuse_or_close(socket)  # no other query uses the port that was taken from another query
             raise
         return 0
 
     cdef UpstreamSocket preempt(self, UdpQuery victim):
         """Let `victim` wait, and return its socket or another one; None when neither is available."""
-        cdef UpstreamSocket port = victim.port
-        cdef FamilySockets own = self.family_of(port.family)
-        own.wait_queue.add(victim, self.network_of(victim), victim.ask.zone)
-        victim.port = None
+        cdef UpstreamSocket socket = victim.socket
+        cdef FamilySockets group = self.group_of(socket.family)
+        group.wait_queue.add(victim, self.network_of(victim), victim.ask.zone)
+        victim.socket = None
         if victim.sent_at != 0:
             victim.socket_seconds += monotonic_now() - victim.sent_at
             victim.sent_at = 0
-        del port.pending[victim.identity]
-        own.shares.remove(victim)
+        del socket.pending[victim.identity]
+        group.shares.remove(victim)
         self.evicted += 1
-        own.busy -= 1
+        group.busy -= 1
         if not self.port_per_query:
-            if port.retired and not port.pending:
-                self.close_port(port)
-        elif self.disconnect(port):
-            return port
+            if socket.retired and not socket.pending:
+                self.close_socket(socket)
+        elif self.disconnect(socket):
+            return socket
         else:
-            self.close_port(port)
+            self.close_socket(socket)
         try:
-            return self.acquire_socket(port.family)
+            return self.acquire_socket(socket.family)
         except OSError:
             return None
 
-    cdef int give_back(self, UpstreamSocket port) except -1:
+    cdef int reuse_or_close(self, UpstreamSocket socket) except -1:
         """Give the socket of an ended query to a waiting one, or keep it idle, or close it; the pool keeps its sockets.
 
         A shortage of descriptors or memory is not raised: the caller still has to deliver the reply of the ended
         query. Waiting queries then fail at their timeout.
         """
-        cdef FamilySockets own = self.family_of(port.family)
+        cdef FamilySockets group = self.group_of(socket.family)
         if not self.port_per_query:
-            if port.retired and not port.pending:
-                self.close_port(port)
-            port = None
-        elif self.closed or not self.disconnect(port):
-            self.close_port(port)
-            port = None
+            if socket.retired and not socket.pending:
+                self.close_socket(socket)
+            socket = None
+        elif self.closed or not self.disconnect(socket):
+            self.close_socket(socket)
+            socket = None
         try:
-            if len(own.wait_queue) and not self.closed:
-                if port is None:
-                    port = self.acquire_socket(own.family)
-                    if port is None:
+            if len(group.wait_queue) and not self.closed:
+                if socket is None:
+                    socket = self.acquire_socket(group.family)
+                    if socket is None:
                         return 0
-                self.give(port, <UdpQuery>own.wait_queue.next(own.shares))
-            elif port is not None:
-                if len(own.idle) < self.kept:
-                    own.idle.append(port)
+                self.assign(socket, <UdpQuery>group.wait_queue.next(group.shares))
+            elif socket is not None:
+                if len(group.idle) < self.kept:
+                    group.idle.append(socket)
                     self.trim_later()
                 else:
-                    self.close_port(port)
+                    self.close_socket(socket)
         except OSError:
             pass  # `new_socket` has logged it
         except MemoryError:
             # The query that has ended is called back after this, and the next one that waits has its timeout.
-            if port is not None and self.port_per_query:
-                self.close_port(port)
+            if socket is not None and self.port_per_query:
+                self.close_socket(socket)
         return 0
 
     cdef int trim_later(self) except -1:
@@ -570,35 +568,35 @@ cdef class UdpUpstream:
 
     def _trim(self):
         """Close as many sockets as were idle all the time since the last call, the longest idle ones first."""
-        cdef FamilySockets own
+        cdef FamilySockets group
         self.idle_timer = None
-        for own in (self.v4, self.v6):
-            for port in own.idle[:own.min_idle]:
-                self.close_port(<UpstreamSocket>port)
-            del own.idle[:own.min_idle]
-            own.min_idle = len(own.idle)
-            if own.idle:
+        for group in (self.v4, self.v6):
+            for socket in group.idle[:group.min_idle]:
+                self.close_socket(<UpstreamSocket>socket)
+            del group.idle[:group.min_idle]
+            group.min_idle = len(group.idle)
+            if group.idle:
                 self.trim_later()
 
-    cdef bint disconnect(self, UpstreamSocket port) noexcept:
+    cdef bint disconnect(self, UpstreamSocket socket) noexcept:
         """Release the port and empty the receive queue; False when the socket cannot be used again."""
         cdef sockaddr_storage unspecified
         cdef uint8_t octet
         cdef int _i
         memset(&unspecified, 0, sizeof(unspecified))
         unspecified.ss_family = AF_UNSPEC
-        if connect_socket(port.fd, <const sockaddr *>&unspecified, sizeof(sockaddr_in)) < 0:
+        if connect_socket(socket.fd, <const sockaddr *>&unspecified, sizeof(sockaddr_in)) < 0:
             return False
-        for _i in range(LEFTOVERS):
+        for _i in range(MAX_DRAINED):
             # Another error is that of an earlier packet, which is returned once.
-            if recv(port.fd, &octet, 1, MSG_DONTWAIT) < 0 and errno == EAGAIN:
+            if recv(socket.fd, &octet, 1, MSG_DONTWAIT) < 0 and errno == EAGAIN:
                 return True
         return False
 
     cdef UpstreamSocket new_socket(self, int family):
         """Open a socket: without a port with `port_per_query`, else on a random port of the whole range."""
-        cdef UpstreamSocket port
-        cdef FamilySockets own
+        cdef UpstreamSocket socket
+        cdef FamilySockets group
         source = self.source_v4 if family == AF_INET else self.source_v6
         try:
             if self.port_per_query:
@@ -608,106 +606,106 @@ cdef class UdpUpstream:
         except OSError as error:
             self.log.warn("upstream: cannot open a UDP socket: %s", error.strerror)
             raise
-        port = UpstreamSocket.__new__(UpstreamSocket)
-        port.sock = sock
-        port.fd = sock.fileno()
-        port.family = family
-        port.pending = {}
-        port.born = monotonic_now()
+        socket = UpstreamSocket.__new__(UpstreamSocket)
+        socket.sock = sock
+        socket.fd = sock.fileno()
+        socket.family = family
+        socket.pending = {}
+        socket.born = monotonic_now()
         try:
-            self.open_ports[port] = None
-            self.loop.add_reader(port.fd, self._readable, port)
+            self.all_sockets[socket] = None
+            self.loop.add_reader(socket.fd, self._readable, socket)
         except MemoryError:
             # A closed descriptor in the table would be closed again when it belongs to another socket.
-            self.open_ports.pop(port, None)
+            self.all_sockets.pop(socket, None)
             sock.close()
             raise
-        self.ports_opened += 1
-        own = self.family_of(family)
-        own.count += 1
-        return port
+        self.sockets_opened += 1
+        group = self.group_of(family)
+        group.count += 1
+        return socket
 
-    cdef int close_port(self, UpstreamSocket port) except -1:
-        cdef FamilySockets own
-        if port.fd < 0:
+    cdef int close_socket(self, UpstreamSocket socket) except -1:
+        cdef FamilySockets group
+        if socket.fd < 0:
             return 0
-        self.loop.remove_reader(port.fd)
-        self.open_ports.pop(port, None)
-        own = self.family_of(port.family)
-        own.count -= 1
-        port.fd = -1
-        port.sock.close()
+        self.loop.remove_reader(socket.fd)
+        self.all_sockets.pop(socket, None)
+        group = self.group_of(socket.family)
+        group.count -= 1
+        socket.fd = -1
+        socket.sock.close()
         return 0
 
     # --- receiving ---------------------------------------------------------------------------------------------
 
-    def _readable(self, UpstreamSocket port):
-        self.drain(port)
+    def _readable(self, UpstreamSocket socket):
+        self.drain(socket)
         if self.after_batch is not None:
             self.after_batch()
 
-    cdef int drain(self, UpstreamSocket port) except -1:
-        cdef int got, i, _turn_number, uses = port.uses
+    cdef int drain(self, UpstreamSocket socket) except -1:
+        cdef int got, i, _round, uses = socket.uses
         cdef double now
-        for _turn_number in range(self.rounds):
-            if port.fd < 0 or (self.port_per_query and port.uses != uses):
+        for _round in range(self.rounds):
+            if socket.fd < 0 or (self.port_per_query and socket.uses != uses):
                 return 0
             for i in range(self.batch):
                 self.messages[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage)
                 self.messages[i].msg_hdr.msg_flags = 0
-            got = recvmmsg(port.fd, self.messages, self.batch, MSG_DONTWAIT, NULL)
+            got = recvmmsg(socket.fd, self.messages, self.batch, MSG_DONTWAIT, NULL)
             if got < 0:
                 if errno == EAGAIN:
                     # Readable without data: there is an entry in the error queue.
-                    self.drain_errors(port)
+                    self.drain_errors(socket)
                     return 0
                 if errno != EINTR:
-                    self.drain_errors(port)
+                    self.drain_errors(socket)
                 continue
             now = monotonic_now()
             for i in range(got):
-                if port.fd < 0 or (self.port_per_query and (port.uses != uses or not port.pending)):
+                if socket.fd < 0 or (self.port_per_query and (socket.uses != uses or not socket.pending)):
                     return 0
                 if self.messages[i].msg_hdr.msg_flags & MSG_TRUNC:
                     self.malformed += 1
                     continue
-                self.receive(port, self.buffers + i * self.capacity, self.messages[i].msg_len, &self.names[i], now)
+                self.receive(socket, self.buffers + i * self.capacity, self.messages[i].msg_len, &self.names[i], now)
             if got < self.batch:
                 return 0
         return 0
 
-    cdef int receive(self, UpstreamSocket port, const uint8_t *data, size_t size, const sockaddr_storage *source,
+    cdef int receive(self, UpstreamSocket socket, const uint8_t *data, size_t size, const sockaddr_storage *source,
                      double now) except -1:
-        cdef UdpQuery ask
+        cdef UdpQuery query
         cdef int code
         cdef bytes packet, qname
         cdef bytes cookie = b""
         cdef object found
         if size < 12:
-            return self.unwanted_reply(port, source)
-        found = port.pending.get(get16(data))
+            return self.unwanted_reply(socket, source)
+        found = socket.pending.get(get16(data))
         if found is None:
-            return self.unwanted_reply(port, source)
-        ask = <UdpQuery>found
-        if not ask.peer.matches(source):
-            return self.unwanted_reply(port, source)
-        code = match_reply(<const uint8_t *>PyBytes_AS_STRING(ask.packet), PyBytes_GET_SIZE(ask.packet), data, size)
+            return self.unwanted_reply(socket, source)
+        query = <UdpQuery>found
+        if not query.peer.matches(source):
+            return self.unwanted_reply(socket, source)
+        code = match_reply(<const uint8_t *>PyBytes_AS_STRING(query.packet), PyBytes_GET_SIZE(query.packet), data, size)
         if code != MATCH_REPLY:
             if code == MATCH_WRONG_CASE:
-                # A server that changes the letter case could never reply. The caller decides how to go on.
+                # A server that changes the letter case could never reply. The caller decides what to do next.
                 self.unwanted_replies += 1
-                return self.fail(ask, FailureKind.CASE_MISMATCH, "the reply changes the letter case of the question")
+                return self.fail(query, FailureKind.CASE_MISMATCH, "the reply changes the letter case of the question")
             if code == MATCH_NO_QUESTION:
                 # Its sender may not have seen the letter case. The query is repeated over TCP.
                 self.no_question_errors += 1
-                return self.fail_spoof_suspected(ask)
-            return self.unwanted_reply(port, source)
+                return self.fail_spoof_suspected(query)
+            return self.unwanted_reply(socket, source)
         packet = PyBytes_FromStringAndSize(<const char *>data, size)
         if self.observer is not None:
-            self.observer.upstream_response(ask.ask, ask.packet, data[:size], "udp", now - ask.sent_at)
+            self.observer.upstream_response(query.ask, query.packet, data[:size], "udp", now - query.sent_at)
         # Restore the letter case of the qname: names compressed against the question would carry the random case to
         # the cache and to clients. The match has shown that the lengths agree.
-        qname = <bytes>ask.ask.qname
+        qname = <bytes>query.ask.qname
         memcpy(PyBytes_AS_STRING(packet) + 12, PyBytes_AS_STRING(qname), PyBytes_GET_SIZE(qname))
         try:
             view = parse_message(packet)
@@ -716,45 +714,45 @@ cdef class UdpUpstream:
             if packet is None:
                 # A malformed reply is ignored (TuDoor): the right one may still come.
                 self.malformed += 1
-                ask.malformed_seen = True
+                query.malformed_seen = True
                 return 0
             view = parse_message(packet)
-        if ask.cookie is not None:
-            cookie = check_upstream_cookie(ask.cookie, view.edns)
+        if query.cookie is not None:
+            cookie = check_upstream_cookie(query.cookie, view.edns)
             if cookie is None:
                 self.cookie_mismatches += 1
-                return self.unwanted_reply(port, source)
+                return self.unwanted_reply(socket, source)
             if cookie:
                 self.cookies += 1
         self.replies += 1
-        reply = Reply(view, now - ask.sent_at, False, ask.ask.server, cookie)
-        self.replied_networks.add_reply(ask.ask.server.address)
-        self.release(ask)
-        return self.deliver(ask, reply)
+        reply = Reply(view, now - query.sent_at, False, query.ask.server, cookie)
+        self.replied_networks.add_reply(query.ask.server.address)
+        self.release(query)
+        return self.deliver(query, reply)
 
-    cdef int unwanted_reply(self, UpstreamSocket port, const sockaddr_storage *source) except -1:
+    cdef int unwanted_reply(self, UpstreamSocket socket, const sockaddr_storage *source) except -1:
         """Count a packet that matches no query for all queries to its sender; one with too many of them fails."""
-        cdef UdpQuery ask
+        cdef UdpQuery query
         cdef bint known = False
-        for found in list(port.pending.values()):
-            ask = <UdpQuery>found
-            if not ask.done and ask.peer.matches(source):
+        for found in list(socket.pending.values()):
+            query = <UdpQuery>found
+            if not query.done and query.peer.matches(source):
                 known = True
-                ask.unwanted_replies += 1
-                if ask.unwanted_replies >= self.near_miss_limit:
-                    self.fail_spoof_suspected(ask)
+                query.unwanted_replies += 1
+                if query.unwanted_replies >= self.unwanted_reply_threshold:
+                    self.fail_spoof_suspected(query)
         if known:
             self.unwanted_replies += 1
         else:
             self.unknown_replies += 1
         return 0
 
-    cdef int fail_spoof_suspected(self, UdpQuery ask) except -1:
+    cdef int fail_spoof_suspected(self, UdpQuery query) except -1:
         """Fail a query whose replies may be forged. The caller repeats it over TCP, at the cost of another packet."""
-        self.unproved += 1
-        return self.fail(ask, FailureKind.SPOOF_SUSPECTED, "the replies may be forged")
+        self.spoofing_suspected += 1
+        return self.fail(query, FailureKind.SPOOF_SUSPECTED, "the replies may be forged")
 
-    cdef int drain_errors(self, UpstreamSocket port) except -1:
+    cdef int drain_errors(self, UpstreamSocket socket) except -1:
         """Read the socket's error queue and fail the queries whose packets could not be delivered."""
         cdef msghdr message
         cdef iovec vector
@@ -764,10 +762,10 @@ cdef class UdpUpstream:
         cdef uint8_t quoted[512]
         cdef uint8_t ancillary[512]
         cdef ssize_t size
-        cdef int _turn_number, code
-        cdef UdpQuery ask
-        for _turn_number in range(ERROR_ROUNDS):
-            if port.fd < 0:
+        cdef int _round, code
+        cdef UdpQuery query
+        for _round in range(ERROR_ROUNDS):
+            if socket.fd < 0:
                 return 0
             memset(&message, 0, sizeof(message))
             memset(&name, 0, sizeof(name))
@@ -779,7 +777,7 @@ cdef class UdpUpstream:
             message.msg_iovlen = 1
             message.msg_control = ancillary
             message.msg_controllen = sizeof(ancillary)
-            size = recvmsg(port.fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT)
+            size = recvmsg(socket.fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT)
             if size < 0:
                 if errno == EINTR:
                     continue
@@ -801,27 +799,27 @@ cdef class UdpUpstream:
             # Routers may quote as little as eight octets of the datagram; without a DNS header it is ignored.
             if size < 12:
                 continue
-            found = port.pending.get(get16(quoted))
+            found = socket.pending.get(get16(quoted))
             if found is None:
                 continue
-            ask = <UdpQuery>found
-            if not ask.peer.matches(&name) or size > PyBytes_GET_SIZE(ask.packet) \
-                    or memcmp(quoted, PyBytes_AS_STRING(ask.packet), size) != 0:
+            query = <UdpQuery>found
+            if not query.peer.matches(&name) or size > PyBytes_GET_SIZE(query.packet) \
+                    or memcmp(quoted, PyBytes_AS_STRING(query.packet), size) != 0:
                 continue
             self.network_errors += 1
-            self.fail(ask, kind, error_text(code))
+            self.fail(query, kind, error_text(code))
         return 0
 
     # --- timeouts ----------------------------------------------------------------------------------------------
 
-    cdef int schedule(self, UdpQuery ask, double seconds) except -1:
+    cdef int schedule(self, UdpQuery query, double seconds) except -1:
         cdef int64_t now = <int64_t>(monotonic_now() / TICK)
         if self.timer is None and self.outstanding == 1:
-            self.turned = now
-        ask.due = now + 1 + <int64_t>(max(seconds, 0.0) / TICK)
-        (<dict>self.wheel[ask.due % SLOTS])[ask] = None
-        if ask.due < self.armed:
-            self.arm(ask.due)
+            self.last_tick = now
+        query.due = now + 1 + <int64_t>(max(seconds, 0.0) / TICK)
+        (<dict>self.wheel[query.due % SLOTS])[query] = None
+        if query.due < self.armed_tick:
+            self.arm(query.due)
         return 0
 
     cdef int arm(self, int64_t tick) except -1:
@@ -829,91 +827,90 @@ cdef class UdpUpstream:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        self.armed = NEVER  # if there is no memory for a timer, the next query tries again
+        self.armed_tick = NEVER  # if there is no memory for a timer, the next query tries again
         delay = tick * TICK - monotonic_now()
-        self.timer = self.loop.call_later(max(delay, 0.0), self.bound_turn)
-        self.armed = tick
+        self.timer = self.loop.call_later(max(delay, 0.0), self.bound_expire)
+        self.armed_tick = tick
         return 0
 
-    def _turn(self):
+    def _expire(self):
         """Fail the queries that are due, then arm the timer for the next slot that is not empty."""
         cdef int64_t now = <int64_t>(monotonic_now() / TICK)
         cdef int64_t tick, stop
-        cdef UdpQuery ask
+        cdef UdpQuery query
         cdef dict slot
         self.timer = None
-        self.armed = NEVER
-        stop = min(now, self.turned + SLOTS)
-        tick = self.turned
+        self.armed_tick = NEVER
+        stop = min(now, self.last_tick + SLOTS)
+        tick = self.last_tick
         while tick <= stop:
             slot = <dict>self.wheel[tick % SLOTS]
             if slot:
-                for entry in list(slot):
-                    ask = <UdpQuery>entry
-                    if ask.due <= now and not ask.done and not self.extend_if_late(ask):
-                        if not self.used_full_timeout(ask):
+                for query in list(slot):
+                    if query.due <= now and not query.done and not self.extend_if_late(query):
+                        if not self.used_full_timeout(query):
                             self.network_errors += 1
-                            self.fail(ask, FailureKind.LOCAL_RESOURCE, "no outgoing port was free in time")
+                            self.fail(query, FailureKind.LOCAL_RESOURCE, "no outgoing port was free in time")
                             continue
                         self.timeouts += 1
-                        if ask.malformed_seen:
-                            self.fail(ask, FailureKind.MALFORMED, "only malformed replies")
+                        if query.malformed_seen:
+                            self.fail(query, FailureKind.MALFORMED, "only malformed replies")
                         else:
-                            self.fail(ask, FailureKind.TIMEOUT, "no reply")
+                            self.fail(query, FailureKind.TIMEOUT, "no reply")
             tick += 1
-        self.turned = now
+        self.last_tick = now
         if self.outstanding:
             for tick in range(now, now + SLOTS):
                 if self.wheel[tick % SLOTS]:
-                    if max(tick, now + 1) < self.armed:
+                    if max(tick, now + 1) < self.armed_tick:
                         self.arm(max(tick, now + 1))
                     break
         if self.after_batch is not None:
             self.after_batch()
 
-    cdef bint extend_if_late(self, UdpQuery ask) except -1:
+    cdef bint extend_if_late(self, UdpQuery query) except -1:
         """Whether a query that is due must not time out yet: when the loop was delayed, it was sent late, or its reply
         is still in the socket.
 
         Reading the socket may end this query and others.
         """
         cdef double left
-        if ask.port is None:
+        if query.socket is None:
             return False
-        if ask.deadline != 0:
-            left = ask.deadline - monotonic_now()
-        elif ask.due_unsent:
+        if query.deadline != 0:
+            left = query.deadline - monotonic_now()
+        elif query.due_unsent:
             return False  # it will never be sent: `_flush` failed for lack of memory
         else:
-            left = ask.ask.timeout
-            ask.due_unsent = True
+            left = query.ask.timeout
+            query.due_unsent = True
         if left > 0:
-            (<dict>self.wheel[ask.due % SLOTS]).pop(ask, None)
-            self.schedule(ask, left)
+            (<dict>self.wheel[query.due % SLOTS]).pop(query, None)
+            self.schedule(query, left)
             return True
-        self.drain(ask.port)
-        return ask.done
+        self.drain(query.socket)
+        return query.done
 
-    cdef bint used_full_timeout(self, UdpQuery ask) except -1:
-        """Whether `ask`, which is due, could have received a reply during its whole timeout."""
+    cdef bint used_full_timeout(self, UdpQuery query) except -1:
+        """Whether `query`, which is due, could have received a reply during its whole timeout."""
         cdef double now = monotonic_now()
-        cdef double since = now if ask.port is None or ask.sent_at == 0 else ask.sent_at
-        return ask.deadline != 0 and since + <double>ask.ask.timeout - ask.socket_seconds <= now
+        cdef double since = now if query.socket is None or query.sent_at == 0 else query.sent_at
+        return query.deadline != 0 and since + <double>query.ask.timeout - query.socket_seconds <= now
 
     # --- end and inspection --------------------------------------------------------------------------------------
 
     def close(self):
         """Close every socket. Queries in flight end without a callback."""
-        cdef UpstreamSocket port
+        cdef UpstreamSocket socket
         self.closed = True
-        for port in list(self.open_ports):
-            for ask in list(port.pending.values()):
-                (<UdpQuery>ask).cancel()
-            self.close_port(port)
-        for own in (self.v4, self.v6):
-            for ask in (<FamilySockets>own).wait_queue.members():
-                (<UdpQuery>ask).cancel()
-            (<FamilySockets>own).idle.clear()
+        for socket in list(self.all_sockets):
+            for query in list(socket.pending.values()):
+                (<UdpQuery>query).cancel()
+            self.close_socket(socket)
+        for group in (self.v4, self.v6):
+            for query in (<FamilySockets>group).wait_queue.members():
+                (<UdpQuery>query).cancel()
+            (<FamilySockets>group).idle.clear()
         if self.idle_timer is not None:
             self.idle_timer.cancel()
             self.idle_timer = None
@@ -934,12 +931,12 @@ cdef class UdpUpstream:
     @property
     def open_sockets(self):
         """Number of open sockets, including those without a port."""
-        return len(self.open_ports)
+        return len(self.all_sockets)
 
     @property
     def open_port_numbers(self):
         """Port numbers in use, including retired ones with pending queries."""
-        numbers = sorted((<UpstreamSocket>port).sock.getsockname()[1] for port in self.open_ports)
+        numbers = sorted((<UpstreamSocket>socket).sock.getsockname()[1] for socket in self.all_sockets)
         return [number for number in numbers if number]
 
     def statistics(self):
@@ -955,15 +952,15 @@ cdef class UdpUpstream:
             "malformed": self.malformed,
             "network_errors": self.network_errors,
             "no_question_errors": self.no_question_errors,
-            "spoofing_suspected": self.unproved,
-            "sockets_opened": self.ports_opened,
+            "spoofing_suspected": self.spoofing_suspected,
+            "sockets_opened": self.sockets_opened,
             "evicted": self.evicted,
         }
 
 
-def _sent_at(UdpQuery ask):
-    """Sort key: when `ask` was sent; unsent ones last."""
-    return ask.sent_at if ask.sent_at else float("inf")
+def _sent_at(UdpQuery query):
+    """Sort key: when `query` was sent; unsent ones last."""
+    return query.sent_at if query.sent_at else float("inf")
 
 
 cdef str error_text(int code):

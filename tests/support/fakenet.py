@@ -108,7 +108,7 @@ class FakeNet:
         """Packets that an attacker sends for a query: (delay in seconds, packet). He has not seen the query."""
         self.cancelled = 0
         self.ignored = 0
-        self.unproved = 0
+        self.spoofing_suspected = 0
         """Queries that UDP gave no proven reply to."""
         self._random = random.Random(self.seed)
         self._cookies = random.Random(self.seed)
@@ -234,7 +234,7 @@ class FakeNet:
             self._fail_unproved(pending)
 
     def _fail_unproved(self, pending: _Pending) -> None:
-        self.unproved += 1
+        self.spoofing_suspected += 1
         self._finish(pending, Failure(FailureKind.SPOOF_SUSPECTED, c.EDE_INVALID_DATA, "replies that prove nothing"))
 
     def _give_up(self, pending: _Pending) -> None:

@@ -163,7 +163,7 @@ def test_forged_packets_that_miss_the_id_are_ignored():
     m.net.forge = forge
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
     assert m.net.ignored >= limits.UNWANTED_REPLY_THRESHOLD
-    assert m.net.unproved > 0  # so many near misses are an attack, which TCP ends
+    assert m.net.spoofing_suspected > 0  # too many unwanted replies: the query is repeated over TCP
 
 
 def test_retries_over_tcp_after_forgeries_count_against_the_budget():

@@ -1,7 +1,7 @@
 """Forged and malformed replies to queries over UDP: each is ignored, and the right one is still accepted.
 
 Each forgery of the list of attacks has its test. A packet with wrong id, question, address or letter case is no reply.
-A flood of them fails the query, so that TCP is tried. After a malformed reply the query goes on waiting (TuDoor). ICMP
+A flood of them fails the query, so that TCP is tried. After a malformed reply the query keeps waiting (TuDoor). ICMP
 errors and cookies of servers can be forged, too.
 """
 
@@ -87,10 +87,10 @@ def test_a_reply_from_another_address_or_port_is_ignored(address: str, differs: 
     async def body() -> None:
         peer, got = await UdpPeer.start(lambda _: [], address), Collector()
         upstream = make(port_per_query=port_per_query)
-        stranger = forger(peer, address, differs)
-        assert stranger.getsockname()[:2] != (address, peer.port)
-        assert (stranger.getsockname()[0] == address) is (differs == "port")
-        assert (stranger.getsockname()[1] == peer.port) is (differs == "address")
+        forging = forger(peer, address, differs)
+        assert forging.getsockname()[:2] != (address, peer.port)
+        assert (forging.getsockname()[0] == address) is (differs == "port")
+        assert (forging.getsockname()[1] == peer.port) is (differs == "address")
         upstream.start(ask_for(peer.port, address=address), got)
         async with asyncio.timeout(30):
             await peer.arrived.wait()
@@ -98,17 +98,17 @@ def test_a_reply_from_another_address_or_port_is_ignored(address: str, differs: 
         forged[3] |= c.REFUSED
         for _ in range(20):
             try:
-                stranger.sendto(forged, peer.sources[0][:2])
+                forging.sendto(forged, peer.sources[0][:2])
             except ConnectionRefusedError:
                 assert port_per_query
         peer.transport.sendto(echo(peer.queries[0])[0], peer.sources[0])
         [reply] = await got.wait()
         assert isinstance(reply, Reply)
-        assert reply.view.rcode == c.NOERROR, "the stranger's"
+        assert reply.view.rcode == c.NOERROR, "the forged reply"
         # The kernel drops them when the socket is connected; in no case do they push a query to TCP.
         assert (upstream.unknown_replies, upstream.unwanted_replies) == (0 if port_per_query else 20, 0)
-        assert upstream.unproved == 0
-        stranger.close()
+        assert upstream.spoofing_suspected == 0
+        forging.close()
         upstream.close()
         peer.close()
 
@@ -140,7 +140,7 @@ def test_a_kaminsky_flood_ends_the_udp_query(port_per_query: bool) -> None:
             return [bytes([n, n]) + right[2:] for n in range(250) if bytes([n, n]) != query[:2]]
 
         peer, got = await UdpPeer.start(flood), Collector()
-        upstream = make(near_miss_limit=5, port_per_query=port_per_query)
+        upstream = make(unwanted_reply_threshold=5, port_per_query=port_per_query)
         upstream.start(ask_for(peer.port), got)
         [failure] = await got.wait()
         assert isinstance(failure, Failure)
@@ -198,7 +198,7 @@ def test_an_error_without_a_question_is_accepted_over_tcp_only(rcode: int, port_
 def test_a_flood_of_header_only_replies_ends_the_udp_query() -> None:
     async def body() -> None:
         peer = await UdpPeer.start(lambda query: [bytes(12)] * 3)
-        upstream, got = make(near_miss_limit=3), Collector()
+        upstream, got = make(unwanted_reply_threshold=3), Collector()
         upstream.start(ask_for(peer.port), got)
         [failure] = await got.wait()
         assert isinstance(failure, Failure)

@@ -128,7 +128,7 @@ def test_a_blocked_loop_does_not_count_as_a_silent_server(held_up: str) -> None:
             upstream.start(ask_for(server.getsockname()[1], timeout=0.001), got)
             if held_up == "before it is sent":
                 _let_pass(0.03)
-                upstream._turn()
+                upstream._expire()
                 assert (upstream.pending, upstream.timeouts) == (1, 0)
             else:
                 upstream._flush()
@@ -136,7 +136,7 @@ def test_a_blocked_loop_does_not_count_as_a_silent_server(held_up: str) -> None:
                 for reply in echo(query):
                     server.sendto(reply, client)
                 _let_pass(0.03)
-                upstream._turn()
+                upstream._expire()
                 assert [type(result) for result in got.results] == [Reply]
             upstream.close()
 
@@ -243,7 +243,7 @@ def test_ports_are_replaced_and_spread_over_the_range() -> None:
         assert max(ports) - min(ports) > 20_000
         assert all(port >= 1024 for port in ports)
         assert len(upstream.open_port_numbers) <= 2
-        assert upstream.ports_opened >= 20
+        assert upstream.sockets_opened >= 20
         upstream.close()
         peer.close()
 
@@ -281,12 +281,12 @@ def test_each_query_has_its_own_port_while_it_waits(address: str, source: str) -
             peer.transport.sendto(echo(query)[0], client)
         assert all(isinstance(x, Reply) for x in await got.wait(10))
         assert upstream.open_port_numbers == [], "with the reply its port is gone"
-        assert upstream.ports_opened == 10
+        assert upstream.sockets_opened == 10
         upstream.start(ask_for(peer.port, address=address), got)
         async with asyncio.timeout(30):
             while len(peer.queries) < 11:
                 await asyncio.sleep(0)
-        assert upstream.ports_opened == 10, "the sockets are used again"
+        assert upstream.sockets_opened == 10, "the sockets are used again"
         upstream.close()
         peer.close()
 
@@ -315,7 +315,7 @@ def test_fresh_ports_are_spread_evenly_over_the_range_of_the_system(address: str
             deviation = sum((classes[n] - expected) ** 2 / expected for n in range(64))
             # 63 degrees of freedom: even ports exceed 130 once in a million runs, pooled ones are in the thousands.
             assert deviation < 130, deviation
-        assert upstream.ports_opened <= 50
+        assert upstream.sockets_opened <= 50
         upstream.close()
         peer.close()
 
@@ -331,11 +331,11 @@ def test_probing_does_not_distinguish_an_open_port_from_a_closed_one(port_per_qu
             await peer.arrived.wait()
         refused = {}
         for what, port in (("open", peer.sources[0][1]), ("closed", free_port())):
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-                stranger.connect(("127.0.0.1", port))
-                stranger.send(b"anybody there?")
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.connect(("127.0.0.1", port))
+                probe.send(b"anybody there?")
                 # Loopback delivers inside send(): its answer is here, or there is none.
-                refused[what] = stranger.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+                refused[what] = probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
         assert refused == {"open": port_per_query, "closed": True}
         upstream.close()
         peer.close()
@@ -353,7 +353,7 @@ def test_late_packets_of_a_port_are_not_read_for_the_next_query(late: int) -> No
             return [right, *(bytes([right[0] ^ 1 + n % 200, n % 251]) + right[2:] for n in range(late))]
 
         peer, got = await UdpPeer.start(right_and_wrong), Collector()
-        upstream = make(sockets=1, near_miss_limit=2)
+        upstream = make(sockets=1, unwanted_reply_threshold=2)
 
         def again(result: Reply | Failure) -> None:
             got(result)
@@ -362,7 +362,7 @@ def test_late_packets_of_a_port_are_not_read_for_the_next_query(late: int) -> No
 
         upstream.start(ask_for(peer.port), again)
         assert all(isinstance(x, Reply) for x in await got.wait(6))
-        assert (upstream.unwanted_replies, upstream.unknown_replies, upstream.unproved) == (0, 0, 0)
+        assert (upstream.unwanted_replies, upstream.unknown_replies, upstream.spoofing_suspected) == (0, 0, 0)
         # Each query has a port of its own. The kernel draws them, and two draws of six may be equal.
         assert len(set(peer.sources)) >= 5
         upstream.close()
@@ -673,7 +673,7 @@ def test_the_timeout_of_an_evicted_query_continues(timeout: float, waited: float
         without = time.monotonic() - began
         _let_pass(timeout - waited if waited else timeout - 0.03 + without)
         assert lost.results == []
-        upstream._turn()
+        upstream._expire()
         [failure] = lost.results
         assert isinstance(failure, Failure)
         assert failure.kind is (FailureKind.LOCAL_RESOURCE if waited else FailureKind.TIMEOUT), (
@@ -750,7 +750,7 @@ def test_a_socket_in_occasional_use_stays_open(monkeypatch: pytest.MonkeyPatch) 
         for _ in range(200):
             upstream.start(ask_for(peer.port), got)
             await got.wait(len(got.results) + 1)
-        assert upstream.ports_opened == 5
+        assert upstream.sockets_opened == 5
         upstream.close()
         peer.close()
 
@@ -781,7 +781,7 @@ def test_no_descriptors_left(
         assert "Too many open files" in failure.text
         # One socket is open: it serves all queries.
         assert all(isinstance(x, Reply) for x in await got.wait(51))
-        assert upstream.ports_opened == 1
+        assert upstream.sockets_opened == 1
         assert (len({source[1] for source in peer.sources}) == 1) != port_per_query
         empty.close()
         upstream.close()
