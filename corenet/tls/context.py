@@ -39,7 +39,7 @@ __all__ = [
 
 ALPN_HTTP1: tuple[str, ...] = ("http/1.1",)
 ALPN_HTTP2: tuple[str, ...] = ("h2", "http/1.1")
-STAPLES = ("no", "asked", "required")
+STAPLES = ("no", "requested", "required")
 
 
 class ClientContext(ssl.SSLContext):
@@ -209,7 +209,7 @@ def client_context(
     key: str | PathLike[str] | None = None,
     resume: bool = True,
     pins: Sequence[str] = (),
-    staples: Literal["no", "asked", "required"] = "no",
+    staples: Literal["no", "requested", "required"] = "no",
 ) -> ssl.SSLContext:
     """Make a client context: TLS 1.2 or later, certificate and name verified.
 
@@ -220,8 +220,8 @@ def client_context(
 
     `pins` are SHA-256 hashes of public keys (SubjectPublicKeyInfo) in base64, as for curl's ``--pinnedpubkey``, with or
     without ``sha256//``. One of them must match a key in the verified chain, with `verify=False` the key of the
-    server's own certificate. `staples` requests an OCSP staple: ``"asked"`` refuses a wrong one, and a missing one if
-    the certificate has must-staple; ``"required"`` refuses every missing one.
+    server's own certificate. `staples` requests an OCSP staple: ``"requested"`` refuses a wrong one, and a missing one
+    if the certificate has must-staple; ``"required"`` refuses every missing one.
 
     Without `cafile` and `cadata` this reads the trust store, about 31 ms.
 

@@ -181,16 +181,16 @@ def test_stale_and_future_staples_are_refused(world: World) -> None:
 
 
 def test_staples_of_wrong_signers_are_refused(world: World, demanding: World) -> None:
-    stranger = ec.generate_private_key(ec.SECP256R1())
+    unrelated_key = ec.generate_private_key(ec.SECP256R1())
     # The name of the authority, but another key.
     for sent_along in (False, True):
-        forged = world.staple(signer=world.impostor(stranger), by_name=True, sent_along=sent_along)
+        forged = world.staple(signer=world.impostor(unrelated_key), by_name=True, sent_along=sent_along)
         refused(world, forged, "signature .* is wrong")
     changed = bytearray(world.staple())
     changed[-1] ^= 1
     refused(world, bytes(changed), "signature .* is wrong|cannot be read")
     # Signed by a responder that the authority has not authorised.
-    refused(world, world.staple(signer=world.responder(issuer=stranger)), "responder not authorised")
+    refused(world, world.staple(signer=world.responder(issuer=unrelated_key)), "responder not authorised")
     other = (demanding.authority.certificate, demanding.authority.key)
     refused(world, world.staple(signer=other), "not authorised|wrong")
     refused(world, world.staple(signer=world.responder(usage=None)), "not for OCSP signing")
@@ -312,7 +312,7 @@ def test_our_client_accepts_the_staple_of_our_server(
     shake(ours, server, client_context(cafile=demanding.authority.cafile))
     set_staple(server, None)
     with pytest.raises(CertificateRefused, match="must-staple"):
-        shake(ours, server, client_context(cafile=demanding.authority.cafile, staples="asked"))
+        shake(ours, server, client_context(cafile=demanding.authority.cafile, staples="requested"))
 
 
 @native
@@ -373,16 +373,16 @@ def test_an_engine_that_cannot_read_staples_refuses_required_ones(
         client = client_context(cafile=demanding.authority.cafile, staples="required")
         with pytest.raises(CertificateRefused, match="cannot read staples"):
             shake(ours, server_of(demanding), client)
-        client = client_context(cafile=demanding.authority.cafile, staples="asked")
+        client = client_context(cafile=demanding.authority.cafile, staples="requested")
         with pytest.raises(CertificateRefused, match="must-staple"):
             shake(ours, server_of(demanding), client)
-        shake(ours, server_of(world), client_context(cafile=world.authority.cafile, staples="asked"))
+        shake(ours, server_of(world), client_context(cafile=world.authority.cafile, staples="requested"))
     finally:
         use_engine(each_tls_engine)
 
 
 def test_an_unknown_value_of_staples_is_refused() -> None:
-    with pytest.raises(ValueError, match="no, asked, required"):
+    with pytest.raises(ValueError, match="no, requested, required"):
         client_context(verify=False, staples="maybe")  # type: ignore[arg-type]
 
 
