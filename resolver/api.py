@@ -208,9 +208,9 @@ class Resolver:
 
     `store` shares a cache between resolvers of one process; `hosts` are added to the hosts entries of the settings.
     `forward` are recursive resolvers to which all queries are sent, in the forms of the setting `addresses` of a
-    forward zone, or whole forward zones; they are added to those of the settings. `modules` are policies that are asked
-    after local names (`resolver.policy.PolicyModule`), `hooks` those of operators by the number of the view, of which a
-    listener asks all and the resolver itself only `alias` and `name_server`::
+    forward zone, or whole forward zones; they are added to those of the settings. `modules` are policies that are
+    called after local names (`resolver.policy.PolicyModule`). `hooks` are the functions of operators by the number of
+    the view: listeners call all of them, the resolver itself `alias` and `name_server` only::
 
         async with Resolver(forward=["tls://9.9.9.9#dns.quad9.net", "tls://149.112.112.112#dns.quad9.net"]) as dns:
             print(list(await dns.resolve("example.org", "AAAA")))
@@ -247,7 +247,7 @@ class Resolver:
 
             countries = open_countries(database)
         self.balancer = Balancer(self.settings.balance, Entropy(), countries)
-        """The balanced names; their targets are up, unless somebody checks them."""
+        """The balanced names; their targets count as up until a health check fails."""
         self.policy = PolicyPipeline(self.settings, entries, (*self.balancer.modules, *modules, *own), hooks)
         self._given_store = store
         self._running: _Running | None = None
@@ -278,10 +278,10 @@ class Resolver:
             running.share(self.settings, self._second_level_files)
         self._running = running
 
-    def apart(self) -> "Resolver":
+    def with_empty_cache(self) -> "Resolver":
         """A resolver with the same settings, policies and own zones, and a small empty cache of its own, not open yet.
 
-        An explanation that it makes has all steps, whatever the cache of this one knows.
+        Its explanations have all steps, because nothing is answered from the cache of this one.
         """
         small = replace(self.settings.cache, size=limits.EXPLAIN_CACHE, infra_cache_entries=limits.EXPLAIN_SERVERS)
         other = copy.copy(self)
@@ -479,11 +479,11 @@ class _Running:
 
         self.second_level = second_level_setup.make(settings, files, self.loop, self.clock, self.driver.process_timers)
         if not files.secret:
-            logger.warning("second-level cache: without second-level-cache.secret-file, who can write to the engine can"
-                           " forge answers")
+            logger.warning("second-level cache: without second-level-cache.secret-file, any program that can write to"
+                           " the engine can forge answers")
         if not self.mesh.set_second_level(self.second_level):
-            logger.warning("second-level cache: it is written, but not read, because response policy zones look at name"
-                           " servers")
+            logger.warning("second-level cache: written but not read, because a response policy zone may have triggers"
+                           " for name servers (NSDNAME, NSIP)")
         self.second_level.open()
 
     def close(self) -> None:
@@ -545,7 +545,7 @@ def _tls_contexts(settings: Settings) -> "TlsContexts | None":
 
 
 def _check_quic(settings: Settings) -> None:
-    """Refuse servers that are asked over QUIC when its library is not installed.
+    """Refuse servers that are queried over QUIC when its library is not installed.
 
     Raises:
         ValueError: naming the zone.
@@ -609,7 +609,8 @@ def make_store(settings: Settings, *, shared: bool = False) -> Store:
 
 
 def to_wire(name: str) -> bytes:
-    """A name in wire form. Without a final dot it is complete as well; a name beyond ASCII is encoded by IDNA 2008.
+    """A name in wire form. It is absolute with or without a final dot; a name that is not ASCII is encoded by IDNA
+    2008.
 
     Raises:
         ValueError: it is not a name.

@@ -900,10 +900,10 @@ ANY_TTL = 3789
 """seconds: TTL of the HINFO record that answers ANY (RFC 8482 section 4.2)."""
 LATE_PER_NETWORK = Limit(
     32, 0, 1_000_000, "queries",
-    "Whoever holds back the answers to many queries with one forged source, and releases them together, makes a burst "
-    "(DNSBomb, CVE-2024-33655). While more queries of a network wait than this, each late answer is truncated, so a "
-    "burst has at most so many whole ones. A forwarder with 2,000 queries a second, of which a fifth are not cached "
-    "and take 80 ms, has as many at one time; it asks its late queries again over TCP, unless it uses cookies."
+    "An attacker who delays the answers to many queries with one forged source, and releases them together, makes a "
+    "burst (DNSBomb, CVE-2024-33655). While more queries of a network wait than this, each late answer is truncated, "
+    "so a burst has at most so many whole ones. A forwarder with 2,000 queries a second, of which a fifth are not "
+    "cached and take 80 ms, has as many at one time; it asks its late queries again over TCP, unless it uses cookies."
 )
 LATE_GROWTH = 2
 """times: A late answer is not truncated when it is at most so many times as long as its query: it amplifies little."""
@@ -1123,7 +1123,7 @@ TOP_WATCHERS = 4
 """watchers: Watchers at once. Each has lists of its own, which cost time for each sample."""
 TOP_KEEP = Limit(
     30, 0, 660, "seconds",
-    "A worker goes on taking samples for this long after the last call of a watcher, who may have gone away. With 0 "
+    "A worker continues to take samples for this long after the last call of a watcher, who may have gone away. With 0 "
     "the call is the last one."
 )
 TOP_INTERVAL = Limit(
@@ -1158,16 +1158,16 @@ PLAYGROUND_ALIAS_STEPS = 16
 SNAPSHOT_SHARE = 2
 """sizes of the cache: A cache dump larger than this many times the cache is not read, because most of it would not fit.
 """
-LINK_MESSAGE = 64 << 10
+WORKER_MESSAGE = 64 << 10
 """bytes: One question or answer between workers. Statistics take some KiB; the limit of a datagram on a Unix socket is
 some 200 KiB."""
-LINK_TIMEOUT = 1000
+WORKER_REPLY_TIMEOUT = 1000
 """milliseconds: A worker that does not answer another one in this time is reported as not responding. A busy worker
 answers within some milliseconds."""
 RELOAD_TIMEOUT = 60_000
 """milliseconds: On a reload, each other worker has this long to read the new settings and the files they name. A new
 list of five million names takes some 35 seconds."""
-LINK_BATCH = 16
+WORKER_MESSAGE_BATCH = 16
 """messages: Messages of other workers read before other work of the loop runs."""
 CONTROL_REQUEST = 4096
 """bytes: The longest request on the control socket. A name in text form has at most 1004 characters."""
@@ -1176,8 +1176,8 @@ CONTROL_TIMEOUT = 10_000
 would hold one of the CONTROL_CONNECTIONS."""
 HOOK_TIMEOUT = Limit(
     1000, 10, 30_000, "milliseconds",
-    "A coroutine of a hook is cancelled after this time. Clients give up after some seconds, so a longer one answers "
-    "nobody."
+    "A coroutine of a hook is cancelled after this time. Clients give up after some seconds, so a longer one "
+    "answers no client."
 )
 HOOK_SLOW = 10
 """milliseconds: A plain function of a hook that takes longer is named in the log, because all queries of the worker

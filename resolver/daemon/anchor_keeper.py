@@ -46,7 +46,7 @@ class AnchorHost(Protocol):
     def store(self) -> Store: ...
 
     @property
-    def links(self) -> "WorkerChannels | None": ...
+    def channels(self) -> "WorkerChannels | None": ...
 
     @property
     def timers(self) -> Timers: ...
@@ -126,7 +126,7 @@ class AnchorKeeper:
             self.updater.save()
 
     def probe(self) -> None:
-        """Probe the zones that are due, and go on doing so."""
+        """Probe the zones that are due, now and periodically."""
         timers = self._host.timers
         rest = 0.0
         if self.updater is not None and self._leads and not timers.closed:
@@ -151,15 +151,15 @@ class AnchorKeeper:
     def _publish(self) -> None:
         """After a probe: schedule the next one and send the key states to the other workers."""
         self.probe()
-        if self._host.links is not None and self.updater is not None:
-            self._host.start_task(self._send(self._host.links, self.updater.text))
+        if self._host.channels is not None and self.updater is not None:
+            self._host.start_task(self._send(self._host.channels, self.updater.text))
 
-    async def _send(self, links: "WorkerChannels", text: str) -> None:
+    async def _send(self, channels: "WorkerChannels", text: str) -> None:
         from resolver.daemon.worker_ipc import WorkerError
 
-        for number in links.others:
+        for number in channels.others:
             try:
-                await links.ask(number, {"command": "take-anchors", "text": text})
+                await channels.ask(number, {"command": "take-anchors", "text": text})
             except WorkerError as error:
                 logger.warning("trust anchors: %s; it gets the new keys after the next probe or its restart", error)
 

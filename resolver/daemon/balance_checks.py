@@ -9,7 +9,7 @@ A check holds a slot for at most its timeout. There are as many slots as targets
 below it no target waits for another. Above it they wait in the order in which they are due, and `problems` says when
 checks begin late: more than a tenth of their interval.
 
-A target is up until checks have failed. A reload goes on with the states of targets that are checked in the same way.
+A target is up until checks have failed. A reload keeps the states of targets that are checked in the same way.
 Each change is logged. A check that raises anything but an error of the network is a fault: it is logged and counts as a
 failed check.
 """

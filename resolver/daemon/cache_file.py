@@ -202,12 +202,12 @@ def check(settings: CacheSettings) -> None:
     Raises:
         ValueError: it cannot; the text names the setting and the reason.
     """
-    trouble = _obstacle(settings.snapshot_file)
+    trouble = _why_unusable(settings.snapshot_file)
     if trouble:
         raise ValueError(f"cache.snapshot_file: {settings.snapshot_file!r}: {trouble}")
 
 
-def _obstacle(name: str) -> str:
+def _why_unusable(name: str) -> str:
     if not name:
         return ""
     path = Path(name)
@@ -230,7 +230,7 @@ def load_at_start(store: Store, settings: Settings) -> None:
     if not settings.cache.snapshot_file:
         return
     path = Path(settings.cache.snapshot_file)
-    if trouble := _obstacle(settings.cache.snapshot_file):
+    if trouble := _why_unusable(settings.cache.snapshot_file):
         text = "cache: snapshot %r cannot be written when the daemon stops: %s (cache.snapshot-file)"
         logger.error(text, str(path), trouble)
     if not os.path.exists(path):

@@ -142,7 +142,7 @@ def describe_error(error: Exception) -> str:
 
 
 async def _request_all(
-    links: "WorkerChannels", command: str, timeout: float | None = None, **fields: object
+    channels: "WorkerChannels", command: str, timeout: float | None = None, **fields: object
 ) -> list[str]:
     """Send `command` with `fields` to all other workers at once; return the errors of those that fail or do not
     answer."""
@@ -150,15 +150,15 @@ async def _request_all(
 
     async def ask(number: int) -> str:
         try:
-            await links.ask(number, {"command": command, **fields}, timeout)
+            await channels.ask(number, {"command": command, **fields}, timeout)
         except WorkerError as error:
             return str(error)
         return ""
 
-    return [text for text in await asyncio.gather(*map(ask, links.others)) if text]
+    return [text for text in await asyncio.gather(*map(ask, channels.others)) if text]
 
 
-async def prepare_workers(links: "WorkerChannels", settings: Settings, what: str = "reload") -> None:
+async def prepare_workers(channels: "WorkerChannels", settings: Settings, what: str = "reload") -> None:
     """Make all other workers prepare the new configuration, or when `what` is "changes" the new run-time changes.
 
     Each worker reads the file itself. One that gets other settings than `settings`, because the file was changed in
@@ -168,33 +168,33 @@ async def prepare_workers(links: "WorkerChannels", settings: Settings, what: str
         RefusedError: a worker cannot or does not answer; the text is the first error.
     """
     refused = await _request_all(
-        links, f"prepare-{what}", limits.RELOAD_TIMEOUT / 1000, settings=settings_digest(settings)
+        channels, f"prepare-{what}", limits.RELOAD_TIMEOUT / 1000, settings=settings_digest(settings)
     )
     if refused:
         raise RefusedError(refused[0])
 
 
-async def commit_workers(links: "WorkerChannels", what: str = "reload") -> str:
+async def commit_workers(channels: "WorkerChannels", what: str = "reload") -> str:
     """Make all other workers switch; return the errors of those that do not confirm it. `what` as for preparation."""
     # The same timeout as for preparation, because a worker that was started in between must prepare now.
-    missing = await _request_all(links, f"commit-{what}", limits.RELOAD_TIMEOUT / 1000)
+    missing = await _request_all(channels, f"commit-{what}", limits.RELOAD_TIMEOUT / 1000)
     for text in missing:
         logger.warning("reload: %s; it still uses the old configuration", text)
     return "; ".join(missing)
 
 
-def report_to_supervisor(links: "WorkerChannels", number: int, settings: tuple[Settings, Settings] | None) -> None:
+def report_to_supervisor(channels: "WorkerChannels", number: int, settings: tuple[Settings, Settings] | None) -> None:
     """Send the result of reload `number` to the supervisor: the new settings, without and with the run-time changes, or
     None."""
     try:
-        links.reloads.report(number, settings)
+        channels.reloads.report(number, settings)
     except (OSError, MemoryError) as error:
         # The reload has ended: a report that fails must not change what it has returned.
         logger.error("reload: cannot report the result to the supervisor: %s; restarted workers get the old settings",
                      describe_error(error))
 
 
-async def align_workers(links: "WorkerChannels", settings: Settings, changes: "RuntimeChanges") -> None:
+async def align_workers(channels: "WorkerChannels", settings: Settings, changes: "RuntimeChanges") -> None:
     """Make all other workers use `settings` and `changes`, which are in force in the first one.
 
     A first worker that was started anew does this, because its predecessor may have died between two steps of a
@@ -207,19 +207,19 @@ async def align_workers(links: "WorkerChannels", settings: Settings, changes: "R
         with open(os.memfd_create("settings", os.MFD_CLOEXEC), "w+b") as file:
             file.write(pickle.dumps((settings, changes)))
             file.flush()
-            for number in links.others:
+            for number in channels.others:
                 file.seek(0)  # the position is shared with the worker that has read it before
                 try:
-                    await links.ask(number, {"command": "align"}, limits.RELOAD_TIMEOUT / 1000, file=file)
+                    await channels.ask(number, {"command": "align"}, limits.RELOAD_TIMEOUT / 1000, file=file)
                 except WorkerError as error:
                     logger.warning("reload: %s; it may use another configuration until the next reload", error)
     except (OSError, MemoryError) as error:
         logger.error("reload: cannot send the configuration to the other workers: %s", describe_error(error))
 
 
-async def abort_workers(links: "WorkerChannels") -> None:
+async def abort_workers(channels: "WorkerChannels") -> None:
     """Make the other workers discard what they prepared; those that do not answer do so at the next reload."""
-    await _request_all(links, "abort-reload")
+    await _request_all(channels, "abort-reload")
 
 
 def settings_digest(settings: Settings) -> str:

@@ -21,7 +21,7 @@ from resolver.api import ResolveTimeout, to_wire
 from resolver.daemon import cache_file, health
 from resolver.daemon.change_keeper import ChangeKeeper
 from resolver.daemon.management import ManagementServer
-from resolver.daemon.preflight import clock_trouble
+from resolver.daemon.preflight import clock_problem
 from resolver.daemon.runtime_changes import RuntimeChanges
 from resolver.daemon.switch_preparation import SwitchPreparation
 from resolver.daemon.top import Top
@@ -83,7 +83,7 @@ class ControlWorker(WorkerView, Protocol):
     """What the control socket needs of the first worker."""
 
     @property
-    def links(self) -> WorkerChannels | None: ...
+    def channels(self) -> WorkerChannels | None: ...
 
     @property
     def kept(self) -> KeptCounters | None: ...
@@ -206,7 +206,7 @@ class ControlCommands:
         validates = host.current.settings.dnssec.active
         found = health.problems(
             workers=(await self.status())["workers"], reload_problem=host.reloads.problem,
-            clock=clock_trouble(clock) if validates else "", certificates=host.certificate_expiry(), anchors=anchors,
+            clock=clock_problem(clock) if validates else "", certificates=host.certificate_expiry(), anchors=anchors,
             zones=() if host.keeper is None else host.keeper.problems(), now=clock,
             changes_problem=host.changes.trouble,
             lists=() if host.current.lists is None else host.current.lists.problems(),
@@ -231,7 +231,7 @@ class ControlCommands:
         try:
             if not fresh:
                 return (await resolver.explain(name, rtype, timeout=seconds)).to_json()
-            async with resolver.apart() as other:
+            async with resolver.with_empty_cache() as other:
                 return (await other.explain(name, rtype, timeout=seconds)).to_json()
         except ResolveError as error:
             if isinstance(error, ResolveTimeout) and error.trace is not None:
@@ -260,10 +260,11 @@ class ControlCommands:
             found = [self._commands.perform(request)]
         except ValueError as error:
             raise RequestError(str(error)) from None
-        links = self._host.links
-        if links is None:
+        channels = self._host.channels
+        if channels is None:
             return found
-        others = await asyncio.gather(*(links.ask(number, request) for number in links.others), return_exceptions=True)
+        requests = [channels.ask(number, request) for number in channels.others]
+        others = await asyncio.gather(*requests, return_exceptions=True)
         for reply in others:
             if isinstance(reply, BaseException) and not isinstance(reply, WorkerError):
                 raise reply

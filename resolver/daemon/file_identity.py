@@ -1,6 +1,6 @@
 """Tells whether a file has been replaced or written since it was read, without reading it again.
 
-A file with the same numbers has the same content, unless somebody sets back its time of modification.
+A file with the same numbers has the same content, unless a program has reset its modification time.
 """
 
 import os

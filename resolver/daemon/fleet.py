@@ -39,7 +39,7 @@ class FleetHost(Protocol):
     def store(self) -> Store: ...
 
     @property
-    def links(self) -> "WorkerChannels | None": ...
+    def channels(self) -> "WorkerChannels | None": ...
 
     @property
     def commands(self) -> "WorkerCommands": ...
@@ -101,11 +101,11 @@ class Fleet:
         from resolver.daemon.worker_ipc import WorkerError
 
         request = {key: fields.get(key) for key in ("name", "subtree", "type")}
-        links = self._host.links
-        if links is not None:
-            for number in links.others:
+        channels = self._host.channels
+        if channels is not None:
+            for number in channels.others:
                 try:
-                    await links.ask(number, {**request, "command": "mark-flush"})
+                    await channels.ask(number, {**request, "command": "mark-flush"})
                 except WorkerError as error:
                     logger.warning("second-level cache: %s; it learns of the flush by itself", error)
         try:

@@ -210,5 +210,5 @@ class NewFile:
         """Remove the new file, unless it was kept."""
         with suppress(FileNotFoundError):
             os.unlink(self.path)
-        with suppress(OSError):  # no space for what is still in the buffer, which nobody wants
+        with suppress(OSError):  # no space for the rest of the buffer, which is not needed
             self._file.close()

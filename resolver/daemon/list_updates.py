@@ -174,7 +174,7 @@ class ListUpdates:
         self._activate()
 
     def _carry_over(self, before: "ListUpdates") -> None:
-        """Go on with the rules of transferred zones until they are read again, whatever else of their settings has
+        """Keep the rules of transferred zones until they are read again, whatever else of their settings has
         changed."""
         for origin, state in self._transferred.items():
             earlier = before._transferred.get(origin)

@@ -149,6 +149,7 @@ class MemorySafeHandler(logging.StreamHandler[TextIO]):
         try:
             return super().handle(record)
         except MemoryError:
+            # The record is lost. A caller that logs must not fail because of it.
             self.write_oom_line()
             return False
 

@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             settings = load_settings(arguments)
         except ValueError as error:
-            _tell(predecessor, error)
+            _report_failure(predecessor, error)
             raise
     except ValueError as error:
         _print_problems("", error)
@@ -321,22 +321,22 @@ def _serve(
             sockets.close_all(shares)
     except ValueError as error:
         _print_problems(arguments.config, error)
-        _tell(predecessor, error)
+        _report_failure(predecessor, error)
         return EXIT_CONFIG
     except OSError as error:
-        trouble = _user_trouble(server.user, error) or preflight.explain(error)
+        trouble = _user_problem(server.user, error) or preflight.explain(error)
         logger.error("%s", trouble)
-        _tell(predecessor, trouble)
+        _report_failure(predecessor, trouble)
         return EXIT_FAILED
     except Exception as error:
-        if trouble := _user_trouble(server.user, error):
+        if trouble := _user_problem(server.user, error):
             logger.error("%s", trouble)
         else:
             logger.critical("stopping after an unexpected exception; this is a bug", exc_info=True)
         return EXIT_FAILED
 
 
-def _tell(predecessor: "Predecessor | None", why: object) -> None:
+def _report_failure(predecessor: "Predecessor | None", why: object) -> None:
     """Tell the old process of an upgrade why this one cannot serve."""
     if predecessor is not None:
         predecessor.fail("; ".join(str(why).splitlines()))
@@ -400,7 +400,7 @@ def _drop_root(name: str, opened: "ManagementSockets") -> None:
     logger.info("running as user %s", name)
 
 
-def _user_trouble(name: str, error: Exception) -> str:
+def _user_problem(name: str, error: Exception) -> str:
     """What to tell when `error` comes from the user of server.user, who cannot read the program; else ""."""
     if not name:
         return ""

@@ -1,9 +1,9 @@
 """Common base of the control socket and the HTTP listeners: few connections, on the loop that serves clients.
 
 A connection above the limit takes the place of the one that has waited longest without sending its request, so that
-clients which send nothing do not keep others out. When all have sent theirs, it is closed at once. No one awaits the
-task of a connection, so it must not raise. A connection counts until its transport is closed; a client that does not
-read its reply is disconnected after a timeout, so that unread replies stay bounded.
+clients which send nothing do not keep others out. When all have sent theirs, it is closed at once. The task
+of a connection is not awaited, so it must not raise. A connection counts until its transport is closed; a client that
+does not read its reply is disconnected after a timeout, so that unread replies stay bounded.
 """
 
 import abc

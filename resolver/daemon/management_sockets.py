@@ -40,7 +40,7 @@ class ManagementSockets:
         self.web: socket.socket | None = None
         self.web_access: WebAccess | None = None
         """Who may read the web page, as read at the start of the daemon."""
-        self.links: WorkerChannels | None = None
+        self.channels: WorkerChannels | None = None
         self.kept: KeptCounters | None = None
         self.metrics_listen = ""
         self.web_listen = ""
@@ -59,8 +59,8 @@ class ManagementSockets:
 
     def close(self) -> None:
         """Close all. Remove the socket file unless another process owns it or has replaced it."""
-        if self.links is not None:
-            self.links.close()
+        if self.channels is not None:
+            self.channels.close()
         for opened in (self.web, self.metrics, self.control):
             if opened is not None:
                 opened.close()
@@ -103,7 +103,7 @@ def open_management_sockets(
             from resolver.daemon.worker_ipc import WorkerChannels
             from resolver.observe.kept import KeptCounters
 
-            opened_sockets.links = WorkerChannels(workers)
+            opened_sockets.channels = WorkerChannels(workers)
             opened_sockets.kept = KeptCounters(workers)
     except BaseException:
         opened_sockets.close()

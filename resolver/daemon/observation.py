@@ -1,6 +1,6 @@
 """The query log and dnstap of one configuration: their outputs, and the observer that records into them.
 
-An output (buffer and thread) goes on over a reload as long as its settings are the same; the observer belongs to one
+An output (buffer and thread) survives a reload as long as its settings are the same; the observer belongs to one
 configuration. The file of the query log is opened before a configuration is used, so a file that cannot be opened is an
 error of the configuration, and a reload keeps the old one.
 """

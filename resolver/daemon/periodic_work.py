@@ -62,8 +62,8 @@ class PeriodicWork:
         self._expiry_watch = ExpiryWatch()
 
     def follow(self, before: "BalanceChecks | None" = None) -> None:
-        """Begin, or go on with the configuration now in force. `before` are the checks of balanced names of the one
-        before."""
+        """Begin, or continue with the configuration now in force. `before` are the checks of balanced names of the
+        previous one."""
         self._watch_certificates()
         self._rotate_ticket_keys()
         self.check_lists()
@@ -72,7 +72,7 @@ class PeriodicWork:
         self._log_limited_rates()
 
     def check_lists(self) -> None:
-        """Load lists whose files have changed, and go on doing so; the first worker also fetches them."""
+        """Load lists whose files have changed, now and periodically; the first worker also fetches them."""
         host = self._host
         host.timers.cancel("lists")
         lists = host.current.lists
@@ -94,7 +94,7 @@ class PeriodicWork:
         host.timers.start("certificates", limits.CERTIFICATE_CHECK, self._watch_certificates)
 
     def _rotate_ticket_keys(self) -> None:
-        """Use the session ticket keys of this period, in every worker, and go on at the next one."""
+        """Use the session ticket keys of this period, in every worker, and schedule the next change."""
         host = self._host
         host.timers.cancel("tickets")
         certificates = host.current.certificates
@@ -107,7 +107,7 @@ class PeriodicWork:
         host.timers.start("tickets", left, self._rotate_ticket_keys)
 
     def _log_limited_rates(self) -> None:
-        """Log which client prefixes have begun to exceed a limit of rates, and go on doing so."""
+        """Log which client prefixes have begun to exceed a rate limit, now and periodically."""
         host = self._host
         host.timers.cancel("rates")
         rates = host.current.rates
@@ -130,7 +130,7 @@ class PeriodicWork:
             before.close()
 
     def _flush_observation(self) -> None:
-        """Let the query log and dnstap write what was recorded, and go on doing so."""
+        """Let the query log and dnstap write what was recorded, now and periodically."""
         host = self._host
         host.timers.cancel("observation")
         if host.current.observation.outputs:

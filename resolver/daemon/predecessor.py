@@ -4,7 +4,7 @@ Until the old process has confirmed (`confirmed`), it is the main process of the
 use the service manager, does not serve the control socket or remove it, writes no state of trust anchors or run-time
 changes, and ends when the old one or one of its own workers ends.
 
-All sockets of an address that is still configured are served, because the kernel goes on spreading clients over them:
+All sockets of an address that is still configured are served, because the kernel keeps distributing clients over them:
 each worker takes those of an old one, or of several when there are fewer workers now. When there are more, they share
 sockets. So the number of sockets changes at a restart only. No worker serves a socket twice: what the old process has
 sent is divided by sockets, not by descriptors.
@@ -221,8 +221,8 @@ class Predecessor:
         return bool(message["kind"] == "main")
 
     def withdraw(self) -> bool:
-        """Before this process ends by itself: make sure that the old one serves on. Afterwards it cannot confirm; False
-        when it has done so already, and this is the main process."""
+        """Before this process ends by itself: make sure that the old one keeps serving. Afterwards it cannot confirm;
+        False when it has done so already, and this is the main process."""
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_RD)  # nothing more arrives, and the old process cannot send
         return not self.confirmed()

@@ -9,10 +9,10 @@ import time
 
 from resolver import limits
 
-__all__ = ["clock_trouble", "descriptor_hint", "explain", "raise_descriptor_limit"]
+__all__ = ["clock_problem", "descriptor_hint", "explain", "raise_descriptor_limit"]
 
 
-def clock_trouble(now: int) -> str:
+def clock_problem(now: int) -> str:
     """A log message when the clock is evidently wrong, else "".
 
     A host without a battery-backed clock starts in 1970. Until its clock is set, no signature is valid (RFC 4035

@@ -1,12 +1,12 @@
 """The configurations of a worker that were replaced, until their last query is answered, and what they leave behind.
 
-A query is completed by the configuration that has received it. So a replaced one goes on until nobody waits for it, or
-its query timeout has passed (`retire`). Then it is closed, and the cache flushed if its last queries may have stored
+A query is completed by the configuration that has received it. So a replaced one stays until it has no pending query,
+or its query timeout has passed (`retire`). Then it is closed, and the cache flushed if its last queries may have stored
 outdated answers.
 
-State: `draining` has the replaced configurations that still have queries, and the task that waits for each. `ending`
-has the outputs of the query log and dnstap that were stopped, until their threads have ended. Counters of both are
-added to those of the worker when they are taken out, so no sum goes back.
+State: `draining` has the replaced configurations that still have queries, and the task that waits for each.
+`closing_outputs` has the outputs of the query log and dnstap that were stopped, until their threads have ended.
+Counters of both are added to those of the worker when they are taken out, so no sum goes back.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class ReplacedConfigs:
     def __init__(self, host: ReplacingHost) -> None:
         self._host = host
         self.draining: dict[RuntimeConfig, asyncio.Task[None]] = {}
-        self.ending: list[Output] = []
+        self.closing_outputs: list[Output] = []
 
     def add(self, old: RuntimeConfig) -> None:
         """`old` gets no more queries."""
@@ -87,19 +87,19 @@ class ReplacedConfigs:
         for old, task in list(self.draining.items()):
             task.cancel()
             self._finish(old)
-        self.ending += self._host.current.close()
-        for output in self.ending:
+        self.closing_outputs += self._host.current.close()
+        for output in self.closing_outputs:
             output.join()
             output.note_unwritten()
 
-    def settle_outputs(self) -> None:
+    def collect_ended_outputs(self) -> None:
         """Remember the counters of stopped outputs whose threads have ended, and look again for the others."""
-        for output in [one for one in self.ending if not one.alive]:
-            self.ending.remove(output)
+        for output in [one for one in self.closing_outputs if not one.alive]:
+            self.closing_outputs.remove(output)
             output.note_unwritten()
             self._host.remember(of_outputs([output]))
-        if self.ending:
-            self._host.timers.start("outputs", limits.OBSERVE_STOP / 1000, self.settle_outputs)
+        if self.closing_outputs:
+            self._host.timers.start("outputs", limits.OBSERVE_STOP / 1000, self.collect_ended_outputs)
 
     def _finish(self, old: RuntimeConfig) -> None:
         """Close a replaced configuration, and flush the cache if its last queries may have stored outdated answers."""
@@ -107,8 +107,8 @@ class ReplacedConfigs:
         del self.draining[old]
         host.remember(of_runtime(old))
         host.remember(of_shared((old,), (host.current, *self.draining)))
-        self.ending += old.close(host.current)
-        self.settle_outputs()
+        self.closing_outputs += old.close(host.current)
+        self.collect_ended_outputs()
         if old.flush_on_close:
             host.try_clear()
         for name in old.names_on_close:

@@ -62,7 +62,7 @@ class RuntimeConfig:
         new_lists: "NewLists | None" = None,
     ) -> None:
         """`certificates`, `contexts` (of upstream servers), `lists` and `observation` are those in use. They are kept
-        while their files are the same. `rates` are the limits in use, whose counts go on. `new_lists` are loaded.
+        while their files are the same. `rates` are the limits in use, which keep their counts. `new_lists` are loaded.
 
         Raises:
             ValueError: a setting is wrong, or a file it names cannot be used.

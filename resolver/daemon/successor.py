@@ -56,7 +56,7 @@ class Successor:
         serial: Callable[[], int],
     ) -> None:
         """Start it. `cache` yields the snapshot in pieces, before the first of which `serial` is called: it has another
-        value after each flush of the cache, whoever makes it. `deadline` is the time.monotonic() of the failure.
+        value after each flush of the cache by any process. `deadline` is the time.monotonic() of the failure.
 
         Raises:
             ValueError: it cannot be started; the text says why.
@@ -75,7 +75,7 @@ class Successor:
         self._takes_control = False
         self._silent_until: float | None = None
         if os.getpid() == 1:
-            text = "this process is number 1 of its container, which ends with it; replace the container instead"
+            text = "this process is PID 1 of its container; replace the container instead"
             raise ValueError(text)
         try:
             self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -203,7 +203,7 @@ class Successor:
     def _fail(self, why: str) -> None:
         """Kill it, because of `why`."""
         self.kill()
-        self.outcome = f"the new process {self.pid} was refused: {why}; this one serves on"
+        self.outcome = f"the new process {self.pid} was refused: {why}; the old process keeps serving"
         logger.error("upgrade: %s", self.outcome)
 
     def confirm(self) -> None:
@@ -211,7 +211,7 @@ class Successor:
         control socket.
 
         Raises:
-            ValueError: it has just ended; this process has to serve on.
+            ValueError: it has just ended; this process must keep serving.
         """
         self._manager.main_process(self.pid)
         try:

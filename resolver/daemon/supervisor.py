@@ -81,9 +81,9 @@ class _Supervisor(Processes):
         self.reload_after = False
         # A program that repeats the signal must not fill the disk.
         self.refusals = LimitedWarning(logger, different=limits.LOG_FAILURES)
-        assert options.management is not None and options.management.links is not None
-        self.reloads = options.management.links.reloads
-        self.upgrades = options.management.links.upgrades
+        assert options.management is not None and options.management.channels is not None
+        self.reloads = options.management.channels.reloads
+        self.upgrades = options.management.channels.upgrades
         self.poll.register(self.reloads, select.POLLIN)
         self.poll.register(self.upgrades, select.POLLIN)
         #: numbers of the last reload that was requested, and of the last one whose result was received.
@@ -210,7 +210,7 @@ class _Supervisor(Processes):
     def on_death(self, child: Child, code: int) -> None:
         """Restart the worker; when its death shows that an upgrade to this process fails, say so and end."""
         if self.predecessor is not None and self.status is None and not self.predecessor.withdraw():
-            self.take_over(self.predecessor)  # it has confirmed already, so nobody else serves
+            self.take_over(self.predecessor)  # it has confirmed already, so no other process serves
         if self.predecessor is None:
             super().on_death(child, code)
         elif self.status is None:
@@ -288,7 +288,7 @@ class _Supervisor(Processes):
         if predecessor.flushed:
             self.clear_cache()
         for child in self.children():
-            self.tell(child, CONFIRMED)
+            self.notify_child(child, CONFIRMED)
         self.begin_notifications()
         if self.reload_after and self.status is None:
             self.reload_after = False
@@ -303,7 +303,7 @@ class _Supervisor(Processes):
             logger.warning("upgrade: flushed answers stay cached until their TTL expires: %s", error)
 
     @staticmethod
-    def tell(child: Child, what: bytes) -> None:
+    def notify_child(child: Child, what: bytes) -> None:
         """Tell a worker what has become of an upgrade, or end it when it does not read."""
         try:
             child.channel.send(what, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -394,7 +394,7 @@ class _Supervisor(Processes):
             for child in slot.active():
                 child.stopping = True
                 child.kill_at = until
-                self.tell(child, HANDED_OVER)
+                self.notify_child(child, HANDED_OVER)
 
     def request_reload(self) -> None:
         """Make the first worker reload the configuration for all workers. It logs errors once for all of them."""

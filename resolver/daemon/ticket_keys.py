@@ -30,7 +30,7 @@ class TicketKeys:
         self._former: list[bytes] = []
 
     def advance(self, now: float) -> float:
-        """Go on to the period of `now`, in seconds. Returns the seconds until the next one."""
+        """Advance to the period of `now`, in seconds. Returns the seconds until the next one."""
         while now >= (end := self._began + (self._period + 1) * limits.TICKET_KEY_PERIOD):
             self._former = [_key(self._secret)]
             self._secret = _next(self._secret)

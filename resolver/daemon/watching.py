@@ -110,8 +110,8 @@ class Watching:
         return taken
 
     def follow(self) -> None:
-        """Take samples of the configuration in force, with its lanes, if somebody watches, and of no other. When memory
-        is short, nobody watches any more; it does not fail, because a reload calls it."""
+        """Take samples of the configuration in force, with its lanes, if there are watchers, and of no other. When
+        memory is short, all watchers are removed; it does not fail, because a reload calls it."""
         self._stop()
         if not self._watchers:
             return
@@ -136,7 +136,7 @@ class Watching:
             runtime.resolver.mesh.watch(None)
 
     def _tick(self) -> None:
-        """Count samples, and go on while there are watchers."""
+        """Count samples, and repeat it while there are watchers."""
         self._forget()
         if self._watchers:
             self._count()

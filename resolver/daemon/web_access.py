@@ -2,7 +2,7 @@
 
 The token is a secret of at least `limits.WEB_TOKEN_BITS`, so it cannot be guessed, whatever the rate. The comparison
 takes the same time for each wrong token of its length. A request for a host that is neither the address of the listener
-nor configured is refused: the page of a stranger whose name points to this address has that name as host (DNS
+nor configured is refused: a foreign site whose name resolves to this address has that name as host (DNS
 rebinding). The port of the host is not compared, because it differs behind an SSH tunnel.
 """
 

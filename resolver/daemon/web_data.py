@@ -44,7 +44,7 @@ class DataSource(Protocol):
 
 
 class WebData:
-    """The numbers, which are gathered when somebody asks."""
+    """The numbers, which are gathered when a browser requests them."""
 
     def __init__(self, source: DataSource) -> None:
         self._source = source

@@ -1,7 +1,7 @@
 """The web page as one document: the files of `assets` put together, and the Content-Security-Policy that permits them.
 
 The style sheet and the script are in the document, and the policy has their hashes. So a browser runs nothing else,
-also not when text of a stranger became part of the document. `require-trusted-types-for` makes the ways by which a
+also not when text from the network became part of the document. `require-trusted-types-for` makes the ways by which a
 script turns text into markup errors.
 """
 

@@ -10,7 +10,7 @@
 Data need ``Authorization: Bearer TOKEN``. The page has the token from a form or from the fragment of its address, which
 browsers do not send, so no log or referrer has it. Each request is checked in this order: host, path, method, token.
 Wrong tokens never delay a request with the right one. The refusal of a wrong one waits, and few wait at once, so that
-somebody who guesses is slow and fills neither log nor connections. A connection that sends nothing keeps no other out.
+guessing is slow and fills neither log nor connections. A connection that sends nothing keeps no other out.
 """
 
 import asyncio

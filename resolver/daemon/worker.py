@@ -42,7 +42,7 @@ from resolver.daemon.change_keeper import ChangeKeeper
 from resolver.daemon.config_reload import describe_error
 from resolver.daemon.fleet import Fleet
 from resolver.daemon.periodic_work import PeriodicWork
-from resolver.daemon.preflight import clock_trouble
+from resolver.daemon.preflight import clock_problem
 from resolver.daemon.replaced_configs import ReplacedConfigs
 from resolver.daemon.resource_exhaustion import install_exception_handler
 from resolver.daemon.runtime_changes import RuntimeChanges
@@ -151,7 +151,7 @@ class _Worker:
         self.uses_cache_file = store is None and not options.playground
         self.channel = channel
         self.multi_worker = channel is not None
-        self.links = options.management.links if options.management is not None else None
+        self.channels = options.management.channels if options.management is not None else None
         self.upgrades = WorkerUpgrades(
             self, confirmed=options.confirmed and options.predecessor is None, running=options.upgrading
         )
@@ -236,7 +236,7 @@ class _Worker:
             await self.start_management()
             self.zones.ask_for_unwritten()
             self.alignment.ask_for_changes()
-            if self.links is not None and not self.number:
+            if self.channels is not None and not self.number:
                 if self.changes.path is not None:
                     self.reloads.report_settings()  # the supervisor does not know whether the file could be used
                 if self.options.successor:
@@ -305,9 +305,9 @@ class _Worker:
         return (self.current, *self.replaced.draining)
 
     @property
-    def ending(self) -> "list[Output]":
+    def closing_outputs(self) -> "list[Output]":
         """Outputs of replaced configurations whose threads have not ended."""
-        return self.replaced.ending
+        return self.replaced.closing_outputs
 
     def usage(self) -> Statistics:
         """What is in use of each bounded thing, and its limit."""
@@ -394,13 +394,13 @@ class _Worker:
     async def start_management(self) -> None:
         """Connect this worker with the others. The first one also serves the control socket, the metrics and the web
         page."""
-        if self.links is not None:
+        if self.channels is not None:
             if self.number:
-                self.links.serve(self.loop, self.number, self.commands.perform_link)
+                self.channels.serve(self.loop, self.number, self.commands.perform_request)
                 return
-            self.links.listen(self.loop)
-            self.loop.add_reader(self.links.upgrades.reports_fileno(), self.upgrades.take_reports)
-            self.links.on_event = self.on_event
+            self.channels.listen(self.loop)
+            self.loop.add_reader(self.channels.upgrades.reports_fileno(), self.upgrades.take_reports)
+            self.channels.on_event = self.on_event
         await self.management.start()
 
     def make_control_commands(self) -> "ControlCommands":
@@ -420,7 +420,7 @@ class _Worker:
             why = "dnssec.enabled is off" if not dnssec.enabled else "there are no trust anchors"
             logger.warning("dnssec: answers are not validated, because %s", why)
         else:
-            trouble = clock_trouble(self.current.resolver.clock.time())
+            trouble = clock_problem(self.current.resolver.clock.time())
             if trouble:
                 logger.error("%s", trouble)
 
@@ -520,7 +520,7 @@ class _Worker:
         assert self.channel is not None
         said = receive(self.channel)
         if said == HANDED_OVER:
-            if self.links is not None and not self.number:
+            if self.channels is not None and not self.number:
                 self.upgrades.take_reports()
             self.hand_over()
         elif said == CONFIRMED:
@@ -536,7 +536,7 @@ class _Worker:
         self.on_stop("upgrade")
 
     async def catch_up(self) -> None:
-        """An upgrade has ended, and this process goes on: as the new one, or as the old one after a failure. Get what
+        """An upgrade has ended, and this process continues: as the new one, or as the old one after a failure. Get what
         only the other one has read or was told of meanwhile."""
         if self.stopping.done():
             return
@@ -631,7 +631,7 @@ class _Worker:
             logger.info("reload: the new configuration is in force")
 
     def remember(self, statistics: Statistics) -> None:
-        """Go on showing the counters of something that ends."""
+        """Keep reporting the counters of an object that is closed."""
         add_counters(self.past, counters_of(statistics))
 
     # --- stop -----------------------------------------------------------------------------------------------------
@@ -647,8 +647,8 @@ class _Worker:
         if self.change_keeper is not None:
             self.change_keeper.stop()
         self.zones.stop()
-        if self.links is not None:
-            self.links.stop()
+        if self.channels is not None:
+            self.channels.stop()
         grace = self.configured.iteration.query_timeout if self.handed_over else limits.DRAIN / 1000
         self.drain_until = min(self.drain_until, self.loop.time() + grace)
         configurations = self.configurations

@@ -36,7 +36,7 @@ class AlignmentHost(Protocol):
     def options(self) -> "Options": ...
 
     @property
-    def links(self) -> "WorkerChannels | None": ...
+    def channels(self) -> "WorkerChannels | None": ...
 
     @property
     def configured(self) -> Settings: ...
@@ -67,17 +67,17 @@ class WorkerAlignment:
     async def align_others(self) -> None:
         """Make the other workers use what is in force in this one."""
         host = self._host
-        assert host.links is not None
+        assert host.channels is not None
         async with host.reloads.lock:
-            await align_workers(host.links, host.configured, host.changes)
+            await align_workers(host.channels, host.configured, host.changes)
 
     # --- any worker -----------------------------------------------------------------------------------------------
 
     def ask_for_changes(self) -> None:
         """A successor that cannot use the file of the run-time changes asks the first worker for those in force."""
         host = self._host
-        if host.options.successor and host.number and host.changes.trouble and host.links is not None:
-            host.links.tell_first({CHANGES_MISSING: True})
+        if host.options.successor and host.number and host.changes.trouble and host.channels is not None:
+            host.channels.send_to_first({CHANGES_MISSING: True})
 
     async def use(self, settings: Settings, changes: RuntimeChanges) -> None:
         """Use `settings` and `changes`, of the first worker or of the file, unless they are in force.

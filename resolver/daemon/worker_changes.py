@@ -33,7 +33,7 @@ class ChangesHost(Protocol):
     """What the steps of a change need of their worker."""
 
     @property
-    def links(self) -> "WorkerChannels | None": ...
+    def channels(self) -> "WorkerChannels | None": ...
 
     @property
     def configured(self) -> Settings: ...
@@ -76,23 +76,23 @@ class WorkerChanges:
                 undo.callback(candidate.unlink, missing_ok=True)
                 prepared = await host.preparation.prepare_given(new)
                 undo.callback(prepared.undo.close)
-                if host.links is not None:
-                    await prepare_workers(host.links, host.configured, "changes")
+                if host.channels is not None:
+                    await prepare_workers(host.channels, host.configured, "changes")
                 if new.trouble:
                     candidate.unlink()  # the damaged file stays for the operator
                 else:
                     os.replace(candidate, new.path)
                 undo.pop_all()
         except (ValueError, OSError, MemoryError, RefusedError, CacheFileError) as error:
-            if host.links is not None:
-                await abort_workers(host.links)
+            if host.channels is not None:
+                await abort_workers(host.channels)
             raise ValueError(describe_error(error)) from None
         prepared.undo.pop_all()
         changed = self._changed_names(new)
         host.switch(prepared, changed)
-        if host.links is not None:
+        if host.channels is not None:
             host.reloads.report_settings()
-        missing = "" if host.links is None else await commit_workers(host.links, "changes")
+        missing = "" if host.channels is None else await commit_workers(host.channels, "changes")
         for name in changed:
             await host.flush_names(name)
         return missing

@@ -64,7 +64,7 @@ class WorkerView(Protocol):
     def configurations(self) -> "Iterable[RuntimeConfig]": ...
 
     @property
-    def ending(self) -> "Iterable[Output]": ...
+    def closing_outputs(self) -> "Iterable[Output]": ...
 
     @property
     def rollover(self) -> "AnchorUpdater | None": ...
@@ -131,7 +131,7 @@ class WorkerCommands:
         """
         return self._known[request["command"]](request)
 
-    def perform_link(self, request: Mapping[str, Any]) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
+    def perform_request(self, request: Mapping[str, Any]) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
         """Perform a request of the first worker: a command, or a step of a reload, which takes time.
 
         Raises:
@@ -186,7 +186,7 @@ class WorkerCommands:
             add_counters(found, of_runtime(runtime))
         add_counters(found, of_shared(host.configurations, ()))
         outputs = [output for runtime in host.configurations for output in runtime.observation.outputs]
-        add_counters(found, of_outputs([*outputs, *host.ending]))
+        add_counters(found, of_outputs([*outputs, *host.closing_outputs]))
         add_counters(found, host.connections())
         add_counters(found, self._zone_statistics())
         found["cache"] = {**host.store.statistics(), **_summed(found.get("cache", {}), host.store.statistics())}
@@ -325,7 +325,7 @@ class WorkerCommands:
 # --- several workers ----------------------------------------------------------------------------------------------
 
 def of_shared(runtimes: "Iterable[RuntimeConfig]", others: "Iterable[RuntimeConfig]") -> Statistics:
-    """The statistics of what several configurations may use, because a reload goes on with it: each object once, and
+    """The statistics of what several configurations may use, because a reload keeps it: each object once, and
     none that one of `others` uses."""
     found: Statistics = {}
     seen = list(others)
@@ -380,7 +380,7 @@ OWN_CACHE_COUNTERS = ("hits_", "misses_", "servers_", "denials", "memory_")
 
 
 def kept_part(statistics: Statistics) -> Statistics:
-    """What a worker keeps for its successor: its counters, without those that live on in the shared cache."""
+    """What a worker keeps for its successor: its counters, without those that the shared cache keeps."""
     found = counters_of(statistics)
     found["cache"] = {key: value for key, value in found["cache"].items() if key.startswith(OWN_CACHE_COUNTERS)}
     return found

@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 # Forged NOTIFY messages can cause events faster than the first worker reads them.
 _lost_event = LimitedWarning(logger)
 
-LONGEST_MESSAGE = limits.LINK_MESSAGE
-REPLY_TIMEOUT = limits.LINK_TIMEOUT / 1000
+LONGEST_MESSAGE = limits.WORKER_MESSAGE
+REPLY_TIMEOUT = limits.WORKER_REPLY_TIMEOUT / 1000
 
 NO_RELOAD = -1
 """The number of a `ReloadChannel` result that belongs to no reload."""
@@ -81,7 +81,7 @@ class WorkerChannels:
         """In a worker that is not the first: its end."""
         self._tasks: set[asyncio.Task[Message]] = set()
         self.on_event: Callable[[Message], None] = lambda event: None
-        """In the first worker: called with what `tell_first` of another worker sends."""
+        """In the first worker: called with what `send_to_first` of another worker sends."""
 
     @property
     def others(self) -> list[int]:
@@ -101,7 +101,8 @@ class WorkerChannels:
     async def ask(
         self, number: int, request: Message, timeout: float | None = None, *, file: BinaryIO | None = None
     ) -> Message:
-        """The reply of worker `number` to `request`, within `timeout` seconds (`limits.LINK_TIMEOUT` when None).
+        """The reply of worker `number` to `request`, within `timeout` seconds (`limits.WORKER_REPLY_TIMEOUT` when
+        None).
 
         The worker gets `file` as ``request["file"]``, opened, at the same position. What performs the request closes
         it; that of a coroutine is closed when its task ends. If the worker has no descriptor left, the request comes
@@ -159,7 +160,7 @@ class WorkerChannels:
         loop.add_reader(other_end, self._on_request, other_end, perform)
         self._watched_ends.append(other_end)
 
-    def tell_first(self, event: Message) -> None:
+    def send_to_first(self, event: Message) -> None:
         """Send an event to the first worker, without a reply. It is lost when that worker does not read."""
         assert self._reply_end is not None
         try:
@@ -361,8 +362,8 @@ def _send_reply(other_end: socket.socket, data: bytes) -> None:
 
 
 def _messages_with_files(link: socket.socket) -> Iterator[tuple[bytes, BinaryIO | None]]:
-    """The messages that have arrived, at most `limits.LINK_BATCH`, each with the file that came with it."""
-    for _ in range(limits.LINK_BATCH):
+    """The messages that have arrived, at most `limits.WORKER_MESSAGE_BATCH`, each with the file that came with it."""
+    for _ in range(limits.WORKER_MESSAGE_BATCH):
         try:
             data, descriptors, _, _ = socket.recv_fds(link, LONGEST_MESSAGE, 1)
         except BlockingIOError:
@@ -373,5 +374,5 @@ def _messages_with_files(link: socket.socket) -> Iterator[tuple[bytes, BinaryIO 
 
 
 def _messages(link: socket.socket) -> list[bytes]:
-    """The messages that have arrived on a link that carries no files, at most `limits.LINK_BATCH`."""
+    """The messages that have arrived on a link that carries no files, at most `limits.WORKER_MESSAGE_BATCH`."""
     return [data for data, _ in _messages_with_files(link)]

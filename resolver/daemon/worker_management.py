@@ -123,14 +123,14 @@ class WorkerManagement:
 
     def _first_web_access(self) -> "WebAccess | None":
         """Who may read the web page when this worker starts. A successor reads the token again, because the one that
-        was read at the start of the daemon may have been replaced since; without it, nobody may."""
+        was read at the start of the daemon may have been replaced since; without it, no client may."""
         host = self._host
         if not host.options.successor:
             return None if host.options.management is None else host.options.management.web_access
         try:
             return _web_access(host.configured)
         except ValueError as error:
-            logger.error("web: nobody can read the page until a reload: %s", error)
+            logger.error("web: all requests are refused until a reload: %s", error)
             return None
 
 

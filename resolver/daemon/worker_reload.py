@@ -5,8 +5,8 @@ A reload is all or nothing. Each step that can fail is done before the switch an
 `config_reload`: the first one does it in `reload_all`, and its requests to the others end in `prepare`, `commit` and
 `abort` there.
 
-State: `lock` is held by every change of the configuration (reloads, run-time changes, alignment), so each waits for
-its turn. `waits`: a reload by SIGHUP was requested and has not begun, so another signal adds none. `problem` is why the
+State: `lock` is held by every change of the configuration (reloads, run-time changes, alignment), so each waits for its
+turn. `requested`: a reload by SIGHUP was requested and has not begun, so another signal adds none. `problem` is why the
 last reload was refused, "" when it was not. During an upgrade no reload begins: one by SIGHUP is left to whichever
 process serves afterwards (`WorkerUpgrades.reload_after`), others are refused.
 """
@@ -55,7 +55,7 @@ class ReloadHost(Protocol):
     def multi_worker(self) -> bool: ...
 
     @property
-    def links(self) -> "WorkerChannels | None": ...
+    def channels(self) -> "WorkerChannels | None": ...
 
     @property
     def upgrades(self) -> "WorkerUpgrades": ...
@@ -90,7 +90,7 @@ class WorkerReloads:
     def __init__(self, host: ReloadHost) -> None:
         self._host = host
         self.lock = asyncio.Lock()
-        self.waits = False
+        self.requested = False
         self.problem = ""
 
     # --- the single worker, and the first of several --------------------------------------------------------------
@@ -102,14 +102,14 @@ class WorkerReloads:
             logger.info("reload: worker %d ignores SIGHUP; send it to the supervisor", host.number)
         elif host.upgrades.running:
             host.upgrades.reload_after = True
-        elif not self.waits and not host.stopping.done():
-            self.waits = True
+        elif not self.requested and not host.stopping.done():
+            self.requested = True
             host.start_task(self.reload_in_turn())
 
     async def reload_in_turn(self) -> None:
         """The reload of a signal."""
         async with self.lock:
-            self.waits = False
+            self.requested = False
             if self._host.upgrades.running:
                 self._host.upgrades.reload_after = True
             else:
@@ -135,35 +135,35 @@ class WorkerReloads:
     async def reload_all(self) -> str:
         """One reload; the first of several workers reloads the others too."""
         host = self._host
-        asked = host.links.reloads.last_request() if host.links is not None else 0
-        if host.links is not None and not asked:
-            report_to_supervisor(host.links, RELOAD_BEGINS, None)
+        asked = host.channels.reloads.last_request() if host.channels is not None else 0
+        if host.channels is not None and not asked:
+            report_to_supervisor(host.channels, RELOAD_BEGINS, None)
         try:
             new = await host.preparation.prepare_leading()
             with new.undo:
-                if host.links is not None:
-                    await prepare_workers(host.links, new.configured)
+                if host.channels is not None:
+                    await prepare_workers(host.channels, new.configured)
                 if new.runtime.rules != host.current.rules:
                     host.store.clear()  # last, so that a failed reload does not flush the cache
                 new.undo.pop_all()
         except (ValueError, OSError, MemoryError, RefusedError) as error:
             # Whatever the reason, the other workers must discard what they have prepared.
-            if host.links is not None:
-                await abort_workers(host.links)
-                report_to_supervisor(host.links, asked, None)
+            if host.channels is not None:
+                await abort_workers(host.channels)
+                report_to_supervisor(host.channels, asked, None)
             return log_reload_error(error)
         host.switch(new)
-        if host.links is None:
+        if host.channels is None:
             return ""
         self.report_settings(asked)
-        missing = await commit_workers(host.links)
+        missing = await commit_workers(host.channels)
         return f"the new configuration is in force, but not in all workers: {missing}" if missing else ""
 
     def report_settings(self, asked: int = NO_RELOAD) -> None:
         """Tell the supervisor which settings are in force. `asked` is the number of the reload that it requested."""
         host = self._host
-        assert host.links is not None
-        report_to_supervisor(host.links, asked, (host.configured, host.current.settings))
+        assert host.channels is not None
+        report_to_supervisor(host.channels, asked, (host.configured, host.current.settings))
 
     # --- the other workers, which run these steps in the order of the requests ------------------------------------
 

@@ -4,7 +4,7 @@ While one is running, a reload by SIGHUP waits for its end, and other reloads, r
 the new process may have read its files before. A reload that waits is done by whichever process serves afterwards. The
 same holds in the new process until it is the main one.
 
-What cannot be refused is caught up with: both processes get NOTIFY messages, and the old one goes on changing files and
+What cannot be refused is caught up with: both processes get NOTIFY messages, and the old one keeps changing files and
 the cache. So when the new one is the main process, it reads all state on disk again, queries all primaries, and flushes
 its cache if the old one has flushed something meanwhile. When the upgrade fails, the old one does the same.
 """
@@ -50,7 +50,7 @@ class Reloads(Protocol):
     def lock(self) -> asyncio.Lock: ...
 
     @property
-    def waits(self) -> bool: ...
+    def requested(self) -> bool: ...
 
     def on_signal(self) -> None: ...
 
@@ -65,7 +65,7 @@ class Host(Protocol):
     def options(self) -> Options: ...
 
     @property
-    def links(self) -> WorkerChannels | None: ...
+    def channels(self) -> WorkerChannels | None: ...
 
     @property
     def configured(self) -> Settings: ...
@@ -115,12 +115,12 @@ class WorkerUpgrades:
         self._refuse()
         host = self._host
         result: asyncio.Future[int] = host.loop.create_future()
-        if host.links is None:
+        if host.channels is None:
             self._waiting.append(result)
             self._start()
         else:
             try:
-                host.links.upgrades.request()
+                host.channels.upgrades.request()
             except OSError as error:
                 raise ValueError(f"the supervisor does not accept requests: {error.strerror}") from None
             self._waiting.append(result)
@@ -131,7 +131,7 @@ class WorkerUpgrades:
         host = self._host
         if self.running or self._waiting:
             raise ValueError(IN_PROGRESS)
-        if host.reloads.lock.locked() or host.reloads.waits:
+        if host.reloads.lock.locked() or host.reloads.requested:
             raise ValueError("a reload is in progress")
 
     def on_signal(self) -> None:
@@ -145,8 +145,8 @@ class WorkerUpgrades:
 
     def take_reports(self) -> None:
         """Take what the supervisor has told of its upgrades."""
-        assert self._host.links is not None
-        for message in self._host.links.upgrades.reports():
+        assert self._host.channels is not None
+        for message in self._host.channels.upgrades.reports():
             if message["running"]:
                 self.running = True
             else:

@@ -11,10 +11,10 @@ some seconds, and either may write. Its states:
 
 Invariants: a save appends only to what this process has read or written. It compares the identity of the file under a
 lock that other processes respect, and replaces the file when another process has changed it: differences of two
-processes in one file would not follow from each other, and the copy would be lost at the next start. Whoever reads a
-copy to serve it, or saves one, holds `lock` until the version that is served has been changed accordingly. There is one
-`ZoneFile` for each path (`ZoneFiles`), which configurations share, so a save that a configuration has begun is waited
-for by the next one. Functions that read or write whole zones may take seconds, and run in threads.
+processes in one file would not follow from each other, and the copy would be lost at the next start. A caller that
+reads a copy to serve it, or saves one, holds `lock` until the version that is served has been changed accordingly.
+There is one `ZoneFile` for each path (`ZoneFiles`), which configurations share, so a save that a configuration has
+begun is waited for by the next one. Functions that read or write whole zones may take seconds, and run in threads.
 """
 
 import asyncio
@@ -171,7 +171,7 @@ def _append(path: Path, added: bytes, octets: int, known: tuple[int, ...]) -> tu
             made = identity_of(os.fstat(file.fileno()))
         return made if identity(str(path)) == made else None  # it may have been replaced meanwhile
     except (BlockingIOError, FileNotFoundError):
-        return None  # another process appends now, or somebody has removed it
+        return None  # another process is appending, or the file was removed
     except OSError as error:
         raise CacheFileError(f"cannot write {str(path)!r}: {error.strerror}") from None
 

@@ -96,7 +96,7 @@ class ZoneKeeper:
 
     def history_of(self, origin: bytes) -> History | None:
         """The differences of a zone at this moment, for IXFR to secondaries; None for other zones. After a reload they
-        are those of the keeper before, so nobody may keep the object."""
+        are those of the previous keeper, so callers must not keep the object."""
         status = self._zones.get(origin)
         return None if status is None else status.history
 
@@ -115,7 +115,7 @@ class ZoneKeeper:
                 self._write_later(status)
 
     def stop(self) -> None:
-        """End all timers and transfers. A save that has begun goes on; who uses the file next waits for it."""
+        """End all timers and transfers. A save that has begun continues; the next user of the file waits for it."""
         self._stopped = True
         for status in self._zones.values():
             for timer in (status.timer, status.write_timer, status.expiry_timer):
@@ -469,7 +469,7 @@ class ZoneKeeper:
 
     async def _finish(self, work: "Coroutine[Any, Any, None]") -> None:
         """Do `work` to its end, also when the caller is cancelled: a thread that writes a file cannot be stopped, and
-        nobody may use the file before it has ended."""
+        the file must not be used before it has ended."""
         task = asyncio.ensure_future(work)
         UNFINISHED.add(task)
         task.add_done_callback(UNFINISHED.discard)
@@ -581,8 +581,8 @@ class ZoneKeeper:
     # --- what is shown --------------------------------------------------------------------------------------------
 
     def carry_over(self, older: "ZoneKeeper") -> None:
-        """Take the state of zones whose settings are the same in an older configuration. Policy zones go on with other
-        settings, too, because their rules do (`ListUpdates`)."""
+        """Take the state of zones whose settings are the same in an older configuration. Policy zones are taken with
+        other settings, too, because their rules are (`ListUpdates`)."""
         for origin, status in self._zones.items():
             before = older._zones.get(origin)
             if before is None or not (before.settings == status.settings or (before.policy and status.policy)):
@@ -595,7 +595,7 @@ class ZoneKeeper:
                 self._put_rules(status)
 
     def problems(self) -> list[str]:
-        """What somebody must act on; see `ZoneStatus.problems`."""
+        """What an operator must act on; see `ZoneStatus.problems`."""
         now, table = self._now(), self._table
         return [text for origin, status in self._zones.items() for text in status.problems(table.get(origin), now)]
 

@@ -31,7 +31,7 @@ __all__ = ["ZoneHost", "ZoneSharing"]
 
 logger = logging.getLogger(__name__)
 
-EVENT_ROOM = limits.LINK_MESSAGE // 2
+EVENT_ROOM = limits.WORKER_MESSAGE // 2
 """Octets of the names in one event; the rest of a message is more than enough for what surrounds them."""
 
 
@@ -45,7 +45,7 @@ class ZoneHost(Protocol):
     def is_main(self) -> bool: ...
 
     @property
-    def links(self) -> "WorkerChannels | None": ...
+    def channels(self) -> "WorkerChannels | None": ...
 
     def start_task(self, work: Coroutine[Any, Any, Any]) -> None: ...
 
@@ -112,13 +112,13 @@ class ZoneSharing:
         keeper = ZoneKeeper(
             settings, resolver.zones, resolver.tls_contexts, leads=not host.number, now=resolver.clock.time,
             changed=self._publish, flush=self._flush, directory=settings.zones.directory, files=self._files,
-            wanted=lambda origin: self._tell("damaged", origin), lists=runtime.lists,
+            wanted=lambda origin: self._queue_event("damaged", origin), lists=runtime.lists,
             rules_changed=host.apply_list_change, main=lambda: host.is_main,
         )
 
         def notified(origin: bytes) -> None:
             if host.number:
-                self._tell("notify", origin)
+                self._queue_event("notify", origin)
             else:
                 keeper.take_notify(origin)
 
@@ -135,12 +135,12 @@ class ZoneSharing:
 
     def ask_for_unwritten(self) -> None:
         """After the zones on disk were read: ask the first worker for those that are not on disk."""
-        if self._host.number and self.keeper is not None and self._host.links is not None:
-            self._host.links.tell_first({"zones-read": True})
+        if self._host.number and self.keeper is not None and self._host.channels is not None:
+            self._host.channels.send_to_first({"zones-read": True})
 
-    def _tell(self, kind: str, origin: bytes) -> None:
-        """Tell the first worker that something has happened to a zone, now or at the end of the interval."""
-        if self._host.links is not None:
+    def _queue_event(self, kind: str, origin: bytes) -> None:
+        """Report an event of a zone to the first worker, now or at the end of the interval."""
+        if self._host.channels is not None:
             self._events[kind, origin] = None
             if self._timer is None:
                 self._send_events()
@@ -148,7 +148,7 @@ class ZoneSharing:
     def _send_events(self) -> None:
         """Send what there is, as far as it fits into one message."""
         self._timer = None
-        if not self._events or self._host.links is None:
+        if not self._events or self._host.channels is None:
             return
         event: dict[str, list[str]] = {}
         room = EVENT_ROOM
@@ -159,7 +159,7 @@ class ZoneSharing:
                 break
             del self._events[kind, origin]
             event.setdefault(kind, []).append(name)
-        self._host.links.tell_first(event)
+        self._host.channels.send_to_first(event)
         interval = limits.ZONE_NOTIFY_INTERVAL / 1000
         self._timer = asyncio.get_running_loop().call_later(interval, self._send_events)
 
@@ -179,10 +179,10 @@ class ZoneSharing:
 
     def _publish(self, origin: bytes, *, always: bool = False) -> None:
         """Make the other workers read a zone that this one has changed; `always` from memory."""
-        if self._host.links is not None:
-            self._host.start_task(self._send(self._host.links, origin, always=always))
+        if self._host.channels is not None:
+            self._host.start_task(self._send(self._host.channels, origin, always=always))
 
-    async def _send(self, links: "WorkerChannels", origin: bytes, *, always: bool) -> None:
+    async def _send(self, channels: "WorkerChannels", origin: bytes, *, always: bool) -> None:
         from resolver.daemon.worker_ipc import WorkerError
 
         if self.keeper is None:
@@ -197,9 +197,9 @@ class ZoneSharing:
             if content is None and confirmation is not None:
                 request |= {"serial": confirmation[0], "confirmed": confirmation[1]}
             with content or nullcontext() as file:
-                for number in links.others:
+                for number in channels.others:
                     try:
-                        await links.ask(number, request, file=file)
+                        await channels.ask(number, request, file=file)
                     except WorkerError as error:
                         logger.warning("zone %s: %s; it has the older version until the next change", name, error)
         except OSError as error:

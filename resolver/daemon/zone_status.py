@@ -98,9 +98,9 @@ class ZoneStatus:
     # --- what is shown --------------------------------------------------------------------------------------------
 
     def problems(self, served: ServedZone | None, now: int) -> list[str]:
-        """What somebody must act on: zones whose names get SERVFAIL, zone files that cannot be used, copies that cannot
-        be written, policy zones without rules. A refresh that fails is none while the content may be used, and a zone
-        that is resolved meanwhile is none. `served` is the content in force."""
+        """What an operator must act on: zones whose names get SERVFAIL, zone files that cannot be used, copies that
+        cannot be written, policy zones without rules. A refresh that fails is none while the content may be used, and a
+        zone that is resolved meanwhile is none. `served` is the content in force."""
         name, found = names.to_text(self.origin), []
         unusable = served is not None and served.usable(now) is None and self.state != "loading"
         why = f": {self.error}" if self.error else ""

@@ -181,13 +181,13 @@ class Daemon:
         wait_for_end(old)
 
     def fails(self, *words: str) -> None:
-        """An upgrade fails and says why; the old process serves on."""
+        """An upgrade fails and says why; the old process keeps serving."""
         done = self.ctl("upgrade")
         assert done.returncode == 1 and not done.stdout
         for word in words:
             assert word in done.stderr, done.stderr + self.text()
             assert word in self.text()
-        assert "this one serves on" in done.stderr and "Traceback" not in done.stderr
+        assert "the old process keeps serving" in done.stderr and "Traceback" not in done.stderr
         new = int(re.findall(r"process (\d+) is starting", self.text())[-1])
         wait_for_end(new)
         wait_until(lambda: not Path(f"/proc/{new}").exists(), "that the old process has read the status of the new one")

@@ -92,10 +92,10 @@ class Worker:
     """The first worker without its listeners."""
 
     number = 0
-    links = None
+    channels = None
     rollover = None
     keeper = None
-    ending = ()
+    closing_outputs = ()
     kept = None
     changes = RuntimeChanges()
     change_keeper = None
@@ -518,7 +518,7 @@ def test_more_connections_than_permitted(serving, monkeypatch):
     serving(test)
 
 
-# --- doors --------------------------------------------------------------------------------------------------------
+# --- the socket ---------------------------------------------------------------------------------------------------
 
 
 def test_only_the_owner_may_open_it(tmp_path):
@@ -530,7 +530,7 @@ def test_only_the_owner_may_open_it(tmp_path):
 
 def test_only_configured_sockets_are_opened():
     management = open_management_sockets(Settings(), 1)
-    assert (management.control, management.metrics, management.links) == (None, None, None)
+    assert (management.control, management.metrics, management.channels) == (None, None, None)
     management.close()
 
 
@@ -687,13 +687,13 @@ def test_a_path_that_is_no_socket_is_named_as_such(tmp_path, capsys):
         assert said.startswith(f"resolverctl: {path!r}: ") and why in said
 
 
-def test_an_upgrade_without_a_result_may_be_going_on(tmp_path, capsys):
+def test_an_upgrade_without_a_result_may_be_in_progress(tmp_path, capsys):
     """The worker that was asked has ended, but the supervisor does the upgrade."""
     path = str(tmp_path / "s")
     thread = serve_once(path)
     assert tool.main(["-s", path, "upgrade"]) == tool.EXIT_UNREACHABLE
     thread.join()
-    assert "may still be going on" in capsys.readouterr().err
+    assert "may still be in progress" in capsys.readouterr().err
 
 
 def test_an_absent_daemon_is_an_error(tmp_path, capsys):

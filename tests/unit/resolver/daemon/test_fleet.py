@@ -19,7 +19,7 @@ NOW = 1_800_000_000
 class Host:
     """A worker whose flushes take as many steps as `gate` holds them back."""
 
-    links = None
+    channels = None
 
     def __init__(self, store: Store, number: int = 0) -> None:
         self.store = store

@@ -20,7 +20,7 @@ from resolver import limits
 from resolver.daemon import demo, preflight, privileges, sockets, worker
 from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, _drop_root, _print_problems, main
 from resolver.daemon.management_sockets import ManagementSockets
-from resolver.daemon.preflight import clock_trouble
+from resolver.daemon.preflight import clock_problem
 from resolver.daemon.worker_options import Options
 from resolver.settings import IterationSettings, RootServer, Settings
 from resolver.wire import consts as c
@@ -281,7 +281,7 @@ def test_check_reads_the_file_of_trust_anchors(tmp_path, capsys):
     (limits.CLOCK_LATEST, "too far in the future"),
 ])
 def test_an_evidently_wrong_clock_is_reported(now, expected):
-    found = clock_trouble(now)
+    found = clock_problem(now)
     assert bool(found) == bool(expected)
     assert expected in found
     assert not found or "timedatectl" in found

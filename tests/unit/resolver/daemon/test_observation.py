@@ -88,7 +88,7 @@ def test_without_a_thread_nothing_stays_open(tmp_path: Path, monkeypatch: pytest
     other = replace(wanted, dnstap=replace(wanted.dnstap, socket=str(tmp_path / "other")))
     with pytest.raises(OSError, match="dnstap: can't start new thread"):
         Observation(other, ZoneTable(), first)
-    assert all(map(alive, first.outputs)), "those of the configuration in force go on"
+    assert all(map(alive, first.outputs)), "those of the configuration in force keep running"
     join(first.close())
 
 

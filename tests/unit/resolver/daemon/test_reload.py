@@ -401,10 +401,10 @@ def test_records_of_a_stopped_output_are_counted(serving, tmp_path, caplog):
         assert before["dropped_stopped"] == 0
         assert await opened.reload(1, opened.port) == ""
         await asyncio.gather(*worker.replaced.draining.values())
-        for output in worker.replaced.ending:
+        for output in worker.replaced.closing_outputs:
             await in_thread(output.join)
-        worker.replaced.settle_outputs()
-        assert not worker.replaced.ending
+        worker.replaced.collect_ended_outputs()
+        assert not worker.replaced.closing_outputs
         found = worker.commands.collect()["dnstap"]
         assert found["records"] == before["records"] == 6 == found["dropped_stopped"]
         assert worker.commands.collect()["dnstap"] == found, "once"
@@ -496,7 +496,7 @@ def test_counters_go_on_after_a_reload_and_without_their_listener(serving):
 
 
 class Company:
-    """Workers that share a store, a configuration file and links, in one process; there is no supervisor."""
+    """Workers that share a store, a configuration file and channels, in one process; there is no supervisor."""
 
     def __init__(self, path, count=3):
         self.path = path / "resolverd.toml"
@@ -627,7 +627,7 @@ def test_workers_go_on_while_a_new_list_is_loaded(company, tmp_path, monkeypatch
         permits.release()
         while len(started) < 3:
             await asyncio.sleep(0)
-        replies = await asyncio.gather(*(first.links.ask(number, {"command": "status"}) for number in (1, 2)))
+        replies = await asyncio.gather(*(first.channels.ask(number, {"command": "status"}) for number in (1, 2)))
         assert [one["worker"] for one in replies] == [1, 2] and company.numbers() == ["1", "1", "1"]
         permits.release(2)
         assert await reload == "" and company.numbers() == ["2", "2", "2"]
@@ -729,7 +729,7 @@ def test_a_negative_trust_anchor_ends_in_all_workers_although_the_file_is_damage
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_with_a_damaged_file_all_workers_have_the_changes_of_the_first(company, tmp_path, number):
-    """A worker that is started anew cannot read them. If it is the first, all go on without; else it gets them."""
+    """A restarted worker cannot read them. If it is the first, all continue without; else it gets them."""
     path = tmp_path / "changes"
     RuntimeChanges(path, (make_change("nta", "a.test", until=1 << 39),)).write(path)
 
@@ -745,12 +745,12 @@ def test_with_a_damaged_file_all_workers_have_the_changes_of_the_first(company, 
         first = company.workers[0]
         if not number:
             for worker in company.workers[1:]:  # all use one `WorkerChannels` here, which the first worker has stopped
-                company.management.links.serve(worker.loop, worker.number, worker.commands.perform_link)
+                company.management.channels.serve(worker.loop, worker.number, worker.commands.perform_request)
             await first.alignment.align_others()
         else:
-            company.management.links.listen(first.loop)
-            company.management.links.on_event = first.on_event
-            company.management.links.serve(first.loop, 2, company.workers[2].commands.perform_link)
+            company.management.channels.listen(first.loop)
+            company.management.channels.on_event = first.on_event
+            company.management.channels.serve(first.loop, 2, company.workers[2].commands.perform_request)
             assert not successor.changes.entries
             successor.alignment.ask_for_changes()
             while not first.tasks:
@@ -803,7 +803,7 @@ def test_a_successor_of_the_first_worker_aligns_the_others(company, in_force, co
         successor = company.workers[0] = company.make(0)
         await company.begin(successor)
         for worker in company.workers[1:]:  # all use one `WorkerChannels` here, which the first worker has stopped
-            company.management.links.serve(worker.loop, worker.number, worker.commands.perform_link)
+            company.management.channels.serve(worker.loop, worker.number, worker.commands.perform_request)
         company.write(9)
         before = [worker.current for worker in company.workers]
         await successor.alignment.align_others()
@@ -817,16 +817,16 @@ def test_a_successor_of_the_first_worker_aligns_the_others(company, in_force, co
 def test_a_silent_worker_makes_the_reload_fail_for_all(company, monkeypatch):
     async def test(company):
         company.write(2)
-        company.workers[1].links.stop()
+        company.workers[1].channels.stop()
         first = company.workers[0]
-        company.management.links.listen(first.loop)
-        company.management.links.serve(first.loop, 2, company.workers[2].commands.perform_link)
+        company.management.channels.listen(first.loop)
+        company.management.channels.serve(first.loop, 2, company.workers[2].commands.perform_request)
         with monkeypatch.context() as patched:
             patched.setattr(limits, "RELOAD_TIMEOUT", 100)
             assert await first.reloads.perform() == "worker 1 does not answer"
         assert company.numbers() == ["1", "1", "1"] and company.prepared() == [False, False, False]
         # It reads its messages in the end: prepare, and abort.
-        company.management.links.serve(first.loop, 1, company.workers[1].commands.perform_link)
+        company.management.channels.serve(first.loop, 1, company.workers[1].commands.perform_request)
         assert await first.reloads.perform() == "" and company.numbers() == ["2", "2", "2"]
 
     company(test)
@@ -909,7 +909,7 @@ def test_only_the_first_worker_acts_on_a_signal(company, caplog):
 
 def test_the_supervisor_gets_the_result(company):
     async def test(company):
-        first, reloads = company.workers[0], company.management.links.reloads
+        first, reloads = company.workers[0], company.management.channels.reloads
         reloads.request(1)
         assert await first.reloads.perform() == ""
         assert select.select([reloads], [], [], 0)[0]
@@ -926,7 +926,7 @@ def test_the_supervisor_gets_the_result(company):
 
 def test_the_supervisor_is_told_of_reloads_that_it_has_not_requested(company):
     async def test(company):
-        first, reloads = company.workers[0], company.management.links.reloads
+        first, reloads = company.workers[0], company.management.channels.reloads
         assert await first.reloads.perform() == ""
         assert reloads.results() == [(RELOAD_BEGINS, None), (0, (first.configured, first.current.settings))]
         company.write(2, "[nonsense]\n")

@@ -214,7 +214,7 @@ def test_key_states_of_the_old_process_of_an_upgrade_are_taken(path: Path) -> No
     """It probes and writes the file while the new one has read it and serves, too; both ends of an upgrade."""
     old, new = World(path), World(path)
     host = SimpleNamespace(
-        number=0, is_main=False, links=None, timers=Timers(), start_task=None, in_playground=False,
+        number=0, is_main=False, channels=None, timers=Timers(), start_task=None, in_playground=False,
         current=SimpleNamespace(resolver=SimpleNamespace(mesh=new.net.mesh)), store=new.net.store,
     )
     keeper = AnchorKeeper(host)

@@ -193,13 +193,13 @@ def test_a_missing_transport_names_the_directive():
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
 def test_an_unused_inherited_socket_is_named(kind):
-    stranger = bound(kind)
-    port = stranger.getsockname()[1]
+    unconfigured = bound(kind)
+    port = unconfigured.getsockname()[1]
     with pytest.raises(ListenError) as caught:
-        activation.adopt_endpoints([("127.0.0.2", port, "dns")], [stranger], 1)
+        activation.adopt_endpoints([("127.0.0.2", port, "dns")], [unconfigured], 1)
     transport = "UDP" if kind == socket.SOCK_DGRAM else "TCP"
     assert f"127.0.0.1:{port} ({transport}), which no listener has" in caught.value.strerror
-    assert stranger.fileno() == -1
+    assert unconfigured.fileno() == -1
 
 
 # --- the user -----------------------------------------------------------------------------------------------------

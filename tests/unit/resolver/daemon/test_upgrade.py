@@ -298,13 +298,13 @@ def test_the_manager_is_passed_on():
 
 
 class Host:
-    """A single worker that notes what it does."""
+    """A single worker that records what it does."""
 
     def __init__(self, done):
         self.done = done
-        self.links = None
+        self.channels = None
         self.reloads = SimpleNamespace(
-            lock=asyncio.Lock(), waits=False, on_signal=lambda: self.done.append("reloads"))
+            lock=asyncio.Lock(), requested=False, on_signal=lambda: self.done.append("reloads"))
 
     async def catch_up(self):
         self.done.append("catches up")
@@ -328,7 +328,7 @@ def test_a_new_process_makes_no_changes_before_it_is_the_main_one():
 def test_an_upgrade_waits_for_a_reload_that_was_asked_for_before():
     host = Host([])
     upgrades = WorkerUpgrades(host)
-    host.reloads.waits = True  # SIGHUP has come, and its task has not begun
+    host.reloads.requested = True  # SIGHUP has come, and its task has not begun
     with pytest.raises(ValueError, match="a reload is in progress"):
         upgrades._refuse()
 
@@ -338,7 +338,7 @@ def test_equal_refusals_of_signals_are_one_line(caplog):
     for _ in range(50):
         upgrades.on_signal()
     upgrades.running = False
-    upgrades._host.reloads.waits = True
+    upgrades._host.reloads.requested = True
     for _ in range(50):
         upgrades.on_signal()
     assert [record.getMessage() for record in caplog.records] == [
@@ -356,7 +356,7 @@ def test_equal_refusals_of_the_supervisor_are_one_line(caplog):
 
 
 def test_a_new_process_begins_with_blocked_signals(monkeypatch):
-    """Their default action would end it before it has handlers. The old one goes on to handle them."""
+    """Their default action would end it before it has handlers. The old one keeps handling them."""
     blocked = []
 
     def start(*given, **keywords):
@@ -380,13 +380,13 @@ def test_a_reload_that_gets_its_turn_during_an_upgrade_is_for_the_process_that_s
         host = SimpleNamespace()
         host.upgrades = WorkerUpgrades(host)
         reloads = host.reloads = Reloads(host)
-        reloads.waits = True
+        reloads.requested = True
         async with reloads.lock:  # another one is in progress when both are asked for
             waiting = [asyncio.ensure_future(one) for one in (reloads.reload_in_turn(), reloads.perform())]
             await asyncio.sleep(0)
         host.upgrades.running = True  # the lock is free before the next one has it
         assert await asyncio.gather(*waiting) == [None, REFUSAL]
-        assert host.upgrades.reload_after and not reloads.waits
+        assert host.upgrades.reload_after and not reloads.requested
 
     asyncio.run(main())
 
@@ -497,7 +497,7 @@ def test_what_is_flushed_during_an_upgrade_does_not_come_back(upgrade, flush, fl
 @pytest.mark.parametrize(("status", "why"), [(-6, r"it ended \(signal SIGABRT\) before it served"),
                                              (None, "it has closed its connection to this process")])
 def test_the_end_of_the_new_process_is_not_waited_for(upgrade, status, why):
-    """It closes its end first, and may live on."""
+    """It closes its socket first, and may keep running."""
     successor, predecessor, process = upgrade()
     predecessor.close()
     asked = 0
@@ -519,11 +519,11 @@ def test_a_new_process_that_ends_before_the_confirmation_says_why(upgrade):
         successor.advance(0.0)
     assert predecessor.withdraw()
     predecessor.fail("worker 1 ended")
-    with pytest.raises(ValueError, match="4711 was refused: worker 1 ended; this one serves on"):
+    with pytest.raises(ValueError, match="4711 was refused: worker 1 ended; the old process keeps serving"):
         successor.confirm()
 
 
-def test_one_of_the_two_processes_serves_on(pair):
+def test_one_of_the_two_processes_keeps_serving(pair):
     """A worker of the new process dies when the old one has confirmed, which the new one has not read."""
     ours, predecessor = pair
     handover.send(ours, "main", {"flushed": True})
@@ -563,9 +563,9 @@ def test_a_worker_that_dies_at_the_confirmation(pair, monkeypatch, confirmed):
 
 
 def test_number_1_of_a_container_starts_nothing(upgrade, monkeypatch):
-    """Its end is that of all others."""
+    """When it ends, the kernel ends all processes of its PID namespace (pid_namespaces(7))."""
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    with pytest.raises(ValueError, match="number 1 of its container, which ends with it; replace the container"):
+    with pytest.raises(ValueError, match="PID 1 of its container; replace the container"):
         upgrade()
 
 
@@ -581,7 +581,7 @@ def test_a_reload_that_has_waited_is_for_the_process_that_serves(monkeypatch, pi
 
 
 @pytest.mark.parametrize("handed_over", [True, False])
-def test_a_stop_hastens_the_end_after_an_upgrade(handed_over):
+def test_a_stop_signal_shortens_the_drain_after_an_upgrade(handed_over):
     class Stopping(_Worker):
         def __init__(self):
             self.loop = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""Counters of what configurations share: each object is counted once, and goes on being counted when it is replaced."""
+"""Counters of what configurations share: each object is counted once, and its counts are kept when it is replaced."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -347,7 +347,7 @@ def test_a_slow_primary_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) 
 def test_slow_primaries_together_leave_room_for_others(
     monkeypatch: pytest.MonkeyPatch, waits: bool, first: int, minutes: int, ends: list[str]
 ) -> None:
-    """Two of them hold all slots. While nobody waits, they may be slow; a fast transfer goes on, except for the
+    """Two of them hold all slots. While no transfer waits, they may be slow; a fast transfer continues, except for the
     youngest when all are long."""
     octets = {"192.0.2.1": first, "192.0.2.2": 1 << 30}
     ended: list[str] = []

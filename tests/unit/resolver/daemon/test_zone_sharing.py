@@ -28,7 +28,7 @@ class Links:
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
 
-    def tell_first(self, event: dict[str, Any]) -> None:
+    def send_to_first(self, event: dict[str, Any]) -> None:
         self.told.append(event)
 
 
@@ -37,9 +37,9 @@ class Host:
 
     is_main = True
 
-    def __init__(self, number: int = 0, links: Links | None = None) -> None:
+    def __init__(self, number: int = 0, channels: Links | None = None) -> None:
         self.number = number
-        self.links: Any = links
+        self.channels: Any = channels
 
     def start_task(self, work: Coroutine[Any, Any, Any]) -> None:
         work.close()
@@ -127,25 +127,25 @@ def test_a_flood_of_notify_messages_is_one_event_in_each_interval(
     """The queue to the first worker has room for some ten messages, and a reload needs it."""
 
     async def main() -> None:
-        links = Links()
-        zones = ZoneSharing(Host(1, links))
+        channels = Links()
+        zones = ZoneSharing(Host(1, channels))
         current = runtime(tmp_path)
         zones.switch(current)
         notify = make_query(7, ORIGIN, c.SOA, flags=c.NOTIFY << 11, edns_payload=None)
         for _ in range(1000):
             assert current.service.zone_server.handle(notify, PEER, Sink())
-        assert links.told == [{"notify": ["e.test."]}]
+        assert channels.told == [{"notify": ["e.test."]}]
         zones._send_events()
         zones._send_events()
-        assert links.told == [{"notify": ["e.test."]}] * 2, "the last one is not lost"
+        assert channels.told == [{"notify": ["e.test."]}] * 2, "the last one is not lost"
         monkeypatch.setattr("resolver.daemon.zone_sharing.EVENT_ROOM", 25)
         for name in (b"\1a\0", b"\1b\0", ORIGIN):
-            zones._tell("damaged", name)
-        sent = len(links.told)
+            zones._queue_event("damaged", name)
+        sent = len(channels.told)
         while zones._events:
             zones._send_events()
-        found = [name for event in links.told[sent - 1:] for name in event["damaged"]]
-        assert found == ["a.", "b.", "e.test."] and len(links.told) > sent
+        found = [name for event in channels.told[sent - 1:] for name in event["damaged"]]
+        assert found == ["a.", "b.", "e.test."] and len(channels.told) > sent
         zones.stop()
 
     asyncio.run(main())
