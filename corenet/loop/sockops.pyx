@@ -6,8 +6,8 @@ call. All other waits are one-shot: one EPOLL_CTL_MOD each, or an ADD when the d
 reused. Errors are those that the socket module would raise.
 
 A socket object that is closed while a coroutine waits for it stays open in the kernel until the wait ends, as on
-uvloop: the wait counts as a user of the socket, like a file of `makefile`. The wait then ends by what the peer does. Without
-this it would never end, because epoll reports nothing for a closed descriptor.
+uvloop: the wait counts as a user of the socket, like a file of `makefile`. The wait then ends by what the peer does.
+Without this it would never end, because epoll reports nothing for a closed descriptor.
 """
 
 import asyncio
@@ -376,7 +376,7 @@ async def sock_sendfile_native(
         held = held or socket_incref(sock)
         await self.waiter(sock, True)
         if is_socket_object(sock) and sock._closed:
-            # The program closed the socket. Sending a large file would go on for a long time.
+            # The program closed the socket. Sending a large file would continue for a long time.
             raise OSError(c.EBADF, os.strerror(c.EBADF))
 
     try:
@@ -440,7 +440,7 @@ def has_no_pending_input(int fd) -> bool:
 # --- call_soon for futures and tasks ----------------------------------------------------------------------------------
 #
 # This relies on CPython's layout of types (`tp_vectorcall_offset`). It is kept because a `sleep(0)` costs 5,735
-# instructions with it and 6,127 without (2026-11-24, docs/performance.md).
+# instructions with it and 6,127 without (2026-11-24).
 
 cdef extern from "Python.h":
     """
