@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 from support.documents import PROJECT, ROOT, SECONDS, blocks, environment
-from support.servers import can_bind
+from support.ports import free_port
+from support.servers import can_bind, run_process, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.checkout]
 
@@ -51,6 +52,16 @@ def test_shell_lines_run_or_name_what_exists(place: str, source: str, tmp_path: 
         assert done.returncode == (int(status[1]) if status else 0), f"{place}: {line}\n{done.stdout}\n{done.stderr}"
     if missing:
         pytest.skip(f"not looked up: pip install {' '.join(sorted(missing))}")
+
+
+def test_make_run_shows_a_first_answer(tmp_path: Path) -> None:
+    """The first block of the README, in a checkout that is built; elsewhere it needs gcc and the package index."""
+    if subprocess.run(["make", "-q", "build"], cwd=ROOT, capture_output=True, timeout=SECONDS, check=False).returncode:
+        pytest.skip("not built: make build")
+    port, log = free_port(), tmp_path / "log"
+    with run_process(["make", "run", f"PORT={port}"], log, cwd=ROOT) as process:
+        answer = f", server 127.0.0.1:{port}\n"
+        wait_until(lambda: answer in log.read_text("utf-8"), "the first answer", process=process, log=log)
 
 
 def look_up(place: str, words: list[str], env: dict[str, str], folder: Path) -> set[str]:
