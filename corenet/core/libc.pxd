@@ -211,7 +211,6 @@ cdef extern from "<netinet/tcp.h>" nogil:
     const int TCP_NODELAY, TCP_CORK
 
 cdef extern from "<arpa/inet.h>" nogil:
-    const int INET6_ADDRSTRLEN
     const char *inet_ntop(int family, const void *source, char *text, socklen_t size)
     int inet_pton(int family, const char *text, void *target)
 
@@ -295,7 +294,6 @@ cdef extern from "Python.h":
     PyObject *PyObject_VectorcallMethod(object name, PyObject **arguments, size_t count, PyObject *names)
     int PyErr_CheckSignals() except -1
     object PyErr_SetFromErrno(PyObject *kind)
-    PyObject *PyErr_Occurred()
     PyObject *PyExc_OSError
     unsigned long PyThread_get_thread_ident() nogil
 

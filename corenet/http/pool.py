@@ -214,7 +214,7 @@ class Pool:
             del slot.group.shared[slot]
             reusable = isinstance(connection, MultiplexedConnection) and connection.can_serve
         if reusable and connection is not None and not connection.is_gone:
-            if self.closing or self.limits.keepalive_timeout == 0 or not self._keep(slot, connection):
+            if self.closing or self.limits.keepalive_timeout == 0 or not self._keep(slot):
                 self._drop(slot)
         else:
             self._drop(slot)
@@ -296,7 +296,7 @@ class Pool:
         self.total += 1
         return slot
 
-    def _keep(self, slot: PoolSlot, connection: Connection | MultiplexedConnection) -> bool:
+    def _keep(self, slot: PoolSlot) -> bool:
         """Keep the connection for the next request; False when there is no memory for the record."""
         group = slot.group
         try:

@@ -13,9 +13,6 @@ cdef extern from * nogil:
     static inline void atomic_put32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     static inline void atomic_put64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     static inline void atomic_add64(int64_t *p, int64_t v) { __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
-    static inline int atomic_swap32(uint32_t *p, uint32_t seen, uint32_t v) {
-        return __atomic_compare_exchange_n(p, &seen, v, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
-    }
     static inline int atomic_swap64(uint64_t *p, uint64_t seen, uint64_t v) {
         return __atomic_compare_exchange_n(p, &seen, v, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     }
@@ -36,7 +33,6 @@ cdef extern from * nogil:
     void atomic_put32(uint32_t *p, uint32_t v)
     void atomic_put64(uint64_t *p, uint64_t v)
     void atomic_add64(int64_t *p, int64_t v)
-    int atomic_swap32(uint32_t *p, uint32_t seen, uint32_t v)
     int atomic_swap64(uint64_t *p, uint64_t seen, uint64_t v)
     void fence_reads()
     void fence_writes()

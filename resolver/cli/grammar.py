@@ -309,7 +309,7 @@ def _plus(request: Request, text: str) -> None:
         if not (equals and wanted):
             raise UsageError(f"+{key} needs a number: +{key}={limit.default}")
         if key == "timeout":
-            request.timeout = _seconds(value, limit.minimum, limit.maximum)
+            request.timeout = _seconds(value, limit.maximum)
         else:
             setattr(request, key, _number(value, key, limit.minimum, limit.maximum))
     elif key in SWITCHES:
@@ -404,7 +404,7 @@ def _number(text: str, what: str, minimum: int, maximum: int) -> int:
     raise UsageError(f"{what} must be a number from {minimum} to {maximum}, not {text!r}")
 
 
-def _seconds(text: str, minimum: int, maximum: int) -> float:
+def _seconds(text: str, maximum: int) -> float:
     try:
         value = float(text)
     except ValueError:

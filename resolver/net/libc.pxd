@@ -1,6 +1,6 @@
 # All C declarations of this package: datagrams in batches, the sockets' error queue, random numbers.
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
-from posix.types cimport suseconds_t, time_t
+from posix.types cimport time_t
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t

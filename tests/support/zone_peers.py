@@ -25,7 +25,6 @@ from resolver.zones.zone import soa_fields
 __all__ = ["KEY", "KINDS", "ZONE", "Peer", "serial_of", "serve", "sign"]
 
 KINDS = ("nsd", "knot", "bind")
-COMMANDS = {"nsd": "nsd", "knot": "knotd", "bind": "named"}
 KEY = ("transfer.key", "c2VjcmV0IG9mIHRoaXMgdGVzdCBvbmx5ISEhISEhISE=")
 """Name and secret (base64) of a TSIG key of HMAC-SHA256."""
 

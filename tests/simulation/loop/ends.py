@@ -38,7 +38,6 @@ class End:
         self.written = self.received = 0
         self.saw_eof = False
         self.reading = True
-        self.pieces_taken = True
         # Reasons for which bytes may be lost.
         self.aborted = self.closed = self.said_eof = self.raised = False
         self.sending_file = False
