@@ -137,7 +137,7 @@ class AddressResolver:
                     try:
                         [answer], _ = await next_done
                     except socket.gaierror as error:
-                        worst = _worse(worst, error)
+                        worst = _more_severe(worst, error)
                         continue
                     found += [Target(ipaddress.ip_address(text)) for text in answer]
                     found = order_destinations(found)
@@ -238,7 +238,7 @@ class AddressResolver:
             except socket.gaierror as error:
                 if error.errno == socket.EAI_AGAIN:
                     raise  # a later candidate could be a different host
-                worst = _worse(worst, error)
+                worst = _more_severe(worst, error)
         raise worst or _error(socket.EAI_NONAME)
 
     async def _ask(self, name: str, versions: Sequence[int]) -> tuple[list[Answer], str]:
@@ -324,7 +324,7 @@ def _kinds(service: str | None, wanted: int, proto: int, flags: int) -> Iterator
         raise _error(socket.EAI_SERVICE)
 
 
-def _worse(known: socket.gaierror | None, new: socket.gaierror) -> socket.gaierror:
+def _more_severe(known: socket.gaierror | None, new: socket.gaierror) -> socket.gaierror:
     """The error to report after several: no answer, then no address, then no name."""
     if known is None or new.errno == socket.EAI_AGAIN:
         return new

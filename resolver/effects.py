@@ -875,8 +875,8 @@ class Context:
         self.response: ResponsePolicy | None = None
         """None when no policy has the point."""
         self.on_query_end: Callable[[bytes, float, bool], object] | None = None
-        """Called when a query to a server of a zone has ended: zone, seconds, and whether there was a reply. None when
-        nobody watches."""
+        """Called when a query to a server of a zone has ended: zone, seconds, and whether there was a reply. None
+        without watchers."""
         self.store = store
         self.settings = settings
         self.rng = rng

@@ -16,7 +16,7 @@ __all__ = ["Bogus", "NXDomain", "NoData", "ResolveError", "ServerFailure"]
 
 
 class ResolveError(Exception):
-    """A question has no answer with data. The base class of the others; its predicates tell the cases apart."""
+    """A question has no answer with data. The base class of the others; its predicates distinguish the cases."""
 
     def __init__(
         self,

@@ -140,7 +140,7 @@ REFUSE = Decision(ActionKind.REFUSE)
 TRUNCATE = Decision(ActionKind.TRUNCATE)
 """Over UDP the reply is empty and truncated, so that the client comes back over TCP."""
 PASS = Decision(ActionKind.PASS)
-"""The query goes on, and the later hooks of the same point are not asked."""
+"""The query continues, and the later hooks of the same point are not called."""
 
 
 def answer(*data: str, type: str = "", ttl: int = limits.HOOK_TTL, rcode: str = "NOERROR") -> Decision:

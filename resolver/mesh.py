@@ -761,7 +761,7 @@ class Mesh(JobTable):
         self._finish_with(job, failure_outcome(job.task.question, failure))
 
     def _close_steps(self, job: Job) -> None:
-        """Close the generator of `job`. A fault in it is only logged, so that the caller can go on."""
+        """Close the generator of `job`. A fault in it is only logged, so that the caller can continue."""
         try:
             job.steps.close()
         except Exception as error:  # noqa: BLE001 - others wait for this job
@@ -1060,7 +1060,7 @@ class Mesh(JobTable):
             self._serve_stale_now(job)
 
     def _serve_stale_now(self, job: Job) -> None:
-        """Give the clients that wait for `job` a stale answer, if there is one; the job goes on."""
+        """Give the clients that wait for `job` a stale answer, if there is one; the job continues."""
         if job.finished or not job.requests:
             return
         task = job.task
@@ -1068,7 +1068,7 @@ class Mesh(JobTable):
         if outcome is None:
             return
         if task.trace is not None:
-            task.note("stale", "answered with expired data while resolution goes on", qname=task.question.qname,
+            task.note("stale", "answered with expired data while resolution continues", qname=task.question.qname,
                       qtype=task.question.qtype, rcode=outcome.rcode)
         if outcome.stale:
             self._counts["stale_answers"] += len(job.requests)

@@ -141,7 +141,7 @@ class _InFlight:
         return left if left > 0 else timeout
 
     def remove(self, one: Waiting) -> None:
-        """`one` waits no more. The query goes on for the others, and stays charged to the budget of `first`."""
+        """`one` waits no more. The query continues for the others, and stays charged to the budget of `first`."""
         del self.waiting[one]
         if not self.waiting:
             handle, self.handle = self.handle, None

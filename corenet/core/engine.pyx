@@ -23,10 +23,10 @@ cdef class FdHandlers(Watcher):
     an ADD.
 
     Exception: a wait for reading on a socket object that can be identified by `owner` stays registered edge-triggered
-    between waits. A caller waits only after a read got EAGAIN, so the next edge belongs to its wait. Whether the
-    entry is still that of the file that has this number is tested by an ADD, which fails with EEXIST in that case and
-    costs less than a MOD. An edge without a waiter may have come before the receive that got its data; a second
-    one in a row means that nobody reads, and ends the registration. When another file is found under the number (dup2),
+    between waits. A caller waits only after a read got EAGAIN, so the next edge belongs to its wait. Whether the entry
+    is still that of the file that has this number is tested by an ADD, which fails with EEXIST in that case and costs
+    less than a MOD. An edge without a waiter may have come before the receive that got its data; a second one in a row
+    means that no receive is waiting, and ends the registration. When another file is found under the number (dup2),
     waits for this number are one-shot from then on: the first file may return, and its old registration with it.
     """
 

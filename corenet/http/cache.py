@@ -1,10 +1,10 @@
 """The private cache of a client (RFC 9111): `Cache` is the store that clients share, `CacheLayer` the part of a client.
 
 The layer stands between the redirects and the exchange with the server, so each redirect is looked up by its own URL.
-It answers GET requests only, whole and streamed ones. Other methods, ranges and requests with conditions of the
-caller's own go past it, but what they change becomes invalid. A streamed response is stored when its body has been read
-to the end. A failing store (a full disk, a lock that another process holds too long) counts as a store without the
-response: the request goes to the server and `Cache.failures` counts it.
+It answers GET requests only, whole and streamed ones. Other methods, ranges and requests with conditional fields of the
+caller bypass it; an unsafe method invalidates what it may have changed. A streamed response is stored when its body has
+been read to the end. A failing store (a full disk, a lock that another process holds too long) counts as a store
+without the response: the request goes to the server and `Cache.failures` counts it.
 
 Every response of the layer says in Cache-Status (RFC 9211) where it comes from.
 
@@ -51,7 +51,7 @@ __all__ = ["Cache", "CacheLayer"]
 _Fields = list[tuple[bytes, bytes]]
 _T = TypeVar("_T")
 _Received = Response | StreamedResponse
-# When these are raised, the server could not be asked.
+# When these are raised, the server has not answered.
 _UNREACHABLE = (ConnectError, TimeoutExceeded, RemoteProtocolError)
 
 
@@ -61,8 +61,7 @@ class Cache:
     `max_bytes` limits what is stored, bodies as decoded. A response over an eighth of it is not stored. A cache belongs
     to one user; responses to requests with different Authorization fields are stored separately, and so are those of
     clients with another Unix socket, without `decode`, or without verification of certificates. `clock` returns the
-    Unix time
-    in seconds. `hits` and `misses` count requests, `failures` operations of the store that failed.
+    Unix time in seconds. `hits` and `misses` count requests, `failures` operations of the store that failed.
 
     Raises:
         TypeError: an argument has a wrong type.
@@ -101,7 +100,7 @@ class Cache:
         self._store.clear()
 
     def close(self) -> None:
-        """Close the file. Clients that still use the cache then have none."""
+        """Close the file. Clients that still use the cache then work without one."""
         self._store.close()
 
     def layer(
@@ -213,7 +212,7 @@ class CacheLayer:
                 try:
                     target = url.join(reference)
                 except InvalidUrl:
-                    # It names nothing that could be stored.
+                    # No stored response can have this URL.
                     continue
                 if target.origin == url.origin:
                     urls.append(self._key(target))
@@ -237,24 +236,24 @@ class CacheLayer:
             with _closed_on_error(response):
                 await self.invalidate(call.url, call.method, response.status, response.headers)
             return response
-        asked = _asked(fields)
+        request_cc = _request_cc(fields)
         url = self._key(call.url)
-        stored = None if "no-store" in asked else await cache._find(url, fields)
+        stored = None if "no-store" in request_cc else await cache._find(url, fields)
         if stored is not None and stored.status == 401 and call.auth is not None:
-            # A challenge to a request without credentials. The server is asked, so that these can answer it.
+            # A challenge to a request without credentials, which this request has. It is sent to the server.
             stored = None
         if stored is not None:
-            use = choose(stored, asked, cache.clock())
+            use = choose(stored, request_cc, cache.clock())
             if use is Use.WHILE_REVALIDATING:
                 self._revalidate_later(call, url, fields, stored)
             if use is not Use.VALIDATE:
                 cache.hits += 1
                 return self._answer(call, stored, "hit")
         cache.misses += 1
-        if "only-if-cached" in asked:
+        if "only-if-cached" in request_cc:
             headers = Headers([(b"Cache-Status", b'corenet; detail="only-if-cached"')])
             return Response(504, "Gateway Timeout", headers, b"", url=call.url.text, history=call.history)
-        return await self._fetch(call, url, fields, asked, stored, send)
+        return await self._fetch(call, url, fields, request_cc, stored, send)
 
     def _fields_of(self, call: RequestState) -> _Fields:
         """The fields that select a stored response: those that will be sent, with the user's identity as
@@ -262,7 +261,7 @@ class CacheLayer:
         identity = None if call.auth is None else call.auth.identity()
         if identity is None:
             return self._target_and_fields(call)[1]
-        # Its Authorization is not computed, because that would use up a number of the nonce's counter.
+        # Its Authorization is not computed, because that would increment the nonce count (RFC 7616 section 3.4).
         auth, call.auth = call.auth, None
         try:
             fields = self._target_and_fields(call)[1]
@@ -275,7 +274,7 @@ class CacheLayer:
         call: RequestState,
         url: str,
         fields: _Fields,
-        asked: dict[str, str | None],
+        request_cc: dict[str, str | None],
         stored: Stored | None,
         send: Callable[[RequestState], Awaitable[_Received]],
     ) -> _Received:
@@ -290,7 +289,7 @@ class CacheLayer:
             if (
                 isinstance(error, TlsError)
                 or stored is None
-                or not may_serve_on_error(stored, asked, cache.clock(), None)
+                or not may_serve_on_error(stored, request_cc, cache.clock(), None)
             ):
                 raise
             return self._answer(call, stored, "hit; fwd=stale; detail=stale-if-error")
@@ -310,14 +309,14 @@ class CacheLayer:
                 newer = freshened(stored, response.headers, request_time, now)
                 if newer is None:
                     await cache._remove([url])
-                    return await self._fetch(call, url, fields, asked, None, send)
-                await self._keep(url, fields, asked, newer, stored)
+                    return await self._fetch(call, url, fields, request_cc, None, send)
+                await self._keep(url, fields, request_cc, newer, stored)
                 return self._answer(call, newer, "hit; fwd=stale; fwd-status=304")
-            if stored is not None and may_serve_on_error(stored, asked, now, response.status):
+            if stored is not None and may_serve_on_error(stored, request_cc, now, response.status):
                 if isinstance(response, StreamedResponse):
                     response.close()
-                how = f"hit; fwd=stale; fwd-status={response.status}; detail=stale-if-error"
-                return self._answer(call, stored, how)
+                cache_status = f"hit; fwd=stale; fwd-status={response.status}; detail=stale-if-error"
+                return self._answer(call, stored, cache_status)
             received = Stored(
                 response.status,
                 response.reason,
@@ -329,13 +328,13 @@ class CacheLayer:
                 "",
                 b"",
             )
-            how = f"corenet; fwd={'uri-miss' if stored is None else 'stale'}"
+            cache_status = f"corenet; fwd={'uri-miss' if stored is None else 'stale'}"
             if isinstance(response, StreamedResponse):
-                if await self._may_keep(url, fields, asked, received, stored):
+                if await self._may_keep(url, fields, request_cc, received, stored):
                     self._record(response, url, received)
-            elif await self._keep(url, fields, asked, received, stored):
-                how += "; stored"
-            response.headers.add("Cache-Status", how)
+            elif await self._keep(url, fields, request_cc, received, stored):
+                cache_status += "; stored"
+            response.headers.add("Cache-Status", cache_status)
             return response
 
     def _record(self, response: StreamedResponse, url: str, received: Stored) -> None:
@@ -351,20 +350,20 @@ class CacheLayer:
         response._recording = Recording(self._cache._store.max_entry, store)
 
     async def _keep(
-        self, url: str, fields: _Fields, asked: dict[str, str | None], received: Stored, old: Stored | None
+        self, url: str, fields: _Fields, request_cc: dict[str, str | None], received: Stored, old: Stored | None
     ) -> bool:
         """Store `received` if it may be stored, in place of `old`; what must not be stored replaces it as well."""
-        if not await self._may_keep(url, fields, asked, received, old):
+        if not await self._may_keep(url, fields, request_cc, received, old):
             return False
         return bool(await self._cache._put(url, received, public=_is_public(received)))
 
     async def _may_keep(
-        self, url: str, fields: _Fields, asked: dict[str, str | None], received: Stored, old: Stored | None
+        self, url: str, fields: _Fields, request_cc: dict[str, str | None], received: Stored, old: Stored | None
     ) -> bool:
         """Whether `received` may be stored; sets its variant, and removes what it makes invalid."""
         vary = vary_names(received.headers)
-        if vary is None or not may_store(asked, received.status, received.headers):
-            if received.status < 500 and "no-store" not in asked:
+        if vary is None or not may_store(request_cc, received.status, received.headers):
+            if received.status < 500 and "no-store" not in request_cc:
                 await self._cache._remove([url])
             return False
         received.vary = vary
@@ -389,7 +388,7 @@ class CacheLayer:
         )
 
     def _revalidate_later(self, call: RequestState, url: str, fields: _Fields, stored: Stored) -> None:
-        """Ask the server after the stale response was returned: once for each URL, and for a few at a time."""
+        """Revalidate after the stale response was returned: once for each URL, and a few URLs at a time."""
         if url in self._tasks or len(self._tasks) >= HTTP_CACHE_REVALIDATIONS:
             return
         later = call.again()
@@ -402,7 +401,7 @@ class CacheLayer:
         return f"{self._scope}{url.origin}{url.target.decode('ascii')}"
 
     async def _revalidate(self, call: RequestState, url: str, fields: _Fields, stored: Stored) -> None:
-        # A failure changes nothing: the next request finds the same stale response and asks again.
+        # A failure changes nothing: the next request finds the same stale response and revalidates it.
         with contextlib.suppress(HttpError):
             await self._fetch(call, url, fields, {}, stored, self._send)
 
@@ -445,7 +444,7 @@ def _is_public(stored: Stored) -> bool:
     return "public" in cache_control(stored.headers.get_list("cache-control"))
 
 
-def _asked(fields: _Fields) -> dict[str, str | None]:
+def _request_cc(fields: _Fields) -> dict[str, str | None]:
     """The request's directives; without any, Pragma: no-cache is one (RFC 9111 section 5.4)."""
     values = [value.decode("latin-1") for name, value in fields if name.lower() == b"cache-control"]
     if not values and any(name.lower() == b"pragma" and value.strip().lower() == b"no-cache" for name, value in fields):

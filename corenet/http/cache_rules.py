@@ -60,7 +60,7 @@ _NOT_UPDATED = _NOT_STORED.union("trailer content-length content-encoding conten
 
 
 class Use(Enum):
-    """What a stored response is good for now: nothing asked, asked afterwards, asked before."""
+    """How a stored response may be used: as it is, with revalidation in the background, or after revalidation."""
 
     FRESH = 1
     WHILE_REVALIDATING = 2
@@ -162,20 +162,20 @@ def variant_of(vary: str, fields: Iterable[tuple[bytes, bytes]], *, public: bool
     return sums.digest()
 
 
-def may_store(asked: dict[str, str | None], status: int, headers: Headers) -> bool:
+def may_store(request_cc: dict[str, str | None], status: int, headers: Headers) -> bool:
     """Whether a private cache may keep a response to GET, and has a use for it (section 3)."""
-    said = cache_control(headers.get_list("cache-control"))
-    if "no-store" in asked or status in (206, 304) or not 200 <= status < 600:
+    response_cc = cache_control(headers.get_list("cache-control"))
+    if "no-store" in request_cc or status in (206, 304) or not 200 <= status < 600:
         return False
-    if "must-understand" in said:
+    if "must-understand" in response_cc:
         # Servers send no-store with it, for caches that do not know this directive.
         if status not in _UNDERSTOOD:
             return False
-    elif "no-store" in said:
+    elif "no-store" in response_cc:
         return False
     if vary_names(headers) is None:
         return False
-    explicit = "max-age" in said or "expires" in headers or "public" in said or "private" in said
+    explicit = "max-age" in response_cc or "expires" in headers or "public" in response_cc or "private" in response_cc
     if not explicit and status not in _HEURISTIC:
         return False
     return "etag" in headers or "last-modified" in headers or lifetime_of(status, headers, 0.0) > 0
@@ -183,8 +183,8 @@ def may_store(asked: dict[str, str | None], status: int, headers: Headers) -> bo
 
 def lifetime_of(status: int, headers: Headers, response_time: float) -> float:
     """Seconds for which a response is fresh (section 4.2.1); s-maxage is for shared caches only."""
-    said = cache_control(headers.get_list("cache-control"))
-    max_age = _seconds(said, "max-age")
+    response_cc = cache_control(headers.get_list("cache-control"))
+    max_age = _seconds(response_cc, "max-age")
     if max_age is not None:
         return max_age
     date = _only_date(headers, "date")
@@ -193,7 +193,7 @@ def lifetime_of(status: int, headers: Headers, response_time: float) -> float:
         expires = _only_date(headers, "expires")
         return 0.0 if expires is None else max(0.0, expires - sent)
     modified = _only_date(headers, "last-modified")
-    if modified is None or (status not in _HEURISTIC and "public" not in said):
+    if modified is None or (status not in _HEURISTIC and "public" not in response_cc):
         return 0.0
     # Section 4.2.2: a tenth of the time since it was changed.
     return min(max(0.0, (sent - modified) / 10), float(HTTP_CACHE_HEURISTIC_SECONDS))
@@ -215,35 +215,38 @@ def _lateness(stored: Stored, now: float) -> float:
     return age_of(stored, now) - lifetime_of(stored.status, stored.headers, stored.response_time)
 
 
-def choose(stored: Stored, asked: dict[str, str | None], now: float) -> Use:
+def choose(stored: Stored, request_cc: dict[str, str | None], now: float) -> Use:
     """Decide how a stored response may be used, by its directives and the request's (sections 4.2.4, 5.2.1)."""
-    said = cache_control(stored.headers.get_list("cache-control"))
-    if "no-cache" in said or "no-cache" in asked:
+    response_cc = cache_control(stored.headers.get_list("cache-control"))
+    if "no-cache" in response_cc or "no-cache" in request_cc:
         return Use.VALIDATE
     age, late = age_of(stored, now), _lateness(stored, now)
-    oldest = _seconds(asked, "max-age")
+    oldest = _seconds(request_cc, "max-age")
     if oldest is not None and age > oldest:
         return Use.VALIDATE
-    if late < 0 and -late >= (_seconds(asked, "min-fresh") or 0.0):
+    if late < 0 and -late >= (_seconds(request_cc, "min-fresh") or 0.0):
         return Use.FRESH
-    if "must-revalidate" in said or "min-fresh" in asked:
+    if "must-revalidate" in response_cc or "min-fresh" in request_cc:
         return Use.VALIDATE
-    if "max-stale" in asked and (asked["max-stale"] is None or late <= (_seconds(asked, "max-stale") or 0.0)):
+    accepted = _seconds(request_cc, "max-stale") or 0.0
+    if "max-stale" in request_cc and (request_cc["max-stale"] is None or late <= accepted):
         return Use.FRESH
-    if late < (_seconds(said, "stale-while-revalidate") or 0.0):
+    if late < (_seconds(response_cc, "stale-while-revalidate") or 0.0):
         return Use.WHILE_REVALIDATING
     return Use.VALIDATE
 
 
-def may_serve_on_error(stored: Stored, asked: dict[str, str | None], now: float, status: int | None) -> bool:
+def may_serve_on_error(stored: Stored, request_cc: dict[str, str | None], now: float, status: int | None) -> bool:
     """Whether a stale response may replace an error (RFC 5861 section 4); `status` None: there was no response."""
     if status is not None and status not in _ERRORS:
         return False
-    said = cache_control(stored.headers.get_list("cache-control"))
-    if not {"no-cache", "must-revalidate"}.isdisjoint(said) or not {"no-cache", "max-age"}.isdisjoint(asked):
+    response_cc = cache_control(stored.headers.get_list("cache-control"))
+    if not {"no-cache", "must-revalidate"}.isdisjoint(response_cc):
+        return False
+    if not {"no-cache", "max-age"}.isdisjoint(request_cc):
         return False
     late = _lateness(stored, now)
-    return any(late < (_seconds(directives, "stale-if-error") or 0.0) for directives in (said, asked))
+    return any(late < (_seconds(directives, "stale-if-error") or 0.0) for directives in (response_cc, request_cc))
 
 
 def fields_to_store(headers: Headers) -> Headers:

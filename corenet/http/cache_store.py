@@ -2,7 +2,8 @@
 
 SQLite gives what a shared file needs: locks between processes, and transactions that a killed process leaves either
 done or not begun (write-ahead log). The number of bytes is kept by triggers inside the same transactions, so it is
-right whoever writes. When it is over the limit, the responses that were not used for the longest time are removed.
+correct whichever process writes. When it is over the limit, the responses that were not used for the longest time are
+removed.
 
 The database and its SQLite auxiliary files decide which responses the client accepts for a server. So none of these
 files may be a symbolic link, belong to another user or be writable for one, and the folder must not let every user
@@ -218,7 +219,7 @@ def _make_private(path: str) -> None:
     """Create the file if there is none, and check that no other user can change it or the files beside it.
 
     Raises:
-        ValueError: one can; the message says how to mend it.
+        ValueError: one can; the message says how to change the permissions.
         OSError: the file cannot be created.
     """
     folder = os.path.dirname(path)

@@ -295,7 +295,7 @@ def _trace(options: argparse.Namespace, began: float) -> Recorder | None:
     if not options.trace:
         return None
     if options.parallel:
-        raise UsageError("--trace and --parallel exclude each other: steps at the same time cannot be told apart")
+        raise UsageError("--trace and --parallel exclude each other: parallel steps cannot be distinguished")
     return Recorder(options.trace_format or "text", options.trace_output, began)
 
 

@@ -180,7 +180,7 @@ class _Opening:
         return Opened(await self.use(sock))
 
     async def search(self, resolver: RecordResolver, lookups: "Lookups | None") -> Opened:
-        """Resolve and connect at the same time; go on with the next endpoint when TLS with one has failed."""
+        """Resolve and connect at the same time; continue with the next endpoint when TLS with one has failed."""
         from corenet.http.search import Search
 
         local = self.route.local_address

@@ -109,7 +109,7 @@ class TlsError(ConnectError):
 
 
 class TimeoutExceeded(HttpError, TimeoutError):
-    """A timeout expired; `phase` is what was going on: pool, dns, connect, proxy, tls, request or response."""
+    """A timeout expired; `phase` is the phase of the request: pool, dns, connect, proxy, tls, request or response."""
 
     def __init__(self, message: str, phase: str) -> None:
         super().__init__(message)

@@ -62,7 +62,7 @@ cdef class H2Streams:
     cdef int fail(self, int code, str reason) except -1
     cdef int spend_control(self) except -1
     cdef int spend_reset(self) except -1
-    cdef int earn(self) except -1
+    cdef int credit_control_frames(self) except -1
     cdef H2Stream make_stream(self, uint32_t number)
     cdef int received_end(self, H2Stream stream, list trailers, list events) except -1
     cdef int ended_well(self) except -1

@@ -91,7 +91,7 @@ cdef Py_ssize_t SMALL_FRAME = HTTP2_SMALL_FRAME
 cdef Py_ssize_t MAX_CLOSED = HTTP2_CLOSED_STREAMS
 cdef double CONTROL_FRAMES = HTTP2_CONTROL_FRAMES
 cdef double CONTROL_RATE = HTTP2_CONTROL_RATE
-cdef double CONTROL_EARNED = HTTP2_CONTROL_EARNED
+cdef double CONTROL_CREDIT = HTTP2_CONTROL_EARNED
 cdef double RESETS = HTTP2_RESETS
 cdef double RESET_RATE = HTTP2_RESET_RATE
 cdef bytes HTTPS = b"https"
@@ -211,7 +211,7 @@ cdef class H2Streams:
         return 0
 
     cdef int ended_well(self) except -1:
-        self.earn()
+        self.credit_control_frames()
         self.reset_budget = min(RESETS, self.reset_budget + 1)
         return 0
 
@@ -289,8 +289,8 @@ cdef class H2Streams:
                 self.fail(ENHANCE_YOUR_CALM, "too many streams that end in a reset")
         return 0
 
-    cdef int earn(self) except -1:
-        self.control_budget = min(CONTROL_FRAMES, self.control_budget + CONTROL_EARNED)
+    cdef int credit_control_frames(self) except -1:
+        self.control_budget = min(CONTROL_FRAMES, self.control_budget + CONTROL_CREDIT)
         return 0
 
     cpdef int ping(self, bytes data) except -1:
@@ -501,7 +501,7 @@ cdef class H2Streams:
             stream.queued -= size
             self.unsent_octets -= size
             if last or size >= SMALL_FRAME:
-                self.earn()
+                self.credit_control_frames()
         if not last:
             return True
         stream.queue = None

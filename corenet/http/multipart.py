@@ -3,7 +3,7 @@
 In names and file names, CR, LF and the quotation mark are percent-encoded and everything else is UTF-8 (WHATWG HTML,
 "multipart/form-data encoding algorithm"); RFC 2231 encoding is not used (RFC 7578 section 4.2). Line ends of names and
 text values become CR LF. The caller of `encode_multipart` draws the boundary: with 128 random bits, no file contains it
-by chance and nobody can predict it.
+by chance and no third party can predict it.
 """
 
 import mimetypes

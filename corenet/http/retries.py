@@ -74,7 +74,7 @@ class RetryBudget:
         # In units of 1 / HTTP_REQUESTS_PER_RETRY retries, so that it is a whole number.
         self._left = HTTP_RETRY_BUDGET * HTTP_REQUESTS_PER_RETRY
 
-    def earn(self) -> None:
+    def deposit(self) -> None:
         """Count one request, which adds ``1 / HTTP_REQUESTS_PER_RETRY`` retries."""
         self._left = min(self._left + 1, HTTP_RETRY_BUDGET * HTTP_REQUESTS_PER_RETRY)
 
@@ -92,7 +92,7 @@ class RetryState:
     __slots__ = ("_budget", "_count", "_retries", "delay")
 
     def __init__(self, retries: Retries, budget: RetryBudget) -> None:
-        budget.earn()
+        budget.deposit()
         self._retries = retries
         self._budget = budget
         self._count = 0

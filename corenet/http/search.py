@@ -2,9 +2,9 @@
 
 A `Search` belongs to one connection that is being opened. It owns the tasks of its look-ups (addresses of each
 endpoint, HTTPS records, TLSA records) and of its attempts. `connect` returns with all attempts ended and every socket
-closed but the one that it returns; look-ups go on until `close`, because another call of `connect` may follow: when TLS
-with an endpoint of an HTTPS record fails, `give_up` excludes that endpoint, and the next one is tried. When attempts
-start is decided by `corenet.http.attempts`.
+closed but the one that it returns; look-ups continue until `close`, because another call of `connect` may follow: when
+TLS with an endpoint of an HTTPS record fails, `give_up` excludes that endpoint, and the next one is tried. When
+attempts start is decided by `corenet.http.attempts`.
 """
 
 import asyncio
@@ -171,7 +171,7 @@ class Search:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            # Not a failure of DNS: the look-ups handle those. The search cannot go on.
+            # Not a failure of DNS: the look-ups handle those. The search cannot continue.
             self._fatal = error
         self._notify()
 

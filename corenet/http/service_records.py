@@ -77,7 +77,7 @@ def service_name(origin: Origin) -> str:
 
 
 def choose_alias(records: Sequence[ServiceRecord], shuffle: Shuffle) -> str | None:
-    """The target to go on with when `records` has one in AliasMode, at random among several; else None.
+    """The target to continue with when `records` has one in AliasMode, at random among several; else None.
 
     The root as target means that the service is not available. That is advisory (section 2.5.1), and ignored as an
     empty set is.

@@ -125,7 +125,7 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
                 context["source_traceback"] = handle._source_traceback
             self.call_exception_handler(context)
         except MemoryError:
-            pass  # not enough memory to report it; the loop must go on
+            pass  # not enough memory to report it; the loop must keep running
 
     def _describe_callback(self, callback: Callable[..., object], args: tuple[Any, ...]) -> str:
         debug = {"debug": self.get_debug()} if compat.NAMES_ARGUMENTS_IN_DEBUG else {}

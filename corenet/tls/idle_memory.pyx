@@ -9,7 +9,7 @@ States, for all loops of the process together:
 
 * quiet: fewer than `TLS_BURST` handshakes were completed since the last look (`completed`).
 * waiting (`waiting_until` is in the future): a timer of the loop that has completed the last of them looks again. If
-  another `TLS_BURST` were completed meanwhile the burst goes on, and freed memory is used again: it waits once more.
+  another `TLS_BURST` were completed meanwhile the burst continues, and freed memory is reused: it waits once more.
   Otherwise `malloc_trim` returns the free memory, and the state is quiet.
 
 `malloc_trim` takes about 5 microseconds for each connection, and blocks the loop. So it may use at most one thousandth

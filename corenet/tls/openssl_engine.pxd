@@ -23,7 +23,7 @@ cdef struct Wire:
     Scanner scanner         # of what OpenSSL was given
     size_t control          # records since the last that had data
     bint counting           # the handshake is over
-    bint out_of_memory            # there was no memory for `out`: OpenSSL may go on as if nothing were wrong
+    bint out_of_memory            # there was no memory for `out`: OpenSSL may continue as if it had been written
     bint flooded            # there were too many of them: OpenSSL gets no more
 
 cdef class OpenSSLEngine(TlsEngine):

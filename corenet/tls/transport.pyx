@@ -356,7 +356,7 @@ cdef class TlsTransport(TlsReceiver):
         raise NotImplementedError
 
     def half_close(self) -> None:
-        """Send close_notify after everything that was written, and go on receiving until the peer sends it, too.
+        """Send close_notify after everything that was written, and continue to receive until the peer sends it, too.
 
         Does nothing when the transport is closing or half-closed. The transport closes when both directions have ended;
         nothing limits how long the peer may take, so call `close` after a time. Before TLS 1.3 the peer answers at once

@@ -11,8 +11,8 @@ closes its copies of them.
 Owners: the lane owns a duplicate of the socket's descriptor, so the transport may be closed at any time. `thread` holds
 the lane while it runs. `keep_alive` owns what the handler's context points to.
 
-Locks, in this order: `turn`, `work`, `exchange`. The thread holds `work` while it uses the handler and the batch; whoever
-holds it may change them. `exchange` guards the buffer that is filled. The loop takes a full buffer by exchanging it for
+Locks, in this order: `turn`, `work`, `exchange`. The thread holds `work` while it uses the handler and the batch; the
+holder may change them. `exchange` guards the buffer that is filled. The loop takes a full buffer by exchanging it for
 an empty one, and reads it without a lock.
 
 Invariant: when `filled` becomes larger than 0, the eventfd is written afterwards. The loop reads the eventfd before it

@@ -412,6 +412,7 @@ cdef class StreamSender(Transport):
             try:
                 queue_push(&self.queue, whole, data + sent, asked - sent)
             except MemoryError as error:
+                # A part of the data is sent and its rest is lost: later writes must not follow the gap.
                 self.force_close(error)
                 raise
         else:

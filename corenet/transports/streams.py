@@ -227,7 +227,7 @@ async def start_server(
 async def start_unix_server(
     client_connected_cb: _Connected, path: Any = None, *, limit: int = _LIMIT, **options: Any
 ) -> asyncio.Server:
-    """Serve on a Unix socket; `options` are those of ``loop.create_unix_server``."""
+    """Start a server on a Unix socket; `options` are those of ``loop.create_unix_server``."""
     factory, loop = _factory(client_connected_cb, limit)
     server: asyncio.Server = await loop.create_unix_server(factory, path, **options)
     return server

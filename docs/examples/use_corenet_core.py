@@ -8,17 +8,17 @@ left, right = socket.socketpair()
 for end in (left, right):
     end.setblocking(False)
 
-# A framer cuts a stream into messages, whatever the pieces it comes in.
+# A framer splits a stream into messages, however the stream was divided into reads.
 framer = LengthFramer(2, max_frame=1024)
 header, payload = framer.frame(b"first")
-left.sendall(header + payload + b"\x00\x06in tw")  # the second message is not whole yet
+left.sendall(header + payload + b"\x00\x06in tw")  # the second message is incomplete
 left.sendall(b"o")
 
 frames = []
 
 
 def readable(events: int) -> None:
-    # Edge-triggered: read until there is nothing left, the poll will not say it again.
+    # Edge-triggered: read until EAGAIN, because the same data is not reported again.
     while True:
         try:
             data = right.recv(4096)

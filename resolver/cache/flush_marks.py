@@ -1,7 +1,7 @@
 """Which names were flushed, so that entries that were stored in the second-level cache before are not used.
 
 Deleting the entries would need a search through all keys of the engine, and a resolver that writes at the same moment
-would undo it. A mark holds for all entries stored before it, whoever wrote them. Times are arguments.
+would undo it. A mark holds for all entries stored before it, by any resolver. Times are arguments.
 """
 
 from collections.abc import Iterable

@@ -192,8 +192,8 @@ cdef inline void write_end(Bucket *b) noexcept nogil:
 # --- readers ------------------------------------------------------------------------------------------------------
 
 cdef void table_prefetch(const TableView *t, uint64_t h) noexcept nogil
-cdef bint key_lies_under(const uint8_t *key, uint32_t key_size, const uint8_t *name, uint32_t name_size,
-                         bint subtree) noexcept nogil
+cdef bint key_is_below(const uint8_t *key, uint32_t key_size, const uint8_t *name, uint32_t name_size,
+                       bint subtree) noexcept nogil
 cdef bint is_flushed(const TableView *t, const uint8_t *key, uint32_t key_size) noexcept nogil
 cdef bint probe_bucket(const TableView *t, Bucket *b, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
                        Hit *f) noexcept nogil

@@ -58,8 +58,8 @@ cdef bint probe_bucket(const TableView *t, Bucket *b, uint64_t h, uint8_t kind, 
     return False
 
 
-cdef bint key_lies_under(const uint8_t *key, uint32_t key_size, const uint8_t *name, uint32_t name_size,
-                         bint subtree) noexcept nogil:
+cdef bint key_is_below(const uint8_t *key, uint32_t key_size, const uint8_t *name, uint32_t name_size,
+                       bint subtree) noexcept nogil:
     """Whether the name at the start of the key is `name`, or with `subtree` is below it."""
     cdef uint32_t at = 0
     if not subtree:
@@ -83,7 +83,7 @@ cdef bint is_flushed(const TableView *t, const uint8_t *key, uint32_t key_size) 
         return False
     for i in range(FLUSHES):
         flush = &t.head.flushes[i]
-        if (flushing >> i) & 1 and (flush.name_size == 0 or (flush.name_size <= sizeof(flush.name) and key_lies_under(
+        if (flushing >> i) & 1 and (flush.name_size == 0 or (flush.name_size <= sizeof(flush.name) and key_is_below(
                 key, key_size, flush.name, flush.name_size, flush.subtree))):
             return True
     return False

@@ -28,7 +28,7 @@ from resolver.cache.arena cimport (
 )
 from resolver.cache.lookup cimport (
     BUCKET_SLOTS, FLUSHES, GROUP_BUCKETS, KIND_ANSWER, KIND_FILLER, LEVEL_SHIFT, PLACE, RECORD_HEAD, SPLIT_MASK,
-    Bucket, Flush, Record, TableView, group_at, group_number, hash_of, is_flushed, key_lies_under, key_size_of,
+    Bucket, Flush, Record, TableView, group_at, group_number, hash_of, is_flushed, key_is_below, key_size_of,
     record_at, remaining,
 )
 from resolver.cache.writers cimport (
@@ -121,7 +121,7 @@ cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint
                 size = key_size_of(r)
                 key = <const uint8_t *>r + RECORD_HEAD
                 wanted = (kinds >> r.kind) & 1 and (
-                    name is NULL or key_lies_under(key, size, name, name_size, subtree))
+                    name is NULL or key_is_below(key, size, name, name_size, subtree))
                 if wanted:
                     atomic_add64(&t.head.dropped[r.kind], 1)
                     gone += 1

@@ -4,8 +4,8 @@ They are in a table of their own, one for each worker, and never in the arena. S
 answers and other resolvers, which know no subnets, cannot give one to a client that it is not for.
 
 A scope says which clients an answer is for: an address prefix, and the shortest and longest source prefix of the
-clients (RFC 7871 section 7.3.1). `EVERYONE` has no prefix, nor has `UNSENT`, for clients whose subnet was not sent,
-because they have none, do not want it, or are the resolver itself. An outcome may also be for `NOBODY` else.
+clients (RFC 7871 section 7.3.1). `ALL_CLIENTS` has no prefix, nor has `UNSENT`, for clients whose subnet was not sent,
+because they have none, do not want it, or are the resolver itself. An outcome of `NOT_SHARED` is for no other client.
 
 Limits: octets in total, where the least recently used entry is evicted first, and entries for one name and type, where
 the oldest is evicted first. An entry larger than `SUBNET_ENTRY_OCTETS`, or an eighth of the size, is not stored. An
@@ -26,15 +26,15 @@ from resolver.wire.client_subnet import ADDRESS_BITS, Subnet, describe_subnet, t
 if TYPE_CHECKING:
     from resolver.wire.edns import Edns
 
-__all__ = ["EVERYONE", "NOBODY", "NO_SUBNET", "UNSENT", "Scope", "SubnetCache", "SubnetRules", "covers",
+__all__ = ["ALL_CLIENTS", "NOT_SHARED", "NO_SUBNET", "UNSENT", "Scope", "SubnetCache", "SubnetRules", "covers",
            "describe_scope", "narrower", "scope_length"]
 
 Scope = tuple[bytes, int, int]
 """Address prefix, its length, and the longest source prefix of a client that it is for."""
 
-EVERYONE: Final[Scope] = (b"", 0, ADDRESS_BITS)
+ALL_CLIENTS: Final[Scope] = (b"", 0, ADDRESS_BITS)
 UNSENT: Final[Scope] = (b"", -1, -1)
-NOBODY: Final[Scope] = (b"", -2, -2)
+NOT_SHARED: Final[Scope] = (b"", -2, -2)
 """Of an alias chain that was made for one client, in part with its subnet and in part without."""
 NO_SUBNET: Final = -1
 """The slot (`SubnetRules.slot`) of jobs that send no subnet to any server."""
@@ -46,7 +46,7 @@ NameAndType = tuple[bytes, int]
 
 def covers(scope: Scope | None, subnet: Subnet | None) -> bool:
     """Whether an answer with this scope is for a client of `subnet`; None as scope is an answer for all clients."""
-    if scope is None or scope == EVERYONE:
+    if scope is None or scope == ALL_CLIENTS:
         return True
     if subnet is None:
         return scope == UNSENT
@@ -64,7 +64,7 @@ def narrower(one: Scope | None, other: Scope | None) -> Scope | None:
     if other is None:
         return one
     if one[1] < 0 or other[1] < 0:
-        return UNSENT if EVERYONE in (one, other) and NOBODY not in (one, other) else NOBODY
+        return UNSENT if ALL_CLIENTS in (one, other) and NOT_SHARED not in (one, other) else NOT_SHARED
     return one[0] if one[1] > other[1] else other[0], max(one[1], other[1]), min(one[2], other[2])
 
 
@@ -75,7 +75,7 @@ def scope_length(scope: Scope | None) -> int:
 
 def describe_scope(scope: Scope) -> str:
     """For whom an answer is, for people."""
-    if scope == EVERYONE:
+    if scope == ALL_CLIENTS:
         return "for all clients"
     if scope == UNSENT:
         return "for clients without a subnet"

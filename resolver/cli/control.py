@@ -267,8 +267,8 @@ def result_of(arguments: argparse.Namespace, request: dict[str, Any]) -> dict[st
         else:
             raise _RefusedError(message.get("error", "the daemon gives no reason"))
     text = "the daemon closed the connection without a result"
-    if arguments.command == "upgrade":  # the supervisor goes on with it when the worker that was asked has ended
-        text += "; the upgrade may still be going on, see the log and `resolverctl status`"
+    if arguments.command == "upgrade":  # the supervisor continues it when the worker that got the command has ended
+        text += "; the upgrade may still be in progress, see the log and `resolverctl status`"
     else:
         text += ", because the worker that served it has ended: see the log, and try again"
     raise _UnreachableError(text)

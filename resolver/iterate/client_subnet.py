@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from resolver import limits
-from resolver.cache.scoped import EVERYONE, NO_SUBNET, NOBODY, UNSENT, Scope, SubnetCache, covers
+from resolver.cache.scoped import ALL_CLIENTS, NO_SUBNET, NOT_SHARED, UNSENT, Scope, SubnetCache, covers
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.client_subnet import ADDRESS_BITS, PrefixSet, Subnet, parse_subnet, truncate
@@ -135,7 +135,7 @@ class ClientSubnets:
         length = 0 if content is None else parse_subnet(content).scope
         self.counts["without" if content is None else "tailored" if length else "for_all"] += 1
         if not length:
-            return EVERYONE if self.cache.has(names.lower(qname), qtype, now) else None
+            return ALL_CLIENTS if self.cache.has(names.lower(qname), qtype, now) else None
         address, source = sent
         if length > source:
             # For clients with exactly this source prefix only (section 7.3.1): no longer one was sent.
@@ -155,7 +155,7 @@ class ClientSubnets:
         self.counts["restarted"] += len(others)
         for request in others:
             request.restarts += 1
-            if request.restarts >= RESTARTS or (scope in (UNSENT, NOBODY) and request.subnet == asked):
+            if request.restarts >= RESTARTS or (scope in (UNSENT, NOT_SHARED) and request.subnet == asked):
                 request.subnet = None
         return others
 

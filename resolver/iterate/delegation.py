@@ -119,8 +119,8 @@ class DelegationCache:
         fetches: FetchQuota | None = None,
         part: int = 0,
     ) -> None:
-        """`fetches` are the quotas of the worker's other delegation cache, because those of servers are for all who
-        ask; None: this is the first one. Zones are counted apart for each `part`, the number of the view."""
+        """`fetches` are the quotas of the worker's other delegation cache, because those of servers are for all
+        views; None: this is the first one. Zones are counted apart for each `part`, the number of the view."""
         self.zones = zones or None  # a table without zones is not asked
         self.fetches = FetchQuota(settings, store.servers) if fetches is None else fetches
         self.part = part

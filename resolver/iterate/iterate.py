@@ -265,7 +265,7 @@ class _DelegationFallback:
         self.task.budget.octets += octets_of([ns, *(rrset for sets in glue.values() for rrset in sets)])
 
     def next_delegation(self, cut: DelegationPoint, context: Context, task: Task) -> DelegationPoint | None:
-        """The zone cut to go on with; None when all fallbacks were tried."""
+        """The zone cut to continue with; None when all fallbacks were tried."""
         zone = cut.zone
         if len(zone) == 1:
             return None

@@ -2,8 +2,8 @@
 
 The option of a trusted client, such as a load balancer, is used in place of its address, and its reply has one. From
 all other clients it is ignored, because they could fill the cache with answers for subnets of others, and learn what
-others asked; only the wish that no subnet is sent counts from every client. The address of a client without a usable
-option is used, unless it has no meaning outside of its own network (section 11.1).
+others asked; only a request that no subnet is sent (SOURCE PREFIX-LENGTH 0) is honoured from every client. The address
+of a client without a usable option is used, unless it has no meaning outside of its own network (section 11.1).
 """
 
 from functools import lru_cache
@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from resolver import limits
-from resolver.cache.scoped import NOBODY, UNSENT, Scope, scope_length
+from resolver.cache.scoped import NOT_SHARED, UNSENT, Scope, scope_length
 from resolver.settings import SubnetSettings
 from resolver.wire import consts as c
 from resolver.wire.client_subnet import PrefixSet, Subnet, parse_subnet, truncate
@@ -82,7 +82,7 @@ class ClientSide:
         content = _option_in(options)
         if content is None or not self._of_address(address)[1]:
             return b""
-        length = content[2] if scope in (UNSENT, NOBODY) else scope_length(scope)
+        length = content[2] if scope in (UNSENT, NOT_SHARED) else scope_length(scope)
         return options_to_wire([(c.OPTION_ECS, content[:3] + bytes((length,)) + content[4:])])
 
 

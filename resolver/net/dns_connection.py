@@ -358,7 +358,7 @@ class DnsConnection(StreamConnection):
         return not self._backlog and self._pipeline_open() and self._share_left()
 
     def _share_left(self) -> bool:
-        """Whether the turn may go on."""
+        """Whether the turn may continue."""
         return self._turn_octets < limits.STREAM_TURN_OCTETS and self._turn_messages < limits.STREAM_TURN_MESSAGES
 
     def _has_work(self) -> bool:

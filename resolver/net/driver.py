@@ -5,7 +5,7 @@ The mesh does not use the loop itself. `Mesh.tick` returns its next deadline, an
 and passing it to a thread takes nearly as long. After `CRYPTO_SLICE` of checks in place the loop runs other callbacks,
 so that checks do not delay other queries.
 
-Whoever waits is called back: a check that raises gives its exception to the callback of its jobs, and a `tick` that
+Each caller is called back: a check that raises gives its exception to the callback of its jobs, and a `tick` that
 raises is repeated after `MESH_RETRY`, because what was due is still due. Only `close` drops callbacks.
 """
 

@@ -59,9 +59,9 @@ cdef struct FastState:
     uint64_t *replies           # row of the transport in `counters.replies`; that of UDP, except while a stream is served
     RateState *rates            # NULL: nothing is limited
     bint verified               # the query answered last had a valid cookie; only set with `rates`
-    ObserverState *observer     # records answers; NULL: nobody does
+    ObserverState *observer     # records answers; NULL: none
     SampleRing *samples         # gets samples of answers; it stays when `recorders` no longer has it
-    uint32_t recorders          # who records answers; 0: nobody does
+    uint32_t recorders          # who records answers; 0: none
     int found                   # what `access_lookup` returned for the last message
     uint16_t stream_port        # port and transport of the stream's client, only set for `observer`
     int stream_protocol

@@ -2,11 +2,11 @@
 
 A query that is not plain, or has no cached answer, goes to `Service` in Python. The fast path also sends FORMERR,
 REFUSED, and BADCOOKIE or TC to clients without a required cookie, limits rates of queries and replies
-(`resolver.net.rate_limit`), and drops messages, because floods consist of such queries. The same function serves batches
-of datagrams and single TCP messages. It never takes the GIL. The counters belong to the calling loop, so they need no
-lock. A cached answer costs one increment in a table of replies, from which all other numbers about cached answers are
-made when somebody asks; one of 256 is timed. An observer, if there is one, records each answer given here, and samples of
-them are taken while somebody watches (`start_samples`).
+(`resolver.net.rate_limit`), and drops messages, because floods consist of such queries. The same function serves
+batches of datagrams and single TCP messages. It never takes the GIL. The counters belong to the calling loop, so they
+need no lock. A cached answer costs one increment in a table of replies, from which all other numbers about cached
+answers are made when statistics are read; one of 256 is timed. An observer, if there is one, records each answer given
+here, and samples of them are taken while there are watchers (`start_samples`).
 """
 
 cimport cython
@@ -144,8 +144,8 @@ cdef int short_answer(const uint8_t *data, const QueryInfo *query, int ext_rcode
                       uint8_t *out, size_t capacity) noexcept nogil:
     """Write a reply without records, with TC if `truncated`, and with `cookie` (NULL for none) if the query has EDNS.
 
-    It makes a client verify its address by its next query, over TCP or with the cookie (RFC 7873 section 5.2.3). Nothing
-    larger than the query and a cookie is sent to an unverified address.
+    It makes a client verify its address by its next query, over TCP or with the cookie (RFC 7873 section 5.2.3).
+    Nothing larger than the query and a cookie is sent to an unverified address.
     """
     cdef size_t size = query.question_end
     if size + OPT_SIZE + COOKIE_OPTION_SIZE > capacity:
@@ -172,7 +172,8 @@ cdef int short_answer(const uint8_t *data, const QueryInfo *query, int ext_rcode
 
 cdef int reply_badcookie(CookieState *server_cookies, const uint8_t *data, const QueryInfo *query, const uint8_t *cookie,
                          uint8_t *out, size_t capacity) noexcept nogil:
-    """Write the reply to a UDP client without a valid cookie: BADCOOKIE with a new one, or TC when it sent no cookie."""
+    """Write the reply to a UDP client without a valid cookie: BADCOOKIE with a new one, or TC when it sent no
+    cookie."""
     server_cookies.challenged += 1
     return short_answer(data, query, 0 if cookie is NULL else RCODE_BADCOOKIE, cookie is NULL, cookie, out, capacity)
 
@@ -467,8 +468,8 @@ cdef class FastPath:
     `largest_reply` limits UDP replies (bytes). With `pass_without_rd`, queries without RD go to Python. With
     `prefetch`, one query for each answer in the last tenth of its TTL goes to Python, which renews the answer. With
     `cookies` None the COOKIE option is ignored. `counters` is another fast path, whose counters this one uses. `rates`
-    None limits no rates. `observer` records the answers; None: nobody does. `peers` are the primaries and secondaries of
-    own zones; their requests for zones go to Python, whatever access they have.
+    None limits no rates. `observer` records the answers; None: they are not recorded. `peers` are the primaries and
+    secondaries of own zones; their requests for zones go to Python, whatever access they have.
     """
 
     def __cinit__(self):
@@ -629,11 +630,11 @@ cdef class FastPath:
 
         It stops after a message that gets no reply because it is no query, and when the replies have reached
         `limits.STREAM_TURN_OCTETS` bytes. `now` is as in `answer`; `client` is the client's address in network order.
-        `block` is the size (bytes, at most 4096) of the blocks to which replies to padded queries are padded on encrypted
-        transports, 0 on others. `keepalive` is the idle timeout of the stream (100 ms, at most 65535) for clients that ask
-        for it (RFC 7828); below 0 that option is ignored. `access` is the value of `AccessTable.find` for the client, which must
-        be allowed. `transport` is the position of the stream's transport in `resolver.observe.labels.TRANSPORTS`,
-        `port` the client's port, for the observer.
+        `block` is the size (bytes, at most 4096) of the blocks to which replies to padded queries are padded on
+        encrypted transports, 0 on others. `keepalive` is the idle timeout of the stream (100 ms, at most 65535) for
+        clients that ask for it (RFC 7828); below 0 that option is ignored. `access` is the value of `AccessTable.find`
+        for the client, which must be allowed. `transport` is the position of the stream's transport in
+        `resolver.observe.labels.TRANSPORTS`, `port` the client's port, for the observer.
 
         Raises:
             IndexError: there is no such transport.

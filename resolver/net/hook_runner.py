@@ -137,7 +137,7 @@ class WaitingHooks:
         self._timer: asyncio.TimerHandle | None = None
 
     def run(self, value: Any = None, error: BaseException | None = None) -> bool:
-        """Go on with the result of a coroutine; False when all hooks were asked."""
+        """Continue with the result of a coroutine; False when all hooks were called."""
         steps = self._steps
         while True:
             try:

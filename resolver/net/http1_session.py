@@ -23,7 +23,7 @@ from corenet.http.events import Data, End, Informational, Request, Response
 from corenet.http.h1 import SERVER, H1Codec
 from resolver import limits
 from resolver.net import doh
-from resolver.net.http_session import HttpSession, Requester
+from resolver.net.http_session import HttpSession, SessionConnection
 from resolver.net.stream_connection import half_close
 from resolver.wire.consts import MESSAGE_MAX
 
@@ -45,7 +45,7 @@ class Http1Session(HttpSession):
     stream = True
     idle_timeout = 0.0  # edns-tcp-keepalive is not for HTTP (RFC 7828 section 3)
 
-    def __init__(self, connection: Requester, transport: asyncio.Transport, path: bytes) -> None:
+    def __init__(self, connection: SessionConnection, transport: asyncio.Transport, path: bytes) -> None:
         super().__init__(connection, transport, path)
         self._codec = H1Codec(SERVER, max_head=limits.DOH_HEAD, max_fields=limits.DOH_FIELDS)
         self._message: bytes | bytearray = b""
@@ -235,7 +235,7 @@ class Http1Session(HttpSession):
         connection.note_progress()
 
     def _finish(self, packet: bytes, fresh: int | None) -> None:
-        """Send a DNS message as the response, and go on with the next request."""
+        """Send a DNS message as the response, and continue with the next request."""
         if not self._transport.is_closing():
             self._respond(
                 200,

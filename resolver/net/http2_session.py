@@ -10,7 +10,7 @@ connection that are not complete by its window (`DOH_WINDOW`), responses that th
 has as long to open its windows.
 Nothing is read while the client does not read.
 
-A turn gives one `STREAM_READ_CHUNK` to the codec, or goes on with the events of the last one; it answers
+A turn gives one `STREAM_READ_CHUNK` to the codec, or continues with the events of the last one; it answers
 `STREAM_TURN_MESSAGES` requests, and stops after `STREAM_TURN_OCTETS`. Then others have their turn
 (`resolver.net.turns`).
 """
@@ -25,7 +25,7 @@ from corenet.http.h2 import SERVER, H2Connection
 from corenet.http.h2_events import NO_ERROR, StreamReset
 from resolver import limits
 from resolver.net import doh
-from resolver.net.http_session import HttpSession, Requester
+from resolver.net.http_session import HttpSession, SessionConnection
 from resolver.wire.consts import MESSAGE_MAX
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class _Exchange:
 class Http2Session(HttpSession):
     """The HTTP/2 side of a connection."""
 
-    def __init__(self, connection: Requester, transport: asyncio.Transport, path: bytes) -> None:
+    def __init__(self, connection: SessionConnection, transport: asyncio.Transport, path: bytes) -> None:
         super().__init__(connection, transport, path)
         listener = connection.listener
         self._codec = H2Connection(
@@ -159,7 +159,7 @@ class Http2Session(HttpSession):
         self._update_reading()
 
     def _share_left(self) -> bool:
-        """Whether the turn may go on."""
+        """Whether the turn may continue."""
         return self._turn_octets < limits.STREAM_TURN_OCTETS and self._turn_messages < limits.STREAM_TURN_MESSAGES
 
     def _schedule(self) -> None:

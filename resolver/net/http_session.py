@@ -4,7 +4,7 @@ Octets that were received and not given to the codec are in `_unread`. A turn (`
 `STREAM_READ_CHUNK` of them. Invariants: the transport is read (`_reading`) exactly while `_wants_input`, so at most one
 read is stored; while the write buffer is above its high watermark (`_write_blocked_since`) no turn begins.
 
-When the client has ended its direction (`Requester.input_ended`), its earlier requests are answered, then the
+When the client has ended its direction (`SessionConnection.input_ended`), its earlier requests are answered, then the
 connection is closed. It holds its slot until the last of its queries is resolved and read: queries have the deadline of
 the service, a client that does not read has `message_timeout`. A request that is not complete will never be, so nothing
 waits for it.
@@ -18,11 +18,11 @@ from resolver import limits
 if TYPE_CHECKING:
     from resolver.net.pending_queries import PendingQuery, Sink
 
-__all__ = ["HttpSession", "Requester"]
+__all__ = ["HttpSession", "SessionConnection"]
 
 
-class Requester(Protocol):
-    """What a session needs of its connection."""
+class SessionConnection(Protocol):
+    """The connection, as its session sees it."""
 
     waiting: int
     network: str | bytes
@@ -43,9 +43,9 @@ class Requester(Protocol):
 
 
 class HttpSession:
-    """One side of a connection. The subclass has the codec and the exchanges."""
+    """The server's HTTP session on one connection. The subclass has the codec and the exchanges."""
 
-    def __init__(self, connection: Requester, transport: asyncio.Transport, path: bytes) -> None:
+    def __init__(self, connection: SessionConnection, transport: asyncio.Transport, path: bytes) -> None:
         self._connection = connection
         self._transport = transport
         self._path = path

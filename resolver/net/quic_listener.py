@@ -15,7 +15,7 @@ A datagram goes through these steps; each reason to drop one is counted:
    answer is a Retry packet with a token, for which nothing is kept. So forged addresses use no slots of real clients,
    and cannot exclude them.
 5. A handshake waits until there is time for it (`resolver.net.handshake_budget`). Only its first datagram is kept while
-it waits (`_Newcomer`); further ones of its client are dropped until then.
+it waits (`_PendingClient`); further ones of its client are dropped until then.
 
 A connection (`resolver.net.quic_connection`) is in `_unvalidated` until its handshake is complete, or has a slot. Its
 connection ids are in `_by_id` as long as it is not closed. What connections have to send is collected in `_outgoing`,
@@ -73,7 +73,7 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
         super().__init__(service, fast, access, settings, context, **options)
         self._by_id: dict[bytes, QuicClient] = {}
         self._unvalidated: dict[QuicClient, None] = {}
-        self._newcomers: dict[bytes, _Newcomer] = {}
+        self._pending_clients: dict[bytes, _PendingClient] = {}
         self._changed: dict[QuicClient, None] = {}
         self._outgoing: list[tuple[bytes, tuple[Any, ...]]] = []
         self._flush_due = False
@@ -97,7 +97,8 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
         await self._loop.create_datagram_endpoint(lambda: self, sock=sock)
 
     def stop_accepting(self) -> None:
-        """Receive nothing more. Connections cannot go on without it: they end in `close`, after the waiting queries."""
+        """Receive nothing more. Connections cannot continue without it: they end in `close`, after the waiting
+        queries."""
         if self._transport is not None:
             cast(Any, self._transport).pause_reading()
 
@@ -108,9 +109,9 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
     def close(self) -> None:
         """Close every connection and stop serving."""
         transport, self._transport = self._transport, None
-        for newcomer in self._newcomers.values():
-            self.handshake_budget.remove(newcomer)
-        self._newcomers.clear()
+        for pending in self._pending_clients.values():
+            self.handshake_budget.remove(pending)
+        self._pending_clients.clear()
         for client in [*self._slots, *self._unvalidated]:
             client.close(doq.NO_ERROR)
         if transport is not None:
@@ -228,9 +229,9 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
     def _begin(self, data: bytes, peer: tuple[Any, ...], chosen: bytes, source: bytes, token: bytes) -> None:
         """An Initial packet to the connection id `chosen`, which no connection has."""
         budget = self.handshake_budget
-        newcomer = self._newcomers.get(chosen)
-        if newcomer is not None:
-            if not newcomer.add(data, peer):
+        pending = self._pending_clients.get(chosen)
+        if pending is not None:
+            if not pending.add(data, peer):
                 self._drop("handshake waits")
             return
         if budget.waiting and budget.acceptable() < 1:
@@ -256,27 +257,27 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
                 peer,
             ))
             return
-        self._newcomers[chosen] = newcomer = _Newcomer(self, data, peer, chosen, original)
-        budget.enter(newcomer)
+        self._pending_clients[chosen] = pending = _PendingClient(self, data, peer, chosen, original)
+        budget.enter(pending)
 
-    def begin(self, newcomer: "_Newcomer") -> None:
-        """There is time for the handshake of `newcomer`."""
-        del self._newcomers[newcomer.chosen]
-        original = newcomer.original
-        client = QuicClient(self, newcomer.peer)
+    def begin(self, pending: "_PendingClient") -> None:
+        """There is time for the handshake of `pending`."""
+        del self._pending_clients[pending.chosen]
+        original = pending.original
+        client = QuicClient(self, pending.peer)
         if original is not None:
             if not self.admit(cast(Any, client)):
                 return
         else:
             self._unvalidated[client] = None
             self._watch()
-        client.begin(original or newcomer.chosen, newcomer.chosen if original is not None else None)
-        for data in newcomer.datagrams:
-            client.receive(data, newcomer.peer)
+        client.begin(original or pending.chosen, pending.chosen if original is not None else None)
+        for data in pending.datagrams:
+            client.receive(data, pending.peer)
 
-    def drop_newcomer(self, newcomer: "_Newcomer") -> None:
+    def drop_pending(self, pending: "_PendingClient") -> None:
         """Too many handshakes wait. The client sends its datagram again, if it still wants to."""
-        del self._newcomers[newcomer.chosen]
+        del self._pending_clients[pending.chosen]
         self._drop(BUSY)
 
     @property
@@ -379,7 +380,7 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
             transport.sendto(data, peer)
 
 
-class _Newcomer:
+class _PendingClient:
     """The first datagrams of a client whose handshake waits: sent to the connection id `chosen`, after a Retry packet
     when there is the `original` id. A ClientHello may be in several; at most `QUIC_HELLO` are kept."""
 
@@ -408,4 +409,4 @@ class _Newcomer:
 
     def drop_handshake(self) -> None:
         """Too many handshakes wait."""
-        self._listener.drop_newcomer(self)
+        self._listener.drop_pending(self)

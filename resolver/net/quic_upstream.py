@@ -72,12 +72,12 @@ class QuicConnection(TlsConnection):
         try:
             stream = self.session.open_stream(entry.packet)
         except ValueError:
-            self._send_elsewhere(entry)
+            self._send_on_another_connection(entry)
             return
         self._streams[stream] = entry, doq.MessageReader()
         self.owner.note_sent(entry)
 
-    def _send_elsewhere(self, entry: StreamQuery) -> None:
+    def _send_on_another_connection(self, entry: StreamQuery) -> None:
         """The server permits no further stream now."""
         self.closing = True
         if entry.retried:

@@ -8,7 +8,7 @@ flood is limited until it pauses, as in BIND and NSD.
 Invariants: the buckets are a table of fixed size, four to a set; the set is chosen by a hash with a random key, so a
 client cannot choose collisions. When a set is full, the bucket that limits nothing is used again first, and of those
 the one unused for longest: a client with many prefixes cannot end the limit of one. The threads of a worker, its event
-loop and its lanes, share the table; whoever uses it holds `lock`. It outlives a reload of the settings, so limits hold
+loop and its lanes, share the table; its users hold `lock`. It outlives a reload of the settings, so limits hold
 on.
 """
 

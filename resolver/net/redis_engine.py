@@ -72,7 +72,7 @@ class RedisEngine:
         if given.cluster:
             from resolver.net.redis_parser import ClusterParser
 
-            # Other nodes go on while one fails over; keys of the failed one are errors until then.
+            # Other nodes keep working while one fails over; keys of the failed one are errors until then.
             made = RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in ends],
                                 require_full_coverage=False, **common)
             # Nodes that are found later get a copy of the first of them.

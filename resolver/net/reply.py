@@ -31,7 +31,7 @@ def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool, minimal_any:
     """Return the complete reply without OPT, as the answer cache stores it. AD means secure, for every client.
 
     `minimal` leaves out what the client does not need (`server.minimal-responses`). `minimal_any` answers ANY with one
-    set of the name (RFC 8482 section 4.1), whoever has made the outcome.
+    set of the name (RFC 8482 section 4.1), whichever module made the outcome.
     """
     rcode = outcome.rcode
     bogus = outcome.verdict == VERDICT_BOGUS and not query.flags & CD
@@ -109,16 +109,16 @@ def _shorten(words: str) -> str:
     return words.encode("utf-8", "replace")[:_EDE_TEXT].decode("utf-8", "ignore")
 
 
-def error_reply(wire: bytes, rcode: int, question_end: int = HEADER_SIZE, *, served: bool = True,
+def error_reply(wire: bytes, rcode: int, question_end: int = HEADER_SIZE, *, recursion_available: bool = True,
                 truncated: bool = False) -> bytes:
     """A reply with the header and the question (up to `question_end`) of the query `wire`, without EDNS.
 
-    `served` False clears RA: recursion is not available to this client. `truncated` sets TC.
+    `recursion_available` False clears RA. `truncated` sets TC.
     """
     return b"%b%c%c\0%c\0\0\0\0\0\0%b" % (
         wire[:2],
         0x80 | (wire[2] & 0x79) | (0x02 if truncated else 0),
-        (0x80 if served else 0) | (wire[3] & 0x10) | rcode,
+        (0x80 if recursion_available else 0) | (wire[3] & 0x10) | rcode,
         1 if question_end > HEADER_SIZE else 0,
         wire[HEADER_SIZE:question_end],
     )

@@ -51,7 +51,7 @@ class ReplySender:
         self._subnets = ClientSide(settings.client_subnet) if settings.client_subnet.active else None
         self._limits_replies = fast.rates is not None and fast.rates.limits_replies
         self.samples: Samples | None = None
-        """What gets samples of the replies; None: nobody watches."""
+        """What gets samples of the replies; None: no watchers."""
         self.observed = ClientCounters()
         self.replies = 0
         self.refused = 0
@@ -161,11 +161,11 @@ class ReplySender:
         query = read_query(data)
         if isinstance(query, ClientQuery):
             self.observed.note_query(sink.origin[0], query.qtype)
-            packet = error_reply(data, c.REFUSED, query.question_end, served=False)
+            packet = error_reply(data, c.REFUSED, query.question_end, recursion_available=False)
             self._send(query, packet, peer, sink, extended_errors([(c.EDE_PROHIBITED, "")]))
         else:
             self.observed.note_message(sink.origin[0])
-            self.emit(data, error_reply(data, c.REFUSED, served=False), peer, sink)
+            self.emit(data, error_reply(data, c.REFUSED, recursion_available=False), peer, sink)
 
     def _answer_non_plain(self, data: bytes, peer: Peer, sink: Sink, code: int) -> None:
         """Answer a message that `read_query` rejected with an error, or a cookie query; drop one without a header."""

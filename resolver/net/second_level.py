@@ -153,8 +153,8 @@ class SecondLevel:
 
     def open(self) -> None:
         """Begin to poll and to write."""
-        self._start(self._poll_for_ever())
-        self._start(self._write_for_ever())
+        self._start(self._poll_forever())
+        self._start(self._write_forever())
 
     def close(self) -> None:
         """End everything; look-ups get no reply."""
@@ -214,7 +214,7 @@ class SecondLevel:
     def _pump(self) -> None:
         """Begin one batch with all look-ups that wait."""
         self._pump_scheduled = False
-        # Those that nobody waits for any more are not asked for.
+        # Keys whose callers have all cancelled are not requested.
         waiting = [one for one in self._wanted if one.on_reply is not None]
         self._in_flight -= len(self._wanted) - len(waiting)
         self._wanted = []
@@ -291,7 +291,7 @@ class SecondLevel:
             self._writes.append((self._codec.key(raw.qname, raw.qtype), data, reply.lifetime))
             self._written.set()
 
-    async def _write_for_ever(self) -> None:
+    async def _write_forever(self) -> None:
         """Write in batches what waits. What the engine refuses is lost, and counted."""
         writes = self._writes
         while True:
@@ -320,14 +320,14 @@ class SecondLevel:
             ValueError: too many messages wait for the engine; then only this process has done it.
         """
         self.mark(name, subtree=subtree)
-        self.tell("flush", {"name": None if name is None else names.to_text(name), "subtree": subtree, "type": rtype,
+        self.publish("flush", {"name": None if name is None else names.to_text(name), "subtree": subtree, "type": rtype,
                             "caches": fleet})
 
     def mark(self, name: bytes | None, *, subtree: bool = False) -> None:
         """Use no entry of `name` (None: of any name) that was stored before now, in this process."""
         self.marks.add(None if name is None else names.lower(name), self.clock.time(), subtree=subtree)
 
-    def tell(self, kind: str, fields: dict[str, Any]) -> None:
+    def publish(self, kind: str, fields: dict[str, Any]) -> None:
         """Send a message to all resolvers that share the engine, when it can be reached. `fields` are JSON values.
 
         Raises:
@@ -358,7 +358,7 @@ class SecondLevel:
     def _message_key(self, number: int) -> bytes:
         return b"%b:%d" % (self._counter, number)
 
-    async def _poll_for_ever(self) -> None:
+    async def _poll_forever(self) -> None:
         """Read new messages. While the breaker is open, this is its probe."""
         while True:
             now = self.clock.monotonic()
@@ -374,7 +374,7 @@ class SecondLevel:
             await asyncio.sleep(wait)
 
     async def _probe(self) -> float:
-        """Try the engine, and close the breaker when it answers. Returns after how long to go on, in seconds."""
+        """Try the engine, and close the breaker when it answers. Returns the seconds until the next step."""
         self.breaker.begin_probe()
         trouble = self.trouble
         try:
@@ -461,5 +461,5 @@ class SecondLevel:
 
 
 def _is_wrong_type(error: EngineError) -> bool:
-    """Whether somebody stored something other than text under the key."""
+    """Whether another program stored a value of another type under the key."""
     return str(error).startswith("WRONGTYPE")

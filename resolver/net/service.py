@@ -100,7 +100,7 @@ class Service(ReplySender):
         self._late = server.late_answers_per_network
         self._timeout = settings.iteration.query_timeout
         self.observer: Observer | None = None
-        """What records queries and replies; None: nobody does."""
+        """What records queries and replies; None: they are not recorded."""
         self.zone_server: ZoneServer | None = None
         """What answers transfers and NOTIFY for own zones; None without zones."""
         self._pending: dict[tuple[tuple[Any, ...], bytes, int], PendingQuery] = {}

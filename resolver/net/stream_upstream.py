@@ -86,7 +86,7 @@ class StreamUpstream:
         self.routes = RouteChecker((), source_v4, source_v6) if routes is None else routes
         self.after_batch = after_batch
         self.observer: Observer | None = None
-        """What records queries and replies; None: nobody does."""
+        """What records queries and replies; None: they are not recorded."""
         self.idle_seconds = idle_seconds
         self._source_v4 = source_v4
         self._source_v6 = source_v6

@@ -84,11 +84,11 @@ class TlsConnection(UpstreamConnection):
         if self.pending or self.facts is None or self.owner.closed:
             transport.abort()
         else:
-            self.owner.ending.add(transport)
+            self.owner.shutting_down.add(transport)
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.owner.ending.discard(self.transport)
+        self.owner.shutting_down.discard(self.transport)
         super().connection_lost(exc)
 
     def note_timeout(self, entry: StreamQuery) -> None:
@@ -127,7 +127,7 @@ class TlsUpstream(StreamUpstream):
     ) -> None:
         super().__init__(loop, idle_seconds=idle_seconds, connections=connections, **options)
         self.contexts = contexts
-        self.ending: set[asyncio.Transport | None] = set()
+        self.shutting_down: set[asyncio.Transport | None] = set()
         """Transports that wait for the close_notify of the server, at most `TLS_UPSTREAM_SHUTDOWN` seconds."""
         self.handshakes = 0
         self.resumed = 0
@@ -136,7 +136,7 @@ class TlsUpstream(StreamUpstream):
 
     def close(self) -> None:
         super().close()
-        for transport in list(self.ending):
+        for transport in list(self.shutting_down):
             assert transport is not None
             transport.abort()
 

@@ -149,7 +149,7 @@ class Upstream:
 
     def continue_probing(self, before: "Upstream") -> None:
         """Take over the state of TLS at authoritative servers from `before`, of the same loop, if both probe the same
-        port. Queries of `before` that are in flight go on adding to it."""
+        port. Queries of `before` that are in flight keep updating it."""
         if self._probing and self._probing == before._probing and before._probed is not None:
             self._probed = before._probed
             if self.opportunistic is not None:

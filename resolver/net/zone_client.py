@@ -5,11 +5,11 @@ or pin, and ALPN "dot" is required (RFC 9103 section 7.1); there is no fallback 
 bounded by `resolver.zones.transfer`, and the time by the limits below.
 
 `ZONE_TRANSFERS` run at the same time, and others wait in their order. Invariant: primaries that are slow on purpose
-keep nobody waiting, however many they are. Each time that somebody has waited for `ZONE_SLOW_AFTER`, the slowest
+delay no other transfer, however many they are. Each time a transfer has waited for `ZONE_SLOW_AFTER`, the slowest
 transfer ends that has had this time, too, and is slower than `ZONE_LEAST_RATE`. When all transfers have run for
-`ZONE_LONG_AFTER`, however fast they are, the youngest ends. The others go on, so a large zone of a slow primary comes
-through: with `ZONE_TRANSFERS` - 1 of them in progress, the last slot has no transfer that is longer. The zone of a
-transfer that was ended is tried again later, as after any failure. While nobody waits, a transfer may be slow and long.
+`ZONE_LONG_AFTER`, however fast they are, the youngest ends. The others continue, so a large zone of a slow primary
+comes through: with `ZONE_TRANSFERS` - 1 of them in progress, the last slot has no transfer that is longer. The zone of
+a transfer that was ended is tried again later, as after any failure. While no transfer waits, one may be slow and long.
 """
 
 import asyncio
@@ -127,8 +127,8 @@ class ZoneClient:
             raise
 
     def _make_room(self, now: float) -> None:
-        """End a transfer for somebody who waits, if one may be ended: the slowest of those that have had their time and
-        are too slow, or the youngest of all when all are long."""
+        """End a transfer in favour of a waiting one, if one may be ended: the slowest of those that have had their time
+        and are too slow, or the youngest of all when all are long."""
         running = [one for one in self._running if not one.ended]
         slow = [(one.rate(now), one.since, one) for one in running
                 if now - one.since >= SLOW_AFTER and one.rate(now) < limits.ZONE_LEAST_RATE]

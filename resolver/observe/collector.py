@@ -5,9 +5,9 @@ fails, a connection that is lost and a collector that breaks the protocol lead t
 failure, and begins anew after an accepted handshake. Meanwhile records fill the buffer; those for which it has no room
 are counted by it.
 
-Only whole frames are sent on a new connection: it goes on with the first frame that the lost one did not take
-completely. Frames that the kernel had taken and the collector had not read are lost with the connection, which nobody
-can count. A collector that takes nothing is waited for as long as it is connected.
+Only whole frames are sent on a new connection: it begins with the first frame that the lost one did not take
+completely. Frames that the kernel had taken and the collector had not read are lost with the connection and cannot
+be counted. A collector that takes nothing is waited for as long as it is connected.
 """
 
 import logging

@@ -8,10 +8,10 @@ and begins with that count, which is then its error. So for each key of a stream
 
 Each key that weighs more than N / `capacity` is therefore in the sketch, whatever other keys were made up to hide it.
 
-Remote parties choose the keys. They are bytes, which Python hashes with a secret key (SipHash, unless PYTHONHASHSEED
-is set), so nobody can choose keys that collide. The smallest count is found by a heap whose items may be older, and so
-smaller, than the counts: there is one item for each key, and an addition costs O(log capacity) on average. No I/O, no
-clock, no randomness.
+Remote parties choose the keys. They are bytes, which Python hashes with a secret key (SipHash, unless PYTHONHASHSEED is
+set), so remote parties cannot choose keys that collide. The smallest count is found by a heap whose items may be older,
+and so smaller, than the counts: there is one item for each key, and an addition costs O(log capacity) on average. No
+I/O, no clock, no randomness.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,8 +3,8 @@
 A counter of Prometheus must not go back. The counters of a worker are numbers of its process, so a worker that is
 started again would begin at 0, and the sums of all workers would drop. Therefore each worker writes its counters to a
 part of memory of its own whenever it reports them, and every few seconds (`limits.COUNTERS_KEPT`); its successor reads
-them when it starts and adds them to its own. What a worker has counted after its last write is lost with it; nobody has
-seen it.
+them when it starts and adds them to its own. What a worker has counted after its last write is lost with it; it was
+never reported.
 
 A part has two halves, which are written in turns, the header last. A worker that is killed while it writes leaves the
 other half valid. Only the worker with the number of the part writes to it, and only one runs at a time. The memory is

@@ -1,7 +1,7 @@
 """Records queries and answers for the query log and for dnstap, in the thread of the loop.
 
 `Observer` is one object for both outputs; where nothing is observed there is None, or NULL in C. The fast path calls
-`observe_fast` without the GIL. The slow path gives each query to `Observer.watch` and goes on with the sink that it
+`observe_fast` without the GIL. The slow path gives each query to `Observer.watch` and continues with the sink that it
 returns: that records the reply which passes through it. Queries to servers are recorded by `upstream_query` and
 `upstream_response`.
 
@@ -56,7 +56,7 @@ cdef inline bint chosen(ObserverState *state, const Output *output) noexcept nog
         return False
     if output.sample == 1:
         return True
-    # xorshift64 (Marsaglia 2003): nobody gains from guessing it.
+    # xorshift64 (Marsaglia 2003): a weak generator, because guessing it has no use for an attacker.
     state.random ^= state.random << 13
     state.random ^= state.random >> 7
     state.random ^= state.random << 17

@@ -2,7 +2,7 @@
 
 The producer encodes each record straight into its current piece. When the next record does not fit, or `flush` is
 called, it hands the piece over. The consumer writes the piece, in one system call if possible, and gives it back. A
-record never continues in another piece, so the consumer may lose a piece and go on with the next.
+record never continues in another piece, so the consumer may lose a piece and continue with the next.
 
 States of a piece: unused, current (the producer fills it), full, taken (the consumer writes it), empty. It is in the
 hands of one side only, and each change is one release store of a ring position that the other side acquires. So neither
@@ -61,7 +61,8 @@ cdef uint8_t *next_piece(PieceQueue *q, uint32_t size) noexcept nogil:
 
 
 cdef class Pieces:
-    """The buffer, of `octets` bytes. `flush` and `add` are for the producer, `take` and `give_back` for the consumer."""
+    """The buffer, of `octets` bytes. `flush` and `add` are for the producer, `take` and `give_back` for the
+    consumer."""
 
     def __cinit__(self, octets):
         cdef PieceQueue *q = &self.queue

@@ -122,7 +122,7 @@ class QueryLogWriter(Output):
                 self.pieces.give_back()
 
     def _switch(self) -> None:
-        """Go on with the file that the loop has opened, if there is one."""
+        """Switch to the file that the loop has opened, if there is one."""
         with self._lock:
             opened, self._next_fd = self._next_fd, -1
         if opened < 0:

@@ -1,4 +1,4 @@
-# C interface of samples: what the fast path calls for each reply while somebody watches.
+# C interface of samples: what the fast path calls for each reply while there are watchers.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

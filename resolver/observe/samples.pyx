@@ -1,8 +1,8 @@
 """A bounded ring of samples: who asked for what and which rcode was the reply, for those who watch the resolver.
 
-The producer is the thread of a fast path, which may be a lane, and needs no GIL; the consumer is the loop. Neither waits
-for the other: a position of the ring is one release store that the other side acquires. `Pieces` is no ring for this,
-because only its producer can hand over a piece that is not full, and a lane has no timer.
+The producer is the thread of a fast path, which may be a lane, and needs no GIL; the consumer is the loop. Neither
+waits for the other: a position of the ring is one release store that the other side acquires. `Pieces` is no ring for
+this, because only its producer can hand over a piece that is not full, and a lane has no timer.
 
 `every` is the rate: one reply of so many is recorded, chosen by a generator with a small state. `take` returns how many
 replies there were since the last call, and the samples, so a sample stands for as many replies as the quotient. This
@@ -33,7 +33,7 @@ cdef void sample_reply(SampleRing *ring, const uint8_t *query, size_t query_size
     cdef size_t end
     atomic_put64(&ring.seen, ring.seen + 1)
     if every > 1:
-        # xorshift64 (Marsaglia 2003): nobody gains from guessing it.
+        # xorshift64 (Marsaglia 2003): a weak generator, because guessing it has no use for an attacker.
         ring.random ^= ring.random << 13
         ring.random ^= ring.random >> 7
         ring.random ^= ring.random << 17

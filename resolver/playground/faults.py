@@ -175,7 +175,7 @@ def forget(label: str, rtype: int) -> Fault:
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
-def _twins(rdata: bytes, count: int) -> list[bytes]:
+def _variants(rdata: bytes, count: int) -> list[bytes]:
     """DNSKEY rdata of other keys with the same tag: swapping 16-bit words of the key does not change their sum."""
     head, words = rdata[:4], [rdata[at : at + 2] for at in range(4, len(rdata), 2)]
     found: list[bytes] = []
@@ -200,7 +200,7 @@ def collide(count: int, *, junk: str | None = None) -> Fault:
     def fault(draft: Draft) -> None:
         apex = draft.zone.nodes[draft.zone.origin]
         keys = apex[c.DNSKEY]
-        twins = _twins(draft.keys[0].rdata, count)
+        twins = _variants(draft.keys[0].rdata, count)
         assert all(key_tag(twin) == draft.keys[0].tag for twin in twins)
         apex[c.DNSKEY] = draft.sign(RRset(keys.name, c.DNSKEY, keys.ttl, [*keys.rdatas(), *twins]))
         if junk is not None:

@@ -109,7 +109,7 @@ async def start(
         from resolver.playground.signed import signed_world
 
         world = signed_world(int(time.time()))
-    running = await _start_somewhere(world, port)
+    running = await _start_on_free_port(world, port)
     if web:
         try:
             # Imported here because TLS and certificates are slow to import and most runs do not need them.
@@ -122,7 +122,7 @@ async def start(
     return running
 
 
-async def _start_somewhere(world: World, port: int) -> RunningWorld:
+async def _start_on_free_port(world: World, port: int) -> RunningWorld:
     for attempt in range(PORT_ATTEMPTS):
         chosen = port or _free_port(next(iter(world.authorities)))
         try:

@@ -68,7 +68,7 @@ class Health:
         return True
 
     def continue_from(self, before: "Health") -> None:
-        """Take over the state of `before`, for a reload. The counters go on where they are kept."""
+        """Take over the state of `before`, for a reload. The counters are kept."""
         self.up, self.streak, self.why = before.up, before.streak, before.why
 
 

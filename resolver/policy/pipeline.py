@@ -106,7 +106,7 @@ class Pipeline:
     # --- points of the service: asked for each client -----------------------------------------------------------------
 
     def client(self, query: Query, question: Question) -> Outcome | None:
-        """The point `client`; the outcome to give at once, None to go on. `question` is for that outcome only."""
+        """The point `client`; the outcome to give at once, None to continue. `question` is for that outcome only."""
         return self._ask("client", self._client, question, query.stream, query)
 
     def own_question(self, query: Query, question: Question) -> Outcome | None:
@@ -205,7 +205,7 @@ class Pipeline:
     def _decision(
         self, point: str, module: PolicyModule, found: object, question: Question, stream: bool
     ) -> Outcome | Action | None:
-        """What `found`, the result of one module, means: an outcome; the action when it passes; None to go on."""
+        """What `found`, the result of one module, means: an outcome; the action when it passes; None to continue."""
         if found is None:
             return None
         if isinstance(found, Outcome):

@@ -88,8 +88,8 @@ class IterationSettings:
     )
     opportunistic_encryption: str = option(
         "off",
-        "dot: probe authoritative servers for DNS over TLS and use it where they offer it (RFC 9539). Nobody is"
-        " authenticated, so it protects only from those who listen. off: plain text.",
+        "dot: probe authoritative servers for DNS over TLS and use it where they offer it (RFC 9539)."
+        " Servers are not authenticated, so it protects from passive observers only. off: plain text.",
     )
     opportunistic_port: int = option(
         limits.OPPORTUNISTIC_PORT.default,

@@ -40,8 +40,8 @@ class SecondLevelSettings:
     secret_file: str = option(
         "",
         "File with a secret of at least 32 octets, the same in all resolvers. Entries and messages then have a keyed"
-        " MAC, so that nobody else who can write to the engine can forge answers. Empty: a checksum, which finds damage"
-        " only.",
+        " MAC, so that a program without the secret that can write to the engine cannot forge answers. Empty: a"
+        " checksum, which finds damage only.",
     )
     max_wait: float = option(
         limits.SECOND_LEVEL_WAIT.default / 1000,

@@ -35,7 +35,7 @@ class ServerSettings:
     upgrade_timeout: float = option(
         limits.UPGRADE_TIMEOUT.default / 1000,
         "Time that a new process has to start at an upgrade (`resolverctl upgrade`). After it the upgrade has failed,"
-        " and the old process serves on.",
+        " and the old process keeps serving.",
         kind="seconds",
         limit=limits.UPGRADE_TIMEOUT,
         scale=1000,

@@ -119,7 +119,7 @@ class ZoneSettings:
             if parse_upstream(text, 53, "notify").encryption is not None:
                 raise ValueError(f"notify: {text!r}: NOTIFY is sent over UDP; write the address alone")
         if self.transfer_key and not self.allow_transfer:
-            raise ValueError("transfer_key: allow-transfer is empty, so nobody may transfer the zone")
+            raise ValueError("transfer_key: allow-transfer is empty, so no client may transfer the zone")
 
     def _check_primaries(self) -> None:
         for text, found in zip(self.primaries, self.primary_addresses, strict=True):
@@ -151,7 +151,7 @@ class ZonesSettings:
     root: str = option(
         "",
         'With "local", the root zone is transferred and used in place of queries to root servers (RFC 8806): names of'
-        " top-level domains that do not exist are answered at once, and nobody on the path sees them.",
+        " top-level domains that do not exist are answered at once, and no query for them is sent.",
     )
     refresh_min: float = option(
         float(limits.ZONE_REFRESH_MIN.default),

@@ -241,7 +241,7 @@ class Transfer:
         self.differences.append(Difference(self._removed, self._added))
         if self._added[0][3] == self._soa[3]:
             if record[3] != self._soa[3]:
-                raise TransferError("the incremental transfer goes on after its last version", try_whole=True)
+                raise TransferError("the incremental transfer has records after its last version", try_whole=True)
             self._state = State.DONE
         else:
             self._removed, self._state = [record], State.REMOVED

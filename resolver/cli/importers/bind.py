@@ -232,7 +232,7 @@ class Importer:
                 for inner in one.block or ():
                     self.attempt(self.option, inner)
         if self.forwards_all:
-            # BIND has no empty zones below forwarders that it never goes past.
+            # With `forward only` for all names, BIND serves no empty zones.
             self.draft.set("policy.special-use-domains", False)
         views = Views(self, [one for one in self.found if one.words[:1] == ("view",)])
         views.run()

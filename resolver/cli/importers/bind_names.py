@@ -12,15 +12,15 @@ from resolver.cli.importers.draft import Draft, number
 from resolver.cli.importers.networks import Network, wider
 from resolver.settings.zones import TSIG_ALGORITHMS
 
-__all__ = ["EVERYONE", "NETWORKS", "Names", "children", "duration", "flag", "plain_name", "size"]
+__all__ = ["ALL_CLIENTS", "NETWORKS", "Names", "children", "duration", "flag", "plain_name", "size"]
 
 _SIZE = re.compile(r"(\d+)([kmg]?)", re.IGNORECASE)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30}
 _TTL = re.compile(r"(\d+)([smhdw]?)", re.IGNORECASE)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-EVERYONE = ("0.0.0.0/0", "::/0")
+ALL_CLIENTS = ("0.0.0.0/0", "::/0")
 NETWORKS = {
-    "any": EVERYONE,
+    "any": ALL_CLIENTS,
     "localhost": ("127.0.0.0/8", "::1/128"),
     "localnets": ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fe80::/10", "fc00::/7"),
 }
@@ -104,9 +104,9 @@ class Names:
                     listed = [f"!{one}" for one in listed]
                 found += listed
             elif name == "key":
-                raise ValueError("clients cannot be told apart by TSIG keys here")
+                raise ValueError("resolverd cannot match clients by TSIG key")
             elif name == "geoip":
-                raise ValueError("clients cannot be told apart by countries here")
+                raise ValueError("resolverd cannot match clients by country")
             else:
                 found.append(text)
         return found

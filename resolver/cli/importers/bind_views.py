@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from resolver.cli.importers.bind_names import EVERYONE, Names, children, flag
+from resolver.cli.importers.bind_names import ALL_CLIENTS, Names, children, flag
 from resolver.cli.importers.bind_syntax import Statement
 from resolver.cli.importers.bind_zones import Zones
 from resolver.cli.importers.draft import Draft, number
@@ -86,9 +86,10 @@ class Views:
                 self.importer.attempt(self.importer.statement, statement)
         for table in tables:
             self.draft.table("view").update(table)
-        if not any(set(EVERYONE) <= set(one.get("clients", EVERYONE)) and "listeners" not in one for one in tables):
+        everything = set(ALL_CLIENTS)
+        if not any(everything <= set(one.get("clients", ALL_CLIENTS)) and "listeners" not in one for one in tables):
             self.draft.sections.get("policy", {}).pop("allow", None)
-            self.draft.set("policy.refuse", list(EVERYONE))
+            self.draft.set("policy.refuse", list(ALL_CLIENTS))
 
     def shared(self) -> list[Statement]:
         """The statements that all views have alike."""
@@ -133,7 +134,7 @@ class Views:
             option = options["match-recursive-only"]
             self.draft.left_out(option.place, option.text,
                                 "it is not supported: the view also matches queries without RD")
-        return table if table else {"clients": list(EVERYONE)}
+        return table if table else {"clients": list(ALL_CLIENTS)}
 
     def access(self, own: dict[str, Statement]) -> dict[str, Any]:
         """Which of its clients are served; a list among the `own` options of the view replaces that of options."""
@@ -143,7 +144,7 @@ class Views:
             option = options["recursion"]
             self.draft.left_out(option.place, option.text, "BIND offers these clients no recursion; resolverd refuses"
                                 " them. To serve them, set view.allow")
-            return {"refuse": list(EVERYONE)}
+            return {"refuse": list(ALL_CLIENTS)}
         lists = [options[name] for name in _CLIENTS if name in options]
         served = self.importer.served(lists)
         table = {key: [str(network) for network, yes in served.items() if yes is wanted]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from resolver.cli.importers.bind_names import EVERYONE, NETWORKS, Names, children, flag, plain_name
+from resolver.cli.importers.bind_names import ALL_CLIENTS, NETWORKS, Names, children, flag, plain_name
 from resolver.cli.importers.bind_syntax import Statement
 from resolver.cli.importers.draft import COPY, KEPT, Draft
 from resolver.cli.importers.networks import Network, decision
@@ -199,7 +199,8 @@ class Zones:
         allowed = self.names.elements(inner["allow-query"])
         served = [network for decisions in self.clients for network, yes in decisions.items() if yes]
         denied = [network for network, yes in allowed.items() if not yes]
-        if denied or not all(decision(allowed, network) for network in served or map(ipaddress.ip_network, EVERYONE)):
+        networks = served or [ipaddress.ip_network(text) for text in ALL_CLIENTS]
+        if denied or not all(decision(allowed, network) for network in networks):
             raise ValueError("fewer clients may query it than the resolver, and own zones of resolverd are for all"
                              " clients; see [[view]] with local-data")
 
@@ -223,7 +224,7 @@ class Zones:
                 left.append(f"allow-transfer to key {', '.join(keys)}, because other secondaries need none")
                 made["allow-transfer"] = _expand(addresses)
             elif keys:
-                made["allow-transfer"], made["transfer-key"] = list(EVERYONE), self.names.tsig_key(keys[0])
+                made["allow-transfer"], made["transfer-key"] = list(ALL_CLIENTS), self.names.tsig_key(keys[0])
             else:
                 made["allow-transfer"] = _expand(addresses)
         notify = inner.get("also-notify", self.options.get("also-notify"))

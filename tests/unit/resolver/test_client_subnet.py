@@ -13,7 +13,7 @@ from support.minet import Minet, build, standard
 from support.tailor import Tailor
 
 from resolver import limits
-from resolver.cache.scoped import EVERYONE, NO_SUBNET, NOBODY, UNSENT, SubnetCache
+from resolver.cache.scoped import ALL_CLIENTS, NO_SUBNET, NOT_SHARED, UNSENT, SubnetCache
 from resolver.effects import Outcome, Question, TraceStep
 from resolver.iterate.client_subnet import ClientSubnets
 from resolver.mesh import Mesh
@@ -234,7 +234,7 @@ def test_a_scope_of_0_does_not_hide_tailored_answers() -> None:
     tailor.scope = 0
     assert last(ask(m, B)) == 101
     assert last(ask(m, C)) == 101, "for all"
-    assert ask(m, B).scope == EVERYONE, "so it is not for the fast path"
+    assert ask(m, B).scope == ALL_CLIENTS, "so it is not for the fast path"
     assert m.store.rrsets.find(names.from_text(WWW), c.A, m.net.time()) is None
     assert last(ask(m, None)) == 101
     assert last(ask(m, A)) == 100, "the longest prefix"
@@ -726,7 +726,7 @@ def test_a_chain_made_in_part_with_a_subnet_is_for_its_client_only() -> None:
     found = [submit(m, subnet, "alias.example.com.") for subnet in (A, None)]
     m.net.run(m.mesh, until=lambda: all(found))
     assert [names.to_text(names.lower(one[0].answer[-1].name)) for one in found] == [WWW, "other.example.com."]
-    assert found[0][0].scope == NOBODY
+    assert found[0][0].scope == NOT_SHARED
 
 
 def test_a_prefetch_that_fails_for_its_subnet_leaves_what_is_cached() -> None:

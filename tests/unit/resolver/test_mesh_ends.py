@@ -308,7 +308,7 @@ def test_a_timer_that_is_lost_for_lack_of_memory_ends_at_the_deadline(scripted):
 
 
 def test_a_parent_that_cannot_be_resumed_for_lack_of_memory_ends_at_its_deadline(scripted):
-    """The other parent, and the client, of the same sub-query go on."""
+    """The other parent, and the client, of the same sub-query continue."""
     m = scripted
     m.table.update({"shared.": pausing(1.0), "a.": needing("shared.", Purpose.NS_ADDRESS),
                     "b.": needing("shared.", Purpose.NS_ADDRESS)})

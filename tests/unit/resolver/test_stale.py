@@ -57,7 +57,7 @@ def test_a_client_gets_stale_data_after_the_client_response_timeout():
     assert outcome.answer[0].ttl == 30
     assert outcome.ttl == 0, "better is being sought: the finished answer is not to be kept"
     assert codes(outcome) == [c.EDE_STALE_ANSWER]
-    assert m.mesh.statistics()["running"] >= 1, "the search goes on"
+    assert m.mesh.statistics()["running"] >= 1, "the resolution continues"
 
 
 def test_later_clients_get_the_stale_answer_at_once():

@@ -23,7 +23,7 @@ FEW = 200
 
 @pytest.fixture
 def begun(monkeypatch) -> Counter:
-    """How often each question was begun; a test that begins ever more of them fails instead of going on for days."""
+    """How often each question was begun; a test that begins ever more of them fails instead of running for days."""
     count: Counter = Counter()
     real = mesh_module.resolve
 

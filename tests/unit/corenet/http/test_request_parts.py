@@ -429,7 +429,7 @@ def test_the_budget_bounds_the_retries_of_a_client() -> None:
     budget = RetryBudget()
     assert [budget.take() for _ in range(HTTP_RETRY_BUDGET + 1)] == [True] * HTTP_RETRY_BUDGET + [False]
     for _ in range(HTTP_REQUESTS_PER_RETRY - 1):
-        budget.earn()
+        budget.deposit()
     assert not budget.take()
     RetryState(Retries(), budget)
     assert budget.take() and not budget.take()

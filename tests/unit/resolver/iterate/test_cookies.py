@@ -193,5 +193,5 @@ def test_cookies_can_be_switched_off() -> None:
 def test_a_cookie_of_an_invalid_length_is_a_forgery(size: int) -> None:
     net = Net(lambda cookie, tcp: (c.NOERROR, (cookie[:8] + bytes(60))[:size]), servers=1)
     assert net.ask(0) == ["192.0.2.80"]
-    assert net.m.net.ignored == 1, "the wait went on"
+    assert net.m.net.ignored == 1, "it kept waiting"
     assert [cookie is None for cookie, _ in net.seen] == [False, True], "asked again, without"

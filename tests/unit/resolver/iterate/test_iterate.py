@@ -476,22 +476,22 @@ def test_a_host_without_ipv6_soon_stops_trying_it():
     assert any(":" in entry.address for entry in m.net.log[before:])
 
 
-STRANGERS = tuple(f"2001:db8:bad::{n}" for n in range(1, 9))
+UNRELATED = tuple(f"2001:db8:bad::{n}" for n in range(1, 9))
 
 
 @pytest.mark.parametrize("link", [Link(unreachable=True), Link(local=FailureKind.NO_ROUTE)], ids=["icmp", "no route"])
 @pytest.mark.parametrize("over_tcp", [False, True])
 def test_addresses_in_untrusted_glue_do_not_disable_a_family(link, over_tcp):
     population = both_families()
-    glue = "".join(f"evil 7200 IN NS n{n}.evil\nn{n}.evil 7200 IN AAAA {text}\n" for n, text in enumerate(STRANGERS))
+    glue = "".join(f"evil 7200 IN NS n{n}.evil\nn{n}.evil 7200 IN AAAA {text}\n" for n, text in enumerate(UNRELATED))
     [(origin, com)] = population["192.5.6.30"]
     population["192.5.6.30"] = [(origin, com + glue)]
     for address in ("2001:db8::1", "2001:db8::2"):
         population[address] = population["192.0.2.1"]
-    m = build(population, links=dict.fromkeys(STRANGERS, link), tcp_only=over_tcp)
+    m = build(population, links=dict.fromkeys(UNRELATED, link), tcp_only=over_tcp)
     for number in range(8):
         assert m.ask(f"x{number}.evil.com.").rcode == c.SERVFAIL
-    assert len(m.net.asked(STRANGERS[0])) >= 1
+    assert len(m.net.asked(UNRELATED[0])) >= 1
     assert m.mesh._context.delegations.family_down(m.net.now) == 0
     before = len(m.net.log)
     for number in range(40):

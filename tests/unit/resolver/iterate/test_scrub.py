@@ -63,7 +63,7 @@ def test_only_the_alias_chain_is_used_in_its_order():
     assert found.name == names.from_text("b.example.com.")
 
 
-def test_the_alias_chain_ends_at_the_border_of_the_zone():
+def test_the_alias_chain_ends_at_the_zone_cut():
     packet = view(["www.example.com. 60 CNAME www.other.com.", "www.other.com. 60 A 6.6.6.6"])
     found = scrub(packet, WWW, c.A, ZONE)
     assert shown(found.answer) == [("www.example.com.", "CNAME")]
@@ -84,9 +84,9 @@ def test_aliases_of_one_reply_are_counted():
     first = names.from_text("c0.example.com.")
     found = scrub(view([*chain, "c40.example.com. 60 A 192.0.2.1"], qname=first), first, c.A, ZONE)
     assert len(found.answer) == most and not found.complete
-    circle = ["d.example.com. 60 DNAME e.example.com.", "e.example.com. 60 DNAME d.example.com."]
+    dname_loop = ["d.example.com. 60 DNAME e.example.com.", "e.example.com. 60 DNAME d.example.com."]
     first = names.from_text("x.d.example.com.")
-    found = scrub(view(circle, qname=first), first, c.A, ZONE)
+    found = scrub(view(dname_loop, qname=first), first, c.A, ZONE)
     assert sum(rrset.rtype == c.CNAME for rrset in found.answer) == most and not found.complete
 
 
@@ -221,14 +221,14 @@ def test_a_signed_ds_set_beside_a_referral_answers_for_its_own_name_from_above(n
     assert shown(found.answer) == ([("sub.example.com.", "DS")] if taken else [])
 
 
-def test_a_dname_of_an_ancestor_renames():
+def test_a_dname_of_an_ancestor_redirects():
     found = scrub(view(["example.com. 60 DNAME b.example.net."]), WWW, c.A, ZONE)
     assert shown(found.answer) == [("example.com.", "DNAME"), ("www.example.com.", "CNAME")]
     assert (found.alias, found.name) == (True, names.from_text("www.b.example.net."))
 
 
 @pytest.mark.parametrize("owner", ["www.example.com.", "x.www.example.com.", "other.example.com.", "com.", "."])
-def test_a_dname_at_the_name_beside_it_or_above_the_zone_renames_nothing(owner):
+def test_a_dname_at_the_name_or_of_a_sibling_or_above_the_zone_redirects_nothing(owner):
     found = scrub(view([f"{owner} 60 DNAME b.example.com."]), WWW, c.A, ZONE)
     assert (found.answer, found.alias, found.name) == ([], False, WWW)
 
@@ -241,7 +241,7 @@ RENAMED = [("old.example.com.", "DNAME"), ("www.old.example.com.", "CNAME")]
 
 @pytest.mark.parametrize("rcode", [c.NOERROR, c.NXDOMAIN])
 def test_any_below_a_dname_is_answered_by_the_alias_alone(rcode):
-    """Nothing else stands there; the rcode speaks of the target (RFC 6604 section 3)."""
+    """No other data exists below a DNAME; the rcode is that of the target (RFC 6604 section 3)."""
     name = names.from_text("www.old.example.com.")
     packet = view(BELOW_DNAME if rcode == c.NOERROR else BELOW_DNAME[:2], qname=name, qtype=c.ANY, rcode=rcode)
     found = scrub(packet, name, c.ANY, ZONE)
@@ -257,7 +257,7 @@ def test_signatures_below_a_dname_are_those_of_the_target():
     assert found.complete
 
 
-def test_any_is_not_led_by_an_alias_and_the_signatures_of_an_unsigned_one_are_its_targets():
+def test_any_does_not_follow_a_cname_and_rrsig_follows_an_unsigned_one():
     answer = ["www.example.com. 60 CNAME b.example.com.", "b.example.com. 60 A 192.0.2.1",
               "b.example.com. 60 RRSIG A 8 3 60 20300101000000 20200101000000 1 example.com. AAAA"]
     found = scrub(view(answer, qtype=c.ANY), WWW, c.ANY, ZONE)
@@ -356,7 +356,7 @@ def test_the_classification_of_a_reply(answer, authority, more, kind):
     assert kind_of(view(answer, authority, **more)) is kind
 
 
-def test_a_recursive_server_asked_on_purpose_does_not_refer():
+def test_a_forwarder_does_not_refer():
     packet = view((), ["www.example.com. 60 NS ns.example.com."], flags=c.RA)
     assert kind_of(packet, recursive=True) is ResponseType.EMPTY
 

@@ -3,7 +3,7 @@
 import pytest
 from support.service_parts import CLIENT, Parts, positive, query
 
-from resolver.cache.scoped import EVERYONE, NOBODY, UNSENT, Scope
+from resolver.cache.scoped import ALL_CLIENTS, NOT_SHARED, UNSENT, Scope
 from resolver.net.client_subnet import ClientSide
 from resolver.net.match import make_packet
 from resolver.net.subnet_option import with_subnet
@@ -113,7 +113,7 @@ def test_the_query_has_the_subnet_of_its_client() -> None:
 
 @pytest.mark.parametrize(
     ("scope", "length"),
-    [((OWN[0], 20, 128), 20), ((OWN[0], 24, 24), 24), (None, 0), (EVERYONE, 0)],
+    [((OWN[0], 20, 128), 20), ((OWN[0], 24, 24), 24), (None, 0), (ALL_CLIENTS, 0)],
 )
 def test_a_trusted_client_gets_its_option_back_with_the_scope(scope: Scope | None, length: int) -> None:
     content = encode_subnet((bytes([198, 51, 100, 7]), 32))
@@ -126,14 +126,14 @@ def test_a_trusted_client_gets_its_option_back_with_the_scope(scope: Scope | Non
 def test_an_answer_made_without_the_subnet_is_for_this_subnet_only() -> None:
     for length in (24, 32):
         content = encode_subnet((bytes([198, 51, 100, 0]), length))
-        for scope in (UNSENT, NOBODY):
+        for scope in (UNSENT, NOT_SHARED):
             found = content_of(ask(parts("203.0.113.0/24"), content, scope))
             assert found == content[:3] + bytes([length]) + content[4:]
     assert content_of(ask(parts("203.0.113.0/24"), NONE_WANTED, UNSENT)) == b"\0\1\0\0"
 
 
 def test_a_tailored_answer_is_not_kept_for_the_fast_path() -> None:
-    for scope in ((OWN[0], 24, 128), EVERYONE, UNSENT):
+    for scope in ((OWN[0], 24, 128), ALL_CLIENTS, UNSENT):
         p = parts()
         ask(p, None, scope)
         p.ask(query(identity=8, options=[(c.OPTION_NSID, b"")]), peer=FAR)

@@ -17,7 +17,7 @@ from resolver.wire import name as names
 from resolver.wire.edns import options_to_wire
 from resolver.wire.message import MessageView
 
-STRANGER = ("192.0.2.1", 53)
+OTHER_CLIENT = ("192.0.2.1", 53)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_permitted_clients_of_each_family_are_answered(parts: Parts, peer: tuple
 
 
 @pytest.mark.parametrize("peer", [
-    STRANGER, ("2001:db8::1", 5, 0, 0), ("127.0.0.1.", 5), ("", 0), ("fe80::1%1", 5, 0, 1),
+    OTHER_CLIENT, ("2001:db8::1", 5, 0, 0), ("127.0.0.1.", 5), ("", 0), ("fe80::1%1", 5, 0, 1),
 ])
 def test_other_clients_are_refused_or_ignored_whatever_is_cached(parts: Parts, peer: tuple[object, ...]) -> None:
     reply = parts.fast.answer(query(), peer, NOW)
@@ -62,7 +62,7 @@ def test_other_clients_are_refused_or_ignored_whatever_is_cached(parts: Parts, p
 
 def test_a_refusal_has_its_reason_and_is_hardly_larger_than_the_query(parts: Parts) -> None:
     for packet in (query(), query(edns_payload=None), query(do=True, options=[(c.OPTION_COOKIE, bytes(8))])):
-        reply = parts.fast.answer(packet, STRANGER, NOW)
+        reply = parts.fast.answer(packet, OTHER_CLIENT, NOW)
         assert reply is not None
         assert len(reply) <= len(packet) + 6
         view = MessageView.parse(reply)
@@ -95,7 +95,7 @@ FROM_PEERS = [
 def test_requests_for_own_zones_need_no_access(
     parts: Parts, packet: bytes, peer: tuple[object, ...], passed: bool, drop: bool, lane: bool
 ) -> None:
-    """Primaries and secondaries are no clients. Strangers end here, in C."""
+    """Primaries and secondaries are no clients. Other clients are refused here, in C."""
     peers = ZonePeers((
         ZoneSettings(name="a.test.", primaries=("192.0.2.1",), allow_notify=("2001:db8::/32",)),
         ZoneSettings(name="b.test.", file="unused", allow_transfer=("198.51.100.0/24",)),
@@ -281,7 +281,7 @@ def test_any_bytes_get_an_error_no_reply_or_are_left_to_python(data: bytes) -> N
         MessageView.parse(reply)
 
 
-@given(st.integers(0, len(query()) - 1), st.integers(0, 255), st.sampled_from([CLIENT, STRANGER]))
+@given(st.integers(0, len(query()) - 1), st.integers(0, 255), st.sampled_from([CLIENT, OTHER_CLIENT]))
 def test_any_octet_of_a_query_may_be_wrong(where: int, octet: int, peer: tuple[str, int]) -> None:
     packet = bytearray(query())
     packet[where] = octet

@@ -52,7 +52,7 @@ def right(peer: "Peer", query: bytes) -> tuple[int, list[tuple[bytes, bytes]], b
 
 
 class Peer:
-    """An HTTPS server that follows a script; None as response is silence. `raw`, when set, is sent instead of HTTP.
+    """An HTTPS server that follows a script; None as response: none is sent. `raw`, when set, is sent instead of HTTP.
 
     `last`, when set, is each response over HTTP/1.1, and the connection ends with it; `REPLY` is the DNS message, and
     `notify` tells whether TLS ends, too.

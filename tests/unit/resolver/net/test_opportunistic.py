@@ -367,7 +367,7 @@ def test_closing_ends_a_probe(leaf: Leaf) -> None:
 
 
 def test_the_state_of_servers_outlives_the_upstream(leaf: Leaf) -> None:
-    """Another configuration with the same port goes on with it, also when it has probed before; with another it does
+    """Another configuration with the same port keeps it, also when it has probed before; with another it does
     not."""
 
     async def body() -> None:

@@ -134,13 +134,13 @@ def test_a_server_without_the_right_name_or_pin_is_refused(authority: Authority,
         ):
             found = failure(await one(upstream, ask))
             assert found.kind is FailureKind.NETWORK and reason in found.text, found.text
-        stranger = QuicUpstream(
+        untrusting = QuicUpstream(
             asyncio.get_running_loop(), entropy=Entropy(), contexts=TlsContexts(str(Authority(tmp_path).cafile))
         )
-        assert "certificate" in failure(await one(stranger, ask_for(server.port))).text
+        assert "certificate" in failure(await one(untrusting, ask_for(server.port))).text
         assert server.queries == [] and upstream.refused == 3
         upstream.close()
-        stranger.close()
+        untrusting.close()
         server.close()
 
     corenet.run(body())

@@ -301,9 +301,9 @@ def test_messages_wait_for_the_engine_and_keep_their_order() -> None:
         engine.broken = True
         one = Member(engine)
         for number in range(limits.FLEET_OUTBOX):
-            one.second.tell("nta-add", {"number": number})
+            one.second.publish("nta-add", {"number": number})
         with pytest.raises(ValueError, match="cannot be reached"):
-            one.second.tell("nta-add", {})
+            one.second.publish("nta-add", {})
         await turns()
         engine.broken = False
         await one.ready()
@@ -409,11 +409,11 @@ def test_a_replacement_during_a_send_loses_and_overtakes_no_message() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
         old, new, other = [await Member(engine, sender=one).ready() for one in ("one", "two", "three")]
         engine.gate.clear()
-        old.second.tell("first", {})
+        old.second.publish("first", {})
         await turns()
-        old.second.tell("second", {})
+        old.second.publish("second", {})
         new.second.carry_over(old.second)
-        new.second.tell("third", {})
+        new.second.publish("third", {})
         await turns()
         engine.gate.set()
         await until(lambda: len(other.messages) == 3, "all messages")
@@ -520,7 +520,7 @@ def test_a_flush_with_a_field_that_is_no_text_is_rejected(field: str) -> None:
     async def body() -> None:
         engine = Engine()
         one, two = await Member(engine).ready(), await Member(engine, sender="two").ready()
-        one.second.tell("flush", {"name": None, "subtree": False, "type": None, "caches": True, field: 5})
+        one.second.publish("flush", {"name": None, "subtree": False, "type": None, "caches": True, field: 5})
         await until(lambda: two.counts["rejected"]["malformed"] == 1, "a rejected message")
         assert not two.messages
         for member in (one, two):

@@ -683,7 +683,7 @@ def test_a_query_without_memory_keeps_no_slot(where: str, stream: bool) -> None:
     assert len(parts.mesh.cancelled) == (where == "told")
     told = len(sink.packets)
     if where == "begun":
-        parts.mesh.finish(positive())  # the mesh goes on, and nobody waits for it
+        parts.mesh.finish(positive())  # the job continues, and no client waits for it
     assert len(sink.packets) == told
     parts.mesh.submit, parts.service._submitted = submit, tell  # type: ignore[method-assign]
     parts.ask(query(qtype=c.AAAA), sink=sink)

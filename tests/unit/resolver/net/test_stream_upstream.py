@@ -175,7 +175,7 @@ def test_late_replies_are_ignored_while_right_ones_arrive() -> None:
 
 def test_the_number_of_replies_without_our_cookie_is_bounded() -> None:
     async def body() -> None:
-        opt = b"\0" + struct.pack("!HHIHHH", c.OPT, 1232, 0, 12, c.OPTION_COOKIE, 8) + b"stranger"
+        opt = b"\0" + struct.pack("!HHIHHH", c.OPT, 1232, 0, 12, c.OPTION_COOKIE, 8) + b"mismatch"
 
         def script(query: bytes) -> list[bytes]:
             end = query.index(b"\0", 12) + 5

@@ -177,11 +177,11 @@ def test_with_a_name_the_pin_may_match_any_key_of_the_chain(authority: Authority
 
 
 def test_a_pin_alone_accepts_any_issuer(authority: Authority, leaf: Leaf, tmp_path: Path) -> None:
-    stranger = Authority(tmp_path).leaf("somebody.example")
+    other_leaf = Authority(tmp_path).leaf("somebody.example")
 
     async def body() -> None:
-        peer, upstream, got = await StreamPeer.start(tls=context_of(stranger)), make(authority), Collector()
-        upstream.start(ask_for(peer.port, name="", pins=(pin_of(stranger.certificate),)), got)
+        peer, upstream, got = await StreamPeer.start(tls=context_of(other_leaf)), make(authority), Collector()
+        upstream.start(ask_for(peer.port, name="", pins=(pin_of(other_leaf.certificate),)), got)
         assert isinstance((await got.wait())[0], Reply)
         await settle(upstream, peer)
 

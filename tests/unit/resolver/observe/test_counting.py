@@ -31,7 +31,7 @@ def test_each_combination_is_there_from_the_start() -> None:
 
 def test_a_value_outside_of_its_set_is_other_or_a_fault_of_the_program() -> None:
     counter = LabelledCounter(reason=("odd", "other"))
-    counter.add("a name that a stranger has made up")
+    counter.add("a name that a remote party has chosen")
     assert counter.values() == {"odd": 0, "other": 1}
     with pytest.raises(KeyError):
         LabelledCounter(reason=("odd",)).add("even")

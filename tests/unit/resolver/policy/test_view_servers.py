@@ -215,7 +215,7 @@ def test_a_reload_and_another_worker_with_other_views_find_nothing() -> None:
     assert shown(ask(swapped, 1)) == [TWO]
     assert shown(ask(changed, 1)) == [TWO]
     assert shown(ask(changed, 2)) == ["192.0.2.80"]
-    assert {number: shown(ask(m, number)) for number in EXPECTED} == EXPECTED, "the old worker goes on"
+    assert {number: shown(ask(m, number)) for number in EXPECTED} == EXPECTED, "the old worker answers as before"
 
 
 def test_parts_survive_a_snapshot_and_are_dumped_apart() -> None:

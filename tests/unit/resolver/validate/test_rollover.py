@@ -221,13 +221,13 @@ def test_before_the_first_probe_a_failure_is_repeated_after_an_hour() -> None:
     assert trusted(tp) == {1}
 
 
-@pytest.mark.parametrize("stranger", [
+@pytest.mark.parametrize("other_key", [
     Made(7, flags=256), Made(7, flags=1), Made(7, algorithm=3), Made(7, algorithm=253),
 ], ids=["no entry point", "no zone key", "DSA", "private"])
-def test_only_entry_points_of_known_algorithms_become_anchors(stranger: Made) -> None:
+def test_only_entry_points_of_known_algorithms_become_anchors(other_key: Made) -> None:
     tp = point()
     for day in (0, 20, 40):
-        see(tp, [OLD, stranger], NOW + day * DAY, by=[OLD])
+        see(tp, [OLD, other_key], NOW + day * DAY, by=[OLD])
     assert states(tp) == {1: "valid"}
 
 

@@ -23,7 +23,7 @@ def test_the_examples_of_the_protocol() -> None:
 
 
 @pytest.mark.parametrize("content", ["00010000", "00000000", "00020000"])
-def test_a_source_prefix_of_0_is_the_wish_that_no_subnet_is_sent(content: str) -> None:
+def test_a_source_prefix_of_0_requests_that_no_subnet_is_sent(content: str) -> None:
     assert parse_subnet(bytes.fromhex(content)) == SubnetOption(None, 0)
 
 

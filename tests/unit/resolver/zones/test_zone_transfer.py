@@ -107,7 +107,7 @@ WHOLE = (soa(NEW), *list(NEW)[1:])
 @pytest.mark.parametrize(("records", "says", "whole"), [
     ((soa(NEW), soa(OLD), (ORIGIN, c.A, 60, bytes(4)), soa(NEW), soa(NEW)), "removed but does not exist", True),
     ((soa(NEW), soa(version(7)), soa(NEW), soa(NEW)), "starts at serial 7, not at 1", True),
-    ((soa(NEW), soa(OLD), soa(NEW), soa(version(3))), "goes on after its last version", True),
+    ((soa(NEW), soa(OLD), soa(NEW), soa(version(3))), "has records after its last version", True),
     (((ORIGIN, c.A, 60, bytes(4)),), "first record is not the SOA", False),
     ((soa(NEW), soa(NEW)), "no records but its SOA", False),
     ((*WHOLE, soa(version(9))), "changed during the transfer", False),
