@@ -1,8 +1,9 @@
 """Runs make targets in parallel: ``streams.py lint,test wheel`` runs lint and then test, and wheel beside them.
 
-A stream ends at its first failing target; the others go on. The output of the first stream is shown as it comes, that
-of the others when they have ended. At the end each failed target is printed with the beginning of its error and the
-names of its failed tests, so that the last page of a long log is enough. The status is 0 only when every target passed.
+A stream ends at its first failing target; the others continue. The output of the first stream is shown as it comes,
+that of the others when they have ended. At the end each failed target is printed with the beginning of its error and
+the names of its failed tests, so that the last page of a long log is enough. The status is 0 only when every target
+passed.
 """
 
 import os

@@ -96,7 +96,7 @@ NONE = {
     "corenet/serving/worker.py": "the supervisor's own pipe",
     "corenet/tls/context.py": "the user's own files",
     "corenet/tls/libssl.pyx": "reads this process's own memory",
-    "corenet/tls/receive.pyx": "moves bytes between the engine and the protocol; records are told apart by the engine",
+    "corenet/tls/receive.pyx": "moves bytes between engine and protocol; the engine finds the limits of records",
     "corenet/tls/transport.pyx": "moves bytes between OpenSSL and buffers",
     "corenet/transports/address.pyx": "reads addresses that the kernel wrote",
     "corenet/transports/datagram_batch.pyx": "reads control messages that the kernel wrote",

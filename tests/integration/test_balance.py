@@ -126,7 +126,7 @@ def test_answers_follow_the_checks(tmp_path: Path) -> None:
             assert int(counts[f"balance.check_failures.{NAME}/127.0.0.2"]) > 1
             assert int(counts[f"balance.answers.{NAME}/127.0.0.1"]) > 1
         settled("127.0.0.1")
-        # A reload goes on with the states: a target that is down is not answered until it has been checked.
+        # A reload keeps the states: a target that is down is not answered until it has been checked.
         process.send_signal(signal.SIGHUP)
         wait_until(lambda: log.read_text().count("the new configuration is in force") == 2, "the reload",
                    process=process, log=log)

@@ -26,7 +26,7 @@ SERVERS = {"nsd": "nsd", "knot": "knotd", "bind": "named", "playground": None}
 TIMEOUT = 15.0
 TTL_SLACK = 2
 TYPES = (c.A, c.AAAA, c.MX, c.TXT, c.SOA, c.NS, c.CNAME, c.DS, c.SRV)
-# Unbound goes on asking dead servers, and those that drop EDNS, for longer than a client waits: nothing to compare.
+# Unbound keeps querying dead servers, and those that drop EDNS, for longer than a client waits: nothing to compare.
 SILENT = ("www.dead.playground.", "www.edns-drop.playground.")
 GROUPS = {
     "specials": [(s.qname, c.type_from_text(s.qtype)) for s in world_tables.SPECIALS if s.qname not in SILENT],

@@ -183,7 +183,7 @@ def test_curl_sends_the_message_itself(chain: Chain, protocol: str, version: str
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_curl_resolves_by_doh(chain: Chain, protocol: str) -> None:
-    """Nobody listens at the address: exit status 7 or 28 says that the name was resolved, 6 that it was not."""
+    """No server listens at the address: exit status 7 or 28 shows that the name was resolved, 6 that it was not."""
     words = ["-sS", "-v", "-m", "2", "--connect-timeout", "1", "--doh-insecure", "--doh-url",
              f"https://127.0.0.1:{chain.https}/dns-query"]
     for way, found in (("name", True), ("wrong-name", False)):

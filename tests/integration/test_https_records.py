@@ -35,7 +35,7 @@ NAMES.append(ZONE.rstrip("."))
 class Net:
     nginx: Nginx
     world: World
-    stranger: Path
+    untrusted: Path
     """The file of an authority that has signed nothing."""
 
 
@@ -68,7 +68,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     if program is None:
         pytest.skip("Debian package nginx is not installed")
     folder = tmp_path_factory.mktemp("records")
-    (folder / "stranger").mkdir()
+    (folder / "untrusted").mkdir()
     with Nginx(program, folder, *NAMES) as nginx:
         text = zone_text(nginx)
         corrupt = faults.corrupt(f"_{nginx.https}._tcp.strict", c.TLSA)
@@ -79,7 +79,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
             plans={**signed.PLANS, ZONE: Plan(), FORGED: Plan(faults=(corrupt,))},
             now=int(time.time()),
         )
-        yield Net(nginx, world, Authority(folder / "stranger", "Nobody's CA").cafile)
+        yield Net(nginx, world, Authority(folder / "untrusted", "Nobody's CA").cafile)
 
 
 def fetch(net: Net, url: str, *, cafile: Path | None = None, **options: Any) -> Response:
@@ -124,15 +124,16 @@ def test_without_https_records_the_records_are_not_used(net: Net) -> None:
 @pytest.mark.parametrize("host", ["strict", "ca"])
 def test_a_secure_tlsa_record_replaces_the_authorities(net: Net, host: str) -> None:
     url = f"https://{host}.web.dnssec.playground:{net.nginx.https}/hello"
-    response = fetch(net, url, cafile=net.stranger, dane=True)
+    response = fetch(net, url, cafile=net.untrusted, dane=True)
     assert response.text == "hello\n" and response.connection is not None
     assert response.connection.tlsa == f"_{net.nginx.https}._tcp.{host}.web.dnssec.playground"
     with pytest.raises(TlsError):
-        fetch(net, url, cafile=net.stranger)
+        fetch(net, url, cafile=net.untrusted)
 
 
 def test_an_endpoint_is_verified_with_its_own_tlsa_record(net: Net) -> None:
-    response = fetch(net, "https://www.web.dnssec.playground/hello", cafile=net.stranger, dane=True, https_records=True)
+    url = "https://www.web.dnssec.playground/hello"
+    response = fetch(net, url, cafile=net.untrusted, dane=True, https_records=True)
     assert response.connection is not None
     assert response.connection.tlsa == f"_{net.nginx.http2}._tcp.alt.web.dnssec.playground"
 
@@ -147,7 +148,7 @@ def test_a_tlsa_record_of_an_unsigned_zone_is_ignored(net: Net) -> None:
     response = fetch(net, f"https://wrong.open.dnssec.playground:{net.nginx.https}/hello", dane=True)
     assert response.text == "hello\n"
     with pytest.raises(TlsError):
-        fetch(net, f"https://strict.open.dnssec.playground:{net.nginx.https}/", cafile=net.stranger, dane=True)
+        fetch(net, f"https://strict.open.dnssec.playground:{net.nginx.https}/", cafile=net.untrusted, dane=True)
 
 
 def test_a_bogus_tlsa_record_refuses_the_server(net: Net) -> None:

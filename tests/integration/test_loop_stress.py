@@ -439,7 +439,8 @@ def fill(fillers: list[int]) -> None:
 
 
 def test_descriptors_run_out_again_and_again() -> None:
-    """EMFILE on accept: the server stands back, says so once a time, serves on, and keeps nothing."""
+    """EMFILE on accept: the server pauses accepting, reports it once a time, serves open connections, and leaks
+    nothing."""
 
     async def main(rounds: int) -> None:
         loop: Any = asyncio.get_running_loop()

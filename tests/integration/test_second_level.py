@@ -189,8 +189,8 @@ def test_other_settings_and_other_secrets_share_nothing(fleet: Fleet, tmp_path: 
         odd.text = odd.text.replace("[dnssec]\n", "[dnssec]\nnegative-trust-anchors = ['nsec3.dnssec.playground.']\n")
         odd.configure(fleet.engine(redis.address))
         (tmp_path / "secret2").write_text(SECRET[::-1])
-        stranger = fleet.daemon("stranger", fleet.engine(redis.address, secret_file=f'"{tmp_path / "secret2"}"'))
-        for daemon in (odd, stranger):
+        other_secret = fleet.daemon("other", fleet.engine(redis.address, secret_file=f'"{tmp_path / "secret2"}"'))
+        for daemon in (odd, other_secret):
             stack.enter_context(daemon.run())
             assert daemon.ask(WWW).ad
             assert (daemon.count("hits"), daemon.count("misses")) == (0, 1)

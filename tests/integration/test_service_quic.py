@@ -667,7 +667,7 @@ def test_garbage_creates_no_connection(run: Callable[[Body], None], keys: Keys) 
             "not QUIC": 4, "unknown connection": 3, "first datagram too small": 1, "connection id too short": 1
         }
         assert not listener.connections and not listener._by_id
-        # It looks like a first packet, and nothing in it can be decrypted: a handshake that never goes on.
+        # It looks like a first packet, and nothing in it can be decrypted: a handshake that never continues.
         raw.sock.send(first[:60] + bytes(1140))
         await until(lambda: listener.connections == 1)
         listener.handshake_timeout = 0.0

@@ -700,7 +700,7 @@ def test_a_connection_without_memory_keeps_no_slot(run: Callable[[Body], None]) 
 def test_a_connection_without_memory_for_its_slot_is_ended(
     run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """Loops go on with a connection whose beginning has failed: it would not be counted and never time out."""
+    """Loops keep a connection whose connection_made has raised: it would not be counted and never time out."""
     def fail() -> None:
         raise MemoryError
 

@@ -624,7 +624,7 @@ def proxied(client: str, *, command: int = 0x21) -> bytes:
 
 
 async def behind_proxy(listener: StreamListener, header: bytes, context: ssl.SSLContext) -> Client:
-    """A connection that begins with `header` and goes on with TLS. The first octets of both leave in one segment."""
+    """A connection that begins with `header` and continues with TLS. The first octets of both leave in one segment."""
     loop = asyncio.get_running_loop()
     sock = socket.socket()
     sock.setblocking(False)

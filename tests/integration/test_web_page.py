@@ -329,7 +329,7 @@ def test_another_name_for_the_address_is_refused(page: Page, chromium: Browser) 
 def test_a_page_of_others_can_neither_frame_nor_read_it(page: Page, chromium: Browser) -> None:
     url = f"http://127.0.0.1:{page.web}/"
 
-    class Stranger(BaseHTTPRequestHandler):
+    class ForeignSite(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
@@ -339,11 +339,11 @@ def test_a_page_of_others_can_neither_frame_nor_read_it(page: Page, chromium: Br
         def log_message(self, *words: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+    with HTTPServer(("127.0.0.1", 0), ForeignSite) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            chromium.open(f"http://stranger.example:{server.server_port}/")
+            chromium.open(f"http://foreign.example:{server.server_port}/")
             said: list[str] = []
             chromium.until(lambda: said.extend(chromium.console()) or any("frame-ancestors" in one for one in said),
                            "the refusal of the frame")

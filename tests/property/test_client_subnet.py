@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resolver.cache.scoped import EVERYONE, UNSENT, Scope, SubnetCache, covers, narrower
+from resolver.cache.scoped import ALL_CLIENTS, UNSENT, Scope, SubnetCache, covers, narrower
 from resolver.wire import WireError
 from resolver.wire.client_subnet import ADDRESS_BITS, PrefixSet, Subnet, encode_subnet, parse_subnet, truncate
 
@@ -26,14 +26,14 @@ def subnets(draw: st.DrawFn) -> Subnet:
 def scopes(draw: st.DrawFn) -> Scope:
     kind = draw(st.integers(0, 9))
     if kind < 2:
-        return (EVERYONE, UNSENT)[kind]
+        return (ALL_CLIENTS, UNSENT)[kind]
     address, length = draw(subnets())
     return address, length, length if draw(st.booleans()) else ADDRESS_BITS
 
 
 def model_covers(scope: Scope, subnet: Subnet | None) -> bool:
-    if scope in (EVERYONE, UNSENT):
-        return scope == EVERYONE or subnet is None
+    if scope in (ALL_CLIENTS, UNSENT):
+        return scope == ALL_CLIENTS or subnet is None
     if subnet is None or len(scope[0]) != len(subnet[0]):
         return False
     inside: Any = ip_network(subnet)
@@ -76,7 +76,7 @@ def test_the_narrower_of_two_scopes_covers_whom_both_cover(subnet: Subnet, data:
         if kind == 0:
             return None
         if kind == 1:
-            return EVERYONE
+            return ALL_CLIENTS
         if kind == 4:
             return UNSENT
         length = data.draw(st.integers(1, subnet[1]))

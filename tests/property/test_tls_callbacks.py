@@ -273,7 +273,7 @@ async def play(seed: int, framed: bool, contexts: tuple[ssl.SSLContext, ssl.SSLC
         if ending in ("close_notify and end", "end"):
             peer.end()
     except OSError:
-        # We have closed, and the peer has heard of it.
+        # We have closed, and the peer has got close_notify or the end.
         pass
     if ending != "reset at once":
         await turns(choice.choice((0, 3, 20)))

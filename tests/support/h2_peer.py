@@ -164,7 +164,7 @@ class Site:
 
 @asynccontextmanager
 async def h2_site(context: ssl.SSLContext, **options: int) -> AsyncIterator[Site]:
-    """Serve on a free port within the context."""
+    """A server on a free port within the context."""
     site = Site(**options)
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(lambda: Peer(site), "127.0.0.1", 0, ssl=context)

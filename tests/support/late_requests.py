@@ -1,6 +1,6 @@
 """A buffer of the query log or of dnstap for which the loop does something at the worst moment.
 
-It is empty when the thread looks. Before the thread goes on, the loop hands over pieces or stops the thread.
+It is empty when the thread looks. Before the thread continues, the loop hands over pieces or stops the thread.
 """
 
 from collections.abc import Callable

@@ -94,7 +94,7 @@ def use(target: Any, name: str) -> None:
 
 
 def in_child(contexts: tuple[ssl.SSLContext, ssl.SSLContext], kind: str, name: str) -> None:
-    """Make everything, use one name of one object, go on, close and collect."""
+    """Make everything, use one name of one object, continue, close and collect."""
     signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     loop = corenet.new_event_loop()

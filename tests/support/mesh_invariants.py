@@ -64,7 +64,7 @@ def _broken_by(mesh: Mesh, job: Any, turns: Counter[Any], timers: set[Any]) -> I
     if any(request.done or request._job is not job for request in job.requests):
         yield f"{what} has a request that does not wait for it"
     if not job.requests and not job.parents and not mesh._serve_stale:
-        yield f"{what} runs and nothing waits for it"  # with stale answers, it goes on after its clients were answered
+        yield f"{what} runs and nothing waits for it"  # with stale answers, it outlives its clients
     if mesh._depends_on(job, job):
         yield f"{what} waits for itself"
     if job not in mesh._slots.get(job.slot, {}):

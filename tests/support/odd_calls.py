@@ -70,9 +70,9 @@ def refusal(call: Callable[..., object], *arguments: Any) -> str:
 
 def call_on_foreign(kind: type) -> int:
     """Call the methods of `kind` on what is none of it; how many there were."""
-    strangers: list[Any] = [5, None, object(), kind]
+    wrong_types: list[Any] = [5, None, object(), kind]
     if not issubclass(corenet.LengthFramer, kind):
-        strangers.append(corenet.LengthFramer())
+        wrong_types.append(corenet.LengthFramer())
     calls = 0
     for name, method in list(vars(kind).items()):
         if type(method).__name__ == "cython_function_or_method":
@@ -81,12 +81,12 @@ def call_on_foreign(kind: type) -> int:
             continue
         print(f"{kind.__module__}.{kind.__name__}.{name}", flush=True)
         calls += 1
-        for stranger in strangers:
+        for wrong in wrong_types:
             for arguments in ((), (None,), (1, 2)):
                 for call in (method, functools.partial(vars(type(method))["__call__"], method)):
-                    refused = refusal(call, stranger, *arguments)
+                    refused = refusal(call, wrong, *arguments)
                     if "doesn't apply to" not in refused:
-                        raise AssertionError(f"{name} took {stranger!r} for a {kind.__name__}: {refused}")
+                        raise AssertionError(f"{name} took {wrong!r} for a {kind.__name__}: {refused}")
         refused = refusal(method)
         if "needs an argument" not in refused:
             raise AssertionError(f"{name} took nothing for a {kind.__name__}: {refused}")

@@ -55,7 +55,7 @@ class Facts:
         self.herd = herd
 
     async def start(self, worker: Any) -> None:
-        """Serve on every socket."""
+        """Start a server on every socket."""
         loop: Any = asyncio.get_running_loop()
         if self.herd:
             loop.exclusive_listeners = False

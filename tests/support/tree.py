@@ -26,7 +26,7 @@ NEEDS_ALLOWED = 60
 
 
 class _NoCache:
-    """Finds nothing, so that every key and DS is asked for."""
+    """Finds nothing, so that every key and DS is queried."""
 
     def find(self, *_args: object, **_kwargs: object) -> None:
         return None
@@ -53,7 +53,7 @@ class Tree:
         self.needs: list[Question] = []
         self.checks = 0
 
-    def _charge(self, question: Question) -> bytes:
+    def _authoritative_zone(self, question: Question) -> bytes:
         name = names.lower(question.qname)
         if question.qtype == c.DS and name != names.ROOT:
             name = names.parent(name)
@@ -62,11 +62,11 @@ class Tree:
         return name
 
     def validate(self, qname: str, qtype: int) -> "Validation":
-        """Ask and validate one question."""
+        """Query and validate one question."""
         return self._run(Question(names.from_text(qname), qtype))[0]
 
     def _run(self, question: Question) -> "tuple[Validation, Outcome]":
-        zone = self._charge(question)
+        zone = self._authoritative_zone(question)
         query = build.make_query(1, question.qname, question.qtype, edns_payload=4096, do=True)
         packet = self.zones[zone].answer(query, tcp=True)
         assert packet is not None
@@ -88,7 +88,7 @@ class Tree:
                 break
             if isinstance(effect, Need):
                 self.needs.append(effect.question)
-                assert len(self.needs) < NEEDS_ALLOWED, "the validator goes round in circles"
+                assert len(self.needs) < NEEDS_ALLOWED, "the validator does not terminate"
                 result = self._run(effect.question)[1]
             else:
                 assert isinstance(effect, Verify)
@@ -100,7 +100,7 @@ class Tree:
 
 
 class Validation(NamedTuple):
-    """What the validator said, and the answer as it left it."""
+    """The validator's result, and the answer, which it may have changed."""
 
     verdict: Verdict
     ede: int

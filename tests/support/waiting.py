@@ -15,7 +15,7 @@ BETWEEN = 0.001
 
 
 async def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-    """Let the loop go on until `condition()` holds, for what comes from outside it.
+    """Let the loop run until `condition()` holds, for what comes from outside it.
 
     Raises:
         AssertionError: when it does not within `seconds`; says `what` was awaited.
@@ -24,7 +24,7 @@ async def until(condition: Callable[[], object], what: str, seconds: float = SEC
     end = loop.time() + seconds
     while not condition():
         if loop.time() > end:
-            raise AssertionError(f"waited in vain for {seconds:g} s: {what}")
+            raise AssertionError(f"did not happen within {seconds:g} s: {what}")
         await asyncio.sleep(BETWEEN)
 
 
@@ -37,7 +37,7 @@ async def spin(condition: Callable[[], object], what: str, seconds: float = SECO
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise AssertionError(f"waited in vain for {seconds:g} s: {what}")
+            raise AssertionError(f"did not happen within {seconds:g} s: {what}")
         await asyncio.sleep(0)
 
 

@@ -173,7 +173,7 @@ def test_who_is_in_time_hears_nothing() -> None:
     with limited("quick", 60):
         pass
     assert signal.getsignal(signal.SIGALRM) is before
-    # The limit of this test goes on.
+    # The limit of this test still applies.
     assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
 
 

@@ -69,7 +69,7 @@ SLEEPS: dict[str, dict[str, str]] = {
 GUARD = 30
 """The least number of seconds of a timeout that is expected not to end."""
 EXPECTED = "the timeout is expected to end"
-ROUND = "a round of a loop that goes on afterwards"
+ROUND = "a round of a loop that continues afterwards"
 #: file: function: why a timeout in it is shorter than `GUARD`.
 SHORT: dict[str, dict[str, str]] = {
     "fuzz/target_loop_api.py": {"finish": "an input may make tasks that never end"},

@@ -5,7 +5,7 @@ source packages, fetched by apt; the projects themselves are installed from whee
 environment under build/suites. Verdict: each test ends on our loop as it does on asyncio's in the same run: what passes
 there neither fails here nor is skipped, expected to fail or left out of the collection, and the other way round; only
 what fails on asyncio's may do as it likes. What differs is run once more on both, alone, because suites with real
-clocks fail now and then on any loop; what differs again is ours to mend, and what does not is reported with its count.
+clocks fail now and then on any loop; what differs again is a bug of ours, and what does not is reported with its count.
 By default the files that exercise a loop are run (`Suite.files` says which and why); ``--full`` runs each suite whole.
 """
 
@@ -129,7 +129,7 @@ SUITES = [
         "15.0.1",
         ("tests/asyncio", "tests/legacy"),
         "both asyncio implementations, client and server; left out: the threaded one, and parsers without I/O",
-        # Its settings name nothing of pytest's, which would go on to look for ours.
+        # Its settings name nothing of pytest's, which would look for ours in the parent folders.
         ("-c", "pyproject.toml"),
         debian=("trixie", "python-websockets=15.0.1-1"),
         apart=True,

@@ -47,9 +47,9 @@ def test_coroutine_methods_check_the_type_of_self(name: str) -> None:
     method = vars(corenet.Loop)[name]
     assert inspect.iscoroutinefunction(method)
     others = [0] * (len(inspect.signature(method).parameters) - 1)
-    for stranger in (5, None, object(), corenet.Loop, corenet.LengthFramer()):
+    for wrong in (5, None, object(), corenet.Loop, corenet.LengthFramer()):
         with pytest.raises(TypeError, match="Argument 'self' has incorrect type"):
-            method(stranger, *others)
+            method(wrong, *others)
 
 
 def test_keywords_of_every_shape_still_arrive() -> None:

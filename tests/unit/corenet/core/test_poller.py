@@ -240,7 +240,7 @@ def test_a_loop_counts_as_awake_while_it_runs_and_does_not_sleep() -> None:
 def test_events_of_a_reused_descriptor_are_dropped(poller: Poller) -> None:
     """Two ready sockets; the first callback closes the second and opens another one under its number."""
     one, other = socket.socketpair(), socket.socketpair()
-    strangers: list[tuple[socket.socket, socket.socket]] = []
+    later_pairs: list[tuple[socket.socket, socket.socket]] = []
     wrong: list[int] = []
     numbers = {pair[0].fileno(): pair for pair in (one, other)}
 
@@ -250,7 +250,7 @@ def test_events_of_a_reused_descriptor_are_dropped(poller: Poller) -> None:
         poller.unwatch(number)
         victim[0].close()
         fresh = socket.socketpair()
-        strangers.append(fresh)
+        later_pairs.append(fresh)
         assert number in (fresh[0].fileno(), fresh[1].fileno())
         poller.watch(number, READ, wrong.append)
 
@@ -261,7 +261,7 @@ def test_events_of_a_reused_descriptor_are_dropped(poller: Poller) -> None:
     assert poller.wait(1) == 1
     assert poller.events_stale == 1
     assert wrong == []
-    for pair in (one, other, *strangers):
+    for pair in (one, other, *later_pairs):
         for sock in pair:
             sock.close()
 

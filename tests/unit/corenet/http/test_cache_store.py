@@ -245,7 +245,7 @@ for kill in range(kills):
     if child == 0:
         write(writing, kill * 1000)
     os.close(writing)
-    # The child goes on writing while it is killed, after this many responses.
+    # The child is killed while it is writing, after this many responses.
     for _ in range(draw.randrange(1, 12)):
         assert os.read(reading, 1) == b"."
     os.kill(child, signal.SIGKILL)

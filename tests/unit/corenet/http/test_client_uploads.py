@@ -434,7 +434,7 @@ def test_the_body_is_closed_whatever_happens(loop: str, case: str) -> None:
                 first.cancel()
             else:
                 task = asyncio.ensure_future(post("POST", server.url, body=body))
-                await until(lambda: body.given == 2, "the upload goes on")
+                await until(lambda: body.given == 2, "the upload continues")
                 if case == "cancel":
                     task.cancel()
                     with pytest.raises(asyncio.CancelledError):

@@ -528,7 +528,7 @@ def test_a_refused_stream_is_repeated_a_bounded_number_of_times(loop: str, world
 
 
 def test_a_request_whose_stream_the_server_resets_is_not_repeated(loop: str, world: World) -> None:
-    """The server may have processed it; the connection goes on."""
+    """The server may have processed it; the connection stays open."""
 
     async def main() -> None:
         async with world.site() as site, world.client() as client:

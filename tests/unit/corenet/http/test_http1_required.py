@@ -1,4 +1,5 @@
-"""HTTP_1_1_REQUIRED (RFC 9113 section 7): a request that an HTTP/2 server refuses so goes again by HTTP/1.1, once."""
+"""HTTP_1_1_REQUIRED (RFC 9113 section 7): a request that an HTTP/2 server refuses with it is repeated over HTTP/1.1,
+once."""
 
 import asyncio
 import ssl

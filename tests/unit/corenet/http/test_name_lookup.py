@@ -212,8 +212,8 @@ def test_the_origin_itself_is_the_last_resort(fault: str, site: Site) -> None:
     async def main() -> None:
         async with serving(always_ok, tls=context_of(site.leaf)) as server, serving(
             always_ok, tls=context_of(site.other)
-        ) as stranger:
-            port = stranger.port if fault == "is not the origin" else free_port()
+        ) as other_server:
+            port = other_server.port if fault == "is not the origin" else free_port()
             resolver.records[f"_{server.port}._https.{HOST}", HTTPS] = answer(https_record(1, ALT, port=port))
             async with site.client(https_records=True, trace=points.append) as client:
                 response = await client.get(f"https://{HOST}:{server.port}/")
@@ -231,9 +231,9 @@ def test_the_error_of_tls_is_reported_when_the_origin_is_unreachable(site: Site)
     resolver = resolver_for(HOST, ALT)
 
     async def main() -> None:
-        async with serving(always_ok, tls=context_of(site.other)) as stranger:
+        async with serving(always_ok, tls=context_of(site.other)) as other_server:
             port = free_port()
-            resolver.records[f"_{port}._https.{HOST}", HTTPS] = answer(https_record(1, ALT, port=stranger.port))
+            resolver.records[f"_{port}._https.{HOST}", HTTPS] = answer(https_record(1, ALT, port=other_server.port))
             async with site.client(https_records=True) as client:
                 with pytest.raises(TlsError, match="not for this host name"):
                     await client.get(f"https://{HOST}:{port}/")

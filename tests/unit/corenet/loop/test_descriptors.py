@@ -78,7 +78,7 @@ def test_transports_on_numbers_reused_within_a_batch(twin: Twin) -> None:
                 for victim in self.victims:
                     victim.abort()
 
-        class Stranger(asyncio.Protocol):
+        class LaterProtocol(asyncio.Protocol):
             def data_received(self, data: bytes) -> None:
                 wrong.append(data)
 
@@ -93,9 +93,9 @@ def test_transports_on_numbers_reused_within_a_batch(twin: Twin) -> None:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             fresh = [socket.socketpair() for _ in range(6)]
-            strangers = [(await loop.create_connection(Stranger, sock=near))[0] for near, _ in fresh]
+            later = [(await loop.create_connection(LaterProtocol, sock=near))[0] for near, _ in fresh]
             await asyncio.sleep(0)
-            for transport in (*strangers, *(transport for transport, _ in ends)):
+            for transport in (*later, *(transport for transport, _ in ends)):
                 transport.abort()
             for _, far in (*pairs, *fresh):
                 far.close()

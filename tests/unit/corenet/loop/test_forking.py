@@ -38,7 +38,7 @@ def in_child(work: Callable[[], None]) -> int:
     try:
         work()
         code = 0
-    except BaseException:  # noqa: BLE001 - a child of a test must never go on as a second test run
+    except BaseException:  # noqa: BLE001 - a child of a test must never continue as a second test run
         traceback.print_exc()
     finally:
         os._exit(code)
@@ -391,7 +391,7 @@ def turn(loop: Any, times: int = 1) -> None:
 
 
 def both_sides(loop: Any, work: Callable[[], None]) -> None:
-    """Run `work` here, in which a callback forks; child and parent are told apart."""
+    """Run `work` here, in which a callback forks; it returns which of child and parent this is."""
     parent = os.getpid()
     code = 1
     try:

@@ -398,7 +398,7 @@ def on_libssl(each_tls_engine: str) -> Iterator[None]:
 @pytest.mark.skipif("openssl" not in ENGINES, reason="libssl is not to be had: the standard library reads")
 @pytest.mark.usefixtures("on_libssl")
 def test_a_failure_without_an_error_code_loses_no_byte() -> None:
-    """The answer to a request for a certificate cannot be written, as without memory; OpenSSL could go on then."""
+    """The answer to a request for a certificate cannot be written, as without memory; OpenSSL could continue then."""
     library = ctypes.CDLL(_ssl.__file__)
     library.BIO_meth_new.restype = library.BIO_new.restype = ctypes.c_void_p
     results = [-1]

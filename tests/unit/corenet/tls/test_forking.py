@@ -135,7 +135,7 @@ def test_the_peer_receives_only_what_the_parent_sends(
         loop.run_until_complete(main())
         assert reports == []
         code = 0
-    except BaseException as error:  # noqa: BLE001 - a child of a test must never go on as a second test run
+    except BaseException as error:  # noqa: BLE001 - a child of a test must never continue as a second test run
         if os.getpid() != parent and (
             isinstance(error, SystemExit) or (isinstance(error, RuntimeError) and loop.is_closed())
         ):

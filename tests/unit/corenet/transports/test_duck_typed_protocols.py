@@ -17,7 +17,7 @@ __all__ = ["client_context", "leaf", "server_context"]
 
 
 class Looks:
-    """Has the methods of a BufferedProtocol, but not its base class."""
+    """It has the methods of a BufferedProtocol, but not its base class."""
 
     def __init__(self) -> None:
         self.buffer = bytearray(100)

@@ -109,7 +109,7 @@ def test_a_server_drops_unreferenced_connections(filter_: str, ending: str) -> N
 
 
 def test_a_server_drops_connections_closed_by_the_program() -> None:
-    """The socket object's close fails with EBADF: that is reported, and everything else goes on."""
+    """The socket object's close fails with EBADF: that is reported, and everything else continues."""
     run_alone(
         """
         import errno

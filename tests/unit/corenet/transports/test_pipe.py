@@ -93,7 +93,7 @@ def test_regular_files_are_refused(twin: Twin) -> None:
 
 
 def test_two_transports_on_one_pipe(twin: Twin) -> None:
-    """As programs do with standard output; either may be closed first and the other goes on."""
+    """As programs do with standard output; either may be closed first and the other stays open."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

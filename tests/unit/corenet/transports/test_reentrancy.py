@@ -48,7 +48,7 @@ def exported(content: bytes, then: Callable[[], object]) -> Exported:
     return data
 
 
-class Stranger:
+class NumberTaker:
     """A socket that takes a number as soon as it is free, and its peer, which shows what was sent to it."""
 
     def __init__(self) -> None:
@@ -79,24 +79,24 @@ class Stranger:
 
 
 @pytest.fixture
-def stranger() -> Iterator[Stranger]:
-    somebody = Stranger()
-    yield somebody
-    somebody.close()
+def taker() -> Iterator[NumberTaker]:
+    taker = NumberTaker()
+    yield taker
+    taker.close()
 
 
-def replaced(sock: socket.socket, stranger: Stranger) -> None:
+def replaced(sock: socket.socket, taker: NumberTaker) -> None:
     """Close `sock`; its number is reused by the other file."""
     number = sock.fileno()
     sock.close()
-    stranger.take(number)
+    taker.take(number)
 
 
 # --- sock_sendall, sock_sendfile ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_a_file_that_closes_the_socket(twin: Twin, stranger: Stranger, tmp_path: Path, at: int) -> None:
+def test_a_file_that_closes_the_socket(twin: Twin, taker: NumberTaker, tmp_path: Path, at: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"for the peer alone")
 
@@ -110,30 +110,30 @@ def test_a_file_that_closes_the_socket(twin: Twin, stranger: Stranger, tmp_path:
                 nonlocal asked
                 asked += 1
                 if asked == at:
-                    replaced(mine, stranger)
+                    replaced(mine, taker)
                 return super().fileno()
 
         with peer, mine, File(path) as file:
             with contextlib.suppress(OSError):
                 await asyncio.get_running_loop().sock_sendfile(mine, file)
             assert asked
-            assert stranger.received() == b""
+            assert taker.received() == b""
 
     twin(main())
 
 
 if sys.version_info >= (3, 12):
 
-    def test_data_that_closes_the_socket(twin: Twin, stranger: Stranger) -> None:
+    def test_data_that_closes_the_socket(twin: Twin, taker: NumberTaker) -> None:
         async def main() -> None:
             mine, peer = socket.socketpair()
             mine.setblocking(False)
             with peer, mine:
-                data = exported(b"for the peer alone", lambda: replaced(mine, stranger))
+                data = exported(b"for the peer alone", lambda: replaced(mine, taker))
                 with pytest.raises(OSError, match="Bad file descriptor"):
                     await asyncio.get_running_loop().sock_sendall(mine, data)
-                assert stranger.sockets
-                assert stranger.received() == b""
+                assert taker.sockets
+                assert taker.received() == b""
 
         twin(main())
 
@@ -264,7 +264,7 @@ def test_payloads_that_end_the_stream(ours: Twin, size: int, way: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tcp", "datagram"])
-def test_a_protocol_whose_attribute_closes_the_socket(ours: Twin, stranger: Stranger, kind: str) -> None:
+def test_a_protocol_whose_attribute_closes_the_socket(ours: Twin, taker: NumberTaker, kind: str) -> None:
     """The socket is counted before that, so it stays open until its transport has ended."""
 
     async def main() -> None:
@@ -281,7 +281,7 @@ def test_a_protocol_whose_attribute_closes_the_socket(ours: Twin, stranger: Stra
             def look(self) -> None:
                 self.looked += 1
                 if self.looked == 1:
-                    replaced(mine, stranger)
+                    replaced(mine, taker)
 
             @property
             def data_received(self) -> Any:
@@ -302,7 +302,7 @@ def test_a_protocol_whose_attribute_closes_the_socket(ours: Twin, stranger: Stra
             assert os.fstat(number).st_ino == before.st_ino
             await loop.sock_sendall(peer, b"for us")
             await protocol.until(lambda: protocol.data == b"for us")
-            assert stranger.sockets == []
+            assert taker.sockets == []
             transport.close()
             await protocol.lost
 
@@ -310,7 +310,7 @@ def test_a_protocol_whose_attribute_closes_the_socket(ours: Twin, stranger: Stra
 
 
 @pytest.mark.parametrize("end", ["detach", "raise"])
-def test_a_protocol_that_keeps_the_socket_from_the_transport(ours: Twin, stranger: Stranger, end: str) -> None:
+def test_a_protocol_that_keeps_the_socket_from_the_transport(ours: Twin, taker: NumberTaker, end: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         mine, peer = socket.socketpair()
@@ -323,7 +323,7 @@ def test_a_protocol_that_keeps_the_socket_from_the_transport(ours: Twin, strange
                 if end == "raise":
                     raise ValueError("not now")
                 os.close(mine.detach())
-                stranger.take(number)
+                taker.take(number)
                 return super().data_received
 
         with peer, mine:
@@ -337,7 +337,7 @@ def test_a_protocol_that_keeps_the_socket_from_the_transport(ours: Twin, strange
                 # Its number can be watched.
                 loop.add_reader(number, nothing)
                 loop.remove_reader(number)
-            assert stranger.received() == b""
+            assert taker.received() == b""
 
     ours(main())
 

@@ -129,7 +129,7 @@ def test_an_end_of_file_during_a_sendfile_loses_nothing(twin: Twin, path: Path, 
     twin(main())
 
 
-# asyncio finishes the wait for the buffer twice when the connection breaks, and its handler hears of that.
+# asyncio finishes the wait for the buffer twice when the connection breaks, and reports that to its handler.
 
 
 @pytest.mark.parametrize("resumed", [False, True])
@@ -315,8 +315,8 @@ def test_a_file_closed_during_a_sendfile_is_not_mistaken_for_another(path: Path,
         file.close()
         secret = path.with_name("secret")
         secret.write_bytes(b"secret" * SIZE)
-        with secret.open("rb") as stranger:
-            assert stranger.fileno() == number
+        with secret.open("rb") as other_file:
+            assert other_file.fileno() == number
             while not task.done():
                 reading = loop.create_task(loop.sock_recv(peer if by == "a transport" else theirs, 1 << 20))
                 await asyncio.wait({task, reading}, return_when=asyncio.FIRST_COMPLETED)
@@ -325,7 +325,7 @@ def test_a_file_closed_during_a_sendfile_is_not_mistaken_for_another(path: Path,
                 reading.cancel()
             with pytest.raises(ValueError, match="closed file"):
                 await task
-            assert stranger.tell() == 0
+            assert other_file.tell() == 0
         transport.abort()
         await protocol.lost
         for sock in (peer, ours, theirs):

@@ -6,27 +6,27 @@ import sys
 
 import pytest
 
-DOORS = ("corenet", "corenet.core", "corenet.loop", "corenet.transports")
+PACKAGES = ("corenet", "corenet.core", "corenet.loop", "corenet.transports")
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_every_public_name_is_listed_and_exists(door: str) -> None:
-    code = f"import {door} as door; print(*set(door.__all__) - set(dir(door)))"
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_is_listed_and_exists(package: str) -> None:
+    code = f"import {package} as package; print(*set(package.__all__) - set(dir(package)))"
     listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert listed.stdout.split() == []
-    module = importlib.import_module(door)
+    module = importlib.import_module(package)
     for name in module.__all__:
         if name != "EventLoopPolicy":
             assert getattr(module, name) is vars(module)[name]
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_other_names_raise_attribute_error(door: str) -> None:
-    module = importlib.import_module(door)
-    with pytest.raises(AttributeError, match=f"^module '{door}' has no attribute 'absent'$"):
+@pytest.mark.parametrize("package", PACKAGES)
+def test_other_names_raise_attribute_error(package: str) -> None:
+    module = importlib.import_module(package)
+    with pytest.raises(AttributeError, match=f"^module '{package}' has no attribute 'absent'$"):
         _ = module.absent
     with pytest.raises(ImportError, match="cannot import name 'absent'"):
-        exec(f"from {door} import absent")
+        exec(f"from {package} import absent")
 
 
 MOST_EXTENSIONS = 14
