@@ -737,7 +737,7 @@ def test_while_handshakes_wait_clients_prove_their_address_and_are_served_later(
         monkeypatch.setattr(limits, "HANDSHAKE_BURST", 10**9)
         monkeypatch.setattr(limits, "HANDSHAKE_IDLE", 10**9)
         await until(lambda: listener.connections == 2)
-        assert listener.handshake_budget.waiting == 0 and not listener._newcomers
+        assert listener.handshake_budget.waiting == 0 and not listener._pending_clients
         raw.sock.close()
         listener.close()
 
