@@ -127,7 +127,7 @@ SECOND_LEVEL_IN_FLIGHT = 1024
 more memory than this."""
 SECOND_LEVEL_REPLY_LINES = 4
 """lines: A reply of the engine with more is an error: it is one string, and strings of the protocol have two lines. An
-engine that somebody else controls could else keep the loop busy with the elements of an array."""
+engine that others control could else keep the loop busy with the elements of an array."""
 SECOND_LEVEL_CLUSTER_LINES = 50_000
 """lines: As SECOND_LEVEL_REPLY_LINES, for a cluster, which also describes its nodes and commands. Those of Redis 7 have
 some 15,000."""

@@ -43,7 +43,7 @@ def adopt_endpoints(
                 if given is not None and _is_connected(given):
                     raise ListenError(errno.EISCONN, (
                         f"the service manager has passed a connected {name.upper()} socket for {endpoint}, which serves"
-                        f" nobody else: set Accept=no in the socket unit, with {_DIRECTIVES[name]}{endpoint}"
+                        f" its one peer only: set Accept=no in the socket unit, with {_DIRECTIVES[name]}{endpoint}"
                     ))
             if missing:
                 raise ListenError(errno.EINVAL, (

@@ -48,7 +48,7 @@ def check_places(settings: "Settings") -> None:
     """
     import os
 
-    from resolver.observe_settings import STDOUT
+    from resolver.settings.observe import STDOUT
 
     file = settings.query_log.file
     if not file or file == STDOUT:

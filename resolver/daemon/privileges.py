@@ -81,7 +81,7 @@ def call_as(name: str, function: Callable[[], None]) -> None:
                 except (ValueError, OSError, ImportError) as error:
                     report.write(explain(name, error) or getattr(error, "strerror", None) or str(error))
             status = 0
-        except BaseException:  # noqa: BLE001 - the child must not go on with the program of its parent
+        except BaseException:  # noqa: BLE001 - the child must not continue the program of its parent
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(status)

@@ -190,10 +190,10 @@ class WorkerUpgrades:
                     successor.kill()  # this task was cancelled, because the daemon stops
                 successor.close()
                 if error:
-                    self._read_status_of(successor)
+                    self._reap(successor)
             self._finish(pid, error)
 
-    def _read_status_of(self, successor: Successor) -> None:
+    def _reap(self, successor: Successor) -> None:
         """Read the status of a process that was killed when it has ended. Without a descriptor to wait for that, the
         next upgrade does it (`subprocess`)."""
         if successor.ended():
@@ -202,12 +202,12 @@ class WorkerUpgrades:
         with suppress(OSError):
             descriptor = os.pidfd_open(successor.pid)
 
-            def read() -> None:
+            def on_end() -> None:
                 loop.remove_reader(descriptor)
                 os.close(descriptor)
                 successor.ended()
 
-            loop.add_reader(descriptor, read)
+            loop.add_reader(descriptor, on_end)
 
     async def _wait(self, successor: Successor) -> None:
         """Let it work until it has an outcome."""

@@ -67,7 +67,7 @@ class ZoneStatus:
         return self._begun
 
     def is_wanted(self, number: int, *, begun: bool) -> bool:
-        """Whether the reading `number` is to go on, or to begin unless it has `begun`. One that waits for a thread
+        """Whether the reading `number` is to continue, or to begin unless it has `begun`. One that waits for a thread
         while a later one is asked for does not begin; one that has begun ends only when a later one was quicker, so
         that frequent requests do not keep all from their end."""
         return number > self._installed if begun else number == self._begun

@@ -4,6 +4,8 @@ The engine may be in other hands: with `secret-file`, its content is not trusted
 length of gigabytes would fill the memory before a command's time is over, and an array of very many elements, which the
 library reads without letting other tasks run, would hold the loop. GETRANGE asks for a bounded value, but who answers
 need not obey.
+
+The class of the library is not public, so pyproject.toml permits only versions that have it.
 """
 
 from typing import Any

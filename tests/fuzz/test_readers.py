@@ -131,6 +131,7 @@ NONE = {
     "resolver/daemon/autotrust.py": "files of the daemon's own, read by anchor_file",
     "resolver/net/sockaddr.pyx": "reads addresses that iterate took from records, fuzzed by resolution",
     "resolver/net/second_level.py": "hands bytes of the engine to second_level and fleet_messages of the cache",
+    "resolver/net/redis_parser.py": "counts octets and lines of replies that the redis package reads",
     "resolver/net/second_level_setup.py": "files of the operator, used as they are",
     "resolver/observe/observer.pyx": "addresses of clients and servers, text by inet_pton",
     "resolver/policy/ranges.py": "the operator's configuration, text by ipaddress",

@@ -613,7 +613,7 @@ def test_the_status_of_a_killed_process_is_read_when_it_has_ended() -> None:
         with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
             killed: Any = Killed(process)
             host: Any = SimpleNamespace(loop=loop)
-            WorkerUpgrades(host)._read_status_of(killed)
+            WorkerUpgrades(host)._reap(killed)
             assert killed.asked == 1 and process.returncode is None
             process.kill()
             async with asyncio.timeout(30):
