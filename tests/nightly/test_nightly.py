@@ -80,6 +80,27 @@ def test_a_night_is_whole() -> None:
             assert f"$({name})" in recipe[1] or f"(or $({name})" in recipe[1] or f"if $({name})" in recipe[1], target
 
 
+def commands() -> dict[str, set[str]]:
+    """The scripts that the targets run with options, and all options that they may be given."""
+    found: dict[str, set[str]] = {}
+    for recipe in re.findall(r"^[\w-]+:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE):
+        for command in recipe.replace("\\\n", " ").splitlines():
+            words = re.search(r"\s\S*?((?:tests|docs|benchmarks)/\S+\.py)\s(.*)", command)
+            if words is not None:
+                found.setdefault(words[1], set()).update(re.findall(r"(?<![\w-])--[\w-]+", words[2]))
+    return {script: options for script, options in found.items() if options}
+
+
+@pytest.mark.parametrize("script", sorted(commands()))
+def test_a_script_knows_the_options_that_its_target_gives_it(script: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), "--help"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert commands()[script] <= set(re.findall(r"--[\w-]+", done.stdout))
+
+
 def test_the_command_says_what_it_does_not_know() -> None:
     done = subprocess.run(
         [sys.executable, str(Path(run.__file__)), "fuzzz"], capture_output=True, text=True, timeout=60, check=False

@@ -75,6 +75,7 @@ class End:
     def on_data(self, data: bytes) -> None:
         if not self.made or self.lost or self.saw_eof:
             self.complain("order", f"data when made {self.made}, lost {self.lost}, eof {self.saw_eof}")
+        self.check_reading("data")
         if not self.garbled and data != piece_of(self.reads_from, self.received, len(data)):
             self.garbled = True
             self.complain("bytes", f"received other bytes than were sent, from {self.received} on")
@@ -85,9 +86,18 @@ class End:
     def on_eof(self) -> bool:
         if self.saw_eof or self.lost:
             self.complain("order", "eof_received twice or after the end")
+        self.check_reading("eof_received")
         self.saw_eof = True
         self.run("eof")
         return self.keep_open
+
+    def check_reading(self, what: str) -> None:
+        """Complain about what is delivered while reading is paused.
+
+        asyncio's TLS reports the end then. After `close`, TLS reports the end whether reading is paused or not.
+        """
+        if not self.reading and not self.closed and not self.world.on_reference:
+            self.complain("order", f"{what} while reading is paused")
 
     def on_pause(self) -> None:
         if self.pauses != self.resumes:

@@ -46,6 +46,7 @@ class FramedEnd(End):
     def on_frames(self, frames: list[Any]) -> None:
         if not self.made or self.lost or self.saw_eof:
             self.complain("order", f"frames when made {self.made}, lost {self.lost}, ended {self.saw_eof}")
+        self.check_reading("frames")
         if not frames:
             self.complain("order", "an empty batch")
         for frame in frames:
@@ -68,6 +69,7 @@ class FramedEnd(End):
     def on_ended(self) -> bool:
         if self.saw_eof or self.lost:
             self.complain("order", "frames_ended twice or after the end")
+        self.check_reading("frames_ended")
         if self.frames != self.complete(self.peer.sent) and not self.peer.gone_early:
             self.complain("loss", f"frames_ended with {self.frames} of {self.complete(self.peer.sent)} frames")
         self.saw_eof = True

@@ -1,7 +1,8 @@
 """``make simulate-holes``: shows that the simulation finds past bugs, by reinserting them.
 
 For each entry of holes.toml the sources are copied, a check is removed, the module is built into a copy of the debug
-build, and the simulation must fail within the entry's seeds. `--only TEXT` selects entries whose name contains TEXT.
+build, and the simulation must fail within the entry's seeds. `--only TEXT` selects entries whose name contains TEXT,
+`--every N` each Nth of them.
 """
 
 import argparse
@@ -102,9 +103,10 @@ def failing(hole: dict[str, Any], library: Path) -> str:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="")
-    only = parser.parse_args().only
-    holes = [hole for hole in load() if only in hole["name"]]
+    parser.add_argument("--only", default="", help="text that the names of the entries contain")
+    parser.add_argument("--every", type=int, default=1, help="each nth of them (default: all)")
+    options = parser.parse_args()
+    holes = [hole for hole in load() if options.only in hole["name"]][:: options.every]
     problems = [text for hole in holes if (text := problem(hole))]
     if problems:
         print(*problems, sep="\n")
