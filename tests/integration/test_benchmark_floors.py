@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import random
+import re
 import shutil
 import socket
 import tomllib
@@ -100,6 +101,18 @@ def test_each_row_has_one_bound_and_a_reason() -> None:
         assert row["why"] and row.keys() <= {"base", "unit", "floor", "added", "most", "aim", "missed", "why"}, name
         bound = row.get("floor", row.get("added"))
         assert ("most" in row and row.get("aim", 0) <= row["most"]) or row.get("aim", bound) >= bound, name
+
+
+def test_floors_are_nine_tenths_of_what_was_measured() -> None:
+    """So that no row may lose more than a tenth unnoticed; `why` begins with the lowest figure that was measured."""
+    low = {}
+    for name, row in FLOORS.items():
+        measured = re.search(r"measured (\d+(?:\.\d+)?)", row["why"])
+        if "floor" in row and "missed" not in row:
+            assert measured is not None, f"{name}: what was measured?"
+            if row["floor"] < 0.9 * float(measured[1]):
+                low[name] = row["floor"]
+    assert not low
 
 
 def test_the_readme_shows_the_figures_of_the_record() -> None:
