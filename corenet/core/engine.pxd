@@ -10,6 +10,7 @@ from corenet.core.scheduler cimport Scheduler
 cdef class Engine(Scheduler):
     cdef FdHandlers descriptor(self, int fd, bint writing)
     cdef int check_watchable(self, int fd) except -1
+    cdef int remove_stale_handlers(self, int fd) except -1
     cdef int check_not_owned(self, int fd) except -1
     cdef int wait_ready(self, int fd, bint writing, object waiter, object owner) except -1
     cdef bint clear_direction(self, FdHandlers descriptor, bint writing) except -1

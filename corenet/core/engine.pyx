@@ -172,6 +172,16 @@ cdef class Engine(Scheduler):
         found.fd = fd
         return found
 
+    cdef int remove_stale_handlers(self, int fd) except -1:
+        """Remove the reader and writer of an earlier descriptor with the number of a new transport's.
+
+        Raises RuntimeError when a transport owns `fd`.
+        """
+        if self.poller.find(fd) is not None:
+            self.descriptor(fd, True)
+            self.poller.remove(fd)
+        return 0
+
     cdef int check_not_owned(self, int fd) except -1:
         """Raise RuntimeError for the descriptor of a transport that is paused, and therefore not registered."""
         cdef Watcher owner = self.poller.owner_of(fd)

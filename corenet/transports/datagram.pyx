@@ -603,9 +603,7 @@ def make_datagram(
     cdef int family = sock.family
     cdef int fd = sock.fileno()
     loop.check_open()
-    if loop.poller.find(fd) is not None:
-        loop.descriptor(fd, True)
-        loop.poller.remove(fd)
+    loop.remove_stale_handlers(fd)
     transport.family = family
     transport.sock = sock
     transport.address = address

@@ -136,9 +136,8 @@ cdef StreamBase attach_pipe(StreamBase transport, Engine loop, object pipe, obje
         # later transports get duplicates.
         fd = os.dup(fd)
         owner = DupedPipe(pipe, fd, (<Transport>present).sock is pipe)
-    elif present is not None:
-        loop.descriptor(fd, True)
-        loop.poller.remove(fd)
+    else:
+        loop.remove_stale_handlers(fd)
     try:
         os.set_blocking(fd, False)
         transport.sock = owner

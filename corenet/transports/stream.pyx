@@ -275,10 +275,7 @@ def make_stream(
     cdef int family = sock.family
     cdef int fd = sock.fileno()
     loop.check_open()
-    if loop.poller.find(fd) is not None:
-        # A reader that was left when an earlier descriptor with this number was closed.
-        loop.descriptor(fd, True)
-        loop.poller.remove(fd)
+    loop.remove_stale_handlers(fd)
     if family == c.AF_INET or family == c.AF_INET6:
         c.setsockopt(fd, c.IPPROTO_TCP, c.TCP_NODELAY, &one, sizeof(one))
     transport = new_stream(loop, fd, family, sock, protocol, extra, connections, context)

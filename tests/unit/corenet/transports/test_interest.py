@@ -272,15 +272,19 @@ def test_a_server_answers_clients_that_half_close(twin: Twin) -> None:
 
 
 @pytest.mark.checkout
-def test_only_transport_watch_registers_with_the_poller() -> None:
-    """Transports set their state; only `Transport.watch` derives the interest from it."""
+def test_only_apply_interest_changes_the_registration() -> None:
+    """Transports set their state; `apply_interest` derives the interest from it, and `unregister` ends it."""
     found = set()
     for path in sorted(SOURCES.glob("corenet/t*/*.pyx")):
+        function = ""
         for line in path.read_text().splitlines():
-            if re.search(r"poller\.(add|modify)\(", line):
-                found.add(path.name)
+            if definition := re.match(r" *(?:cdef|cpdef|def) .*?(\w+)\(.*:$", line):
+                function = definition[1]
+            if re.search(r"poller\.(add|modify|remove|epoll_ctl\w*)\(", line):
+                found.add((path.name, function))
     # A listener has no transport's states: it listens or it does not.
-    assert found == {"base.pyx", "listener.pyx"}
+    listener = {("listener.pyx", "start"), ("listener.pyx", "unregister")}
+    assert found == {("base.pyx", "apply_interest"), ("base.pyx", "unregister")} | listener
 
 
 async def turns(seconds: float) -> int:
