@@ -43,6 +43,12 @@ class FramedEnd(End):
             count += 1
         return count
 
+    def check_reading(self, what: str) -> None:
+        # What a framed protocol has received goes to its successor at the end of the callback that replaces it, even if
+        # that callback pauses reading afterwards.
+        if self.raw is None:
+            super().check_reading(what)
+
     def on_frames(self, frames: list[Any]) -> None:
         if not self.made or self.lost or self.saw_eof:
             self.complain("order", f"frames when made {self.made}, lost {self.lost}, ended {self.saw_eof}")

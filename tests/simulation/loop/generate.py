@@ -191,6 +191,13 @@ def tls(rng: random.Random) -> Program:
     return {"tls": True, **program}
 
 
+def add_fork(rng: random.Random, ends: list[dict[str, Any]]) -> None:
+    """Let one of eight programs fork in one of its callbacks."""
+    if rng.randrange(8) == 0:
+        entry = rng.choice(rng.choice(ends)["script"])
+        entry.insert(rng.randrange(2, len(entry) + 1), ["fork", rng.choice(("exit", "close", "leave"))])
+
+
 def random_framed_action(rng: random.Random) -> list[Any]:
     """One action of an end of a framed connection."""
     draw = rng.randrange(20)
@@ -239,6 +246,7 @@ def framed(rng: random.Random) -> Program:
         if not secure:
             # "hold" exists only with TLS.
             end["peer"] = [step for step in end["peer"] if step != ["hold"]]
+    add_fork(rng, ends)
     return {"tls": secure, "ends": ends}
 
 
@@ -264,7 +272,9 @@ def datagrams(rng: random.Random) -> Program:
         if rng.randrange(10) == 0:
             peer.append(["close", 0])
         ends.append({"sndbuf": rng.choice((20000, 200000)), "script": script, "peer": peer})
-    return {"ends": ends, "refused": rng.choice((0, 0, 50))}
+    refused = rng.choice((0, 0, 50))
+    add_fork(rng, ends)
+    return {"ends": ends, "refused": refused}
 
 
 def pipes(rng: random.Random) -> Program:

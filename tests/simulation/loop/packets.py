@@ -146,7 +146,8 @@ class PacketEnd(asyncio.DatagramProtocol):
 
     def do_send(self, sizes: list[int]) -> None:
         for size in sizes:
-            if not self.transport.is_closing() and self.numbers < MOST_NUMBERS:
+            # `pause_writing` may fork: the child sends nothing of its own.
+            if not self.transport.is_closing() and self.numbers < MOST_NUMBERS and os.getpid() == self.world.pid:
                 # Counted first: sendto may call pause_writing, which may send more.
                 self.numbers += 1
                 self.transport.sendto(contents(self.numbers - 1, size))
@@ -159,6 +160,7 @@ class PacketEnd(asyncio.DatagramProtocol):
         self.transport.abort()
 
     do_limits = End.do_limits
+    do_fork = End.do_fork
 
     def quiet(self, stage: str) -> None:
         """Complain of what could make progress and does not."""
