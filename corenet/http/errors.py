@@ -6,6 +6,8 @@ common base class is `HttpError`; `HttpStatusError` is in `corenet.http.response
 two protocol errors.
 """
 
+from typing import Any
+
 __all__ = [
     "ConnectError",
     "DecodeError",
@@ -48,11 +50,16 @@ class RemoteProtocolError(HttpError):
 
 
 class Http2Error(RemoteProtocolError):
-    """The peer violated HTTP/2 or a limit; `code` is the error code of RFC 9113 section 7."""
+    """The peer violated HTTP/2 or a limit; `code` is the error code of RFC 9113 section 7.
+
+    `events` is what the peer had sent before in the same input, as `H2Connection.feed` returns it.
+    """
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+        # `Any`, because `corenet.http.events` needs this module.
+        self.events: list[tuple[int, Any]] = []
 
 
 class ServerDisconnected(RemoteProtocolError):

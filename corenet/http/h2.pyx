@@ -199,7 +199,8 @@ cdef class H2Connection(H2Streams):
         `data_to_send` afterwards, also when this raises.
 
         Raises:
-            Http2Error: when the peer broke a rule or a limit for connections; nothing more can be fed or sent.
+            Http2Error: when the peer broke a rule or a limit for connections; nothing more can be fed or sent. Its
+                `events` are those before the fault: a response that was complete is not lost.
         """
         cdef list events = []
         cdef Py_buffer view
@@ -218,6 +219,9 @@ cdef class H2Connection(H2Streams):
                 self.run(<const uint8_t *>view.buf, view.len, events)
             finally:
                 PyBuffer_Release(&view)
+        except Http2Error as error:
+            error.events = events
+            raise
         finally:
             self.finish_body()
         return events

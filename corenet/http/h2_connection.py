@@ -327,14 +327,12 @@ class MultiplexedConnection(ConnectionBase):
     def buffer_updated(self, nbytes: int) -> None:
         if self.state != OPEN:
             return
+        failure: Http2Error | None = None
         try:
             events = self.codec.feed(self.scratch[:nbytes], self.loop.time())
         except Http2Error as error:
-            # Each exchange gets its own exception object. `close` sends the GOAWAY with the reason.
-            text, code = str(error), error.code
-            self._fail_exchanges(lambda _: Http2Error(text, code))
-            self.close()
-            return
+            # A response that was complete before the fault counts, in whichever pieces the input comes.
+            events, failure = error.events, error
         changed = False
         exchanges = self.exchanges
         for stream, event in events:
@@ -352,6 +350,12 @@ class MultiplexedConnection(ConnectionBase):
                 changed = True
                 if type(event) is Goaway and event.code == HTTP_1_1_REQUIRED:
                     self.wants_http1 = True
+        if failure is not None:
+            # Each exchange gets its own exception object. `close` sends the GOAWAY with the reason.
+            text, code = str(failure), failure.code
+            self._fail_exchanges(lambda _: Http2Error(text, code))
+            self.close()
+            return
         self.flush_soon()
         if changed and self.on_change is not None:
             self.on_change()

@@ -8,7 +8,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from corenet.http.errors import HttpError
+from corenet.http.errors import Http2Error, HttpError
 from corenet.http.events import Data, End, Request, Response
 from corenet.http.h1 import H1Codec
 from corenet.http.h2 import H2Connection
@@ -129,11 +129,16 @@ async def _post(
         if not received and (h1 is None or not h1.started):
             raise asyncio.IncompleteReadError(bytes(body), None)
         events: Iterable[tuple[int, Event]]
+        failure: Http2Error | None = None
         if h1 is not None:
             events = [(0, event) for event in (h1.feed(received) if received else end_of_response(h1, ssl_object))]
         else:
             assert h2 is not None
-            events = h2.feed(received)
+            try:
+                events = h2.feed(received)
+            except Http2Error as error:
+                # A reply that was complete before the fault counts.
+                events, failure = error.events, error
         for stream, event in events:
             if type(event) is Response:
                 problem = response_problem(event.status, event.headers)
@@ -149,5 +154,7 @@ async def _post(
                 raise NoReplyError(f"the HTTP/2 stream was reset: {event.reason or error_name(event.code)}")
             elif isinstance(event, End):
                 return bytes(body)
+        if failure is not None:
+            raise failure
         if h2 is not None:
             writer.write(h2.data_to_send())

@@ -22,7 +22,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from corenet import tls
-from corenet.http.errors import HttpError, RemoteProtocolError
+from corenet.http.errors import Http2Error, HttpError, RemoteProtocolError
 from corenet.http.events import Data, End, Event, Informational, Request, Response
 from corenet.http.h1 import H1Codec
 from corenet.http.h2 import H2Connection
@@ -209,6 +209,10 @@ class HttpsConnection(TlsConnection):
                 for one in self._h1.feed(data):
                     self._event(0, one)
         except HttpError as error:
+            if isinstance(error, Http2Error):
+                # Replies that were complete before the fault.
+                for stream, event in error.events:
+                    self._event(stream, event)
             if self._h2 is not None:
                 self._flush()
             self.connection_failed(owner.text(f"not HTTP: {error}", self.server.server), FailureKind.MALFORMED)

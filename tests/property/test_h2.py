@@ -281,17 +281,24 @@ def changed_bytes(program: list[Any], number: int, at: int, wrong: bytes) -> byt
 
 
 def read(pieces: list[bytes]) -> Any:
-    """Events of a server with data joined, and its answers; or that it gave up."""
+    """Events of a server with data joined, and its answers; also when it gave up."""
     connection = H2Connection(SERVER)
     events: list[tuple[int, Event]] = []
     bodies: dict[int, bytes] = defaultdict(bytes)
-    try:
-        for piece in pieces:
-            for stream, event in connection.feed(piece):
-                if isinstance(event, Data):
-                    bodies[stream] += event.data
-                else:
-                    events.append((stream, event))
-    except Http2Error:
-        return "refused"
-    return events, bodies, connection.data_to_send()
+
+    def take(found: list[tuple[int, Event]]) -> None:
+        for stream, event in found:
+            if isinstance(event, Data):
+                bodies[stream] += event.data
+            else:
+                events.append((stream, event))
+
+    refused = ""
+    for piece in pieces:
+        try:
+            take(connection.feed(piece))
+        except Http2Error as error:
+            take(error.events)
+            refused = str(error)
+            break
+    return events, dict(bodies), connection.data_to_send(), refused

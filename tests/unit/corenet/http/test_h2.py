@@ -99,6 +99,20 @@ def expect_reset(
     return events
 
 
+def test_an_error_has_the_events_before_it() -> None:
+    """So that they do not depend on how the input is cut; with data that was still being collected."""
+    connection, stream = client(), 1
+    connection.send_request(Request(b"GET", b"/", [(b"Host", b"h")]), True)
+    answer = headers(stream, [(b":status", b"200")], end=False)
+    answer += frame(DATA, 0, stream, bytes(9000)) + frame(DATA, END_STREAM, stream, bytes(9000))
+    with pytest.raises(Http2Error) as caught:
+        connection.feed(answer + frame(PING, 0, stream, bytes(8)) + frame(PING, 0, 0, bytes(8)))
+    assert of(caught.value.events, stream) == [Response(200, [], b"", 20), Data(bytes(18000)), End()]
+    with pytest.raises(Http2Error) as caught:
+        connection.feed(answer)
+    assert caught.value.events == []
+
+
 # --- connection preface -----------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.certs import Authority
-from support.h2_frames import headers
+from support.h2_frames import DATA, END_STREAM, PING, frame, headers
 from support.h2_peer import WRITE_AHEAD, Peer, Site, h2_site
 from support.http_peer import LOOPS, run_on, serving
 from support.loop_clock import stopped_clock
@@ -582,6 +582,27 @@ def test_a_server_that_breaks_the_rules(loop: str, world: World, wrong: bytes, w
             for task in tasks:
                 with pytest.raises(RemoteProtocolError, match=words):
                     await task
+            await until(lambda: site.open_connections == 0, "the connection to go")
+            assert (await client.get(site.url + "/")).status == 200
+            await whole(client, site)
+
+    run_on(loop, main())
+
+
+def test_a_response_before_a_broken_rule_counts(loop: str, world: World) -> None:
+    """Also when the same input has both: how TCP cuts it must not decide."""
+
+    async def main() -> None:
+        async with world.site() as site, world.client() as client:
+            tasks = [asyncio.ensure_future(client.post(site.url + "/hang", b"x")) for _ in range(2)]
+            await until(lambda: len(site.hanging) == 2, "two streams")
+            peer, stream = site.hanging[0]
+            answer = headers(stream, [(b":status", b"201")], end=False) + frame(DATA, END_STREAM, stream, b"made")
+            peer.transport.write(answer + frame(PING, 0, stream, bytes(8)))
+            made = await tasks[0]
+            assert (made.status, made.body) == (201, b"made")
+            with pytest.raises(RemoteProtocolError, match="PING on a stream"):
+                await tasks[1]
             await until(lambda: site.open_connections == 0, "the connection to go")
             assert (await client.get(site.url + "/")).status == 200
             await whole(client, site)

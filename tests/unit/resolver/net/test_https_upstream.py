@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.certs import Authority, Leaf
+from support.h2_frames import PING, frame
 from support.loop_clock import stopped_clock
 from support.observed import Observed
 from support.upstream_peers import QNAME, Collector, UdpPeer, echo
@@ -64,6 +65,8 @@ class Peer:
         self.bodies: list[bytes] = []
         self.connections = 0
         self.raw = b""
+        # Sent over HTTP/2 with the first response, in one piece.
+        self.behind = b""
         self.last: bytes | None = None
         self.notify = True
         self.goaway_after = 0
@@ -101,7 +104,7 @@ class Peer:
                         codec.acknowledge(stream, len(event.data))
                     elif isinstance(event, End):
                         self.respond_h2(codec, stream, heads[stream], bodies[stream])
-                writer.write(codec.data_to_send())
+                writer.write(codec.data_to_send() + (self.behind if self.bodies else b""))
         except ConnectionError:
             pass
         finally:
@@ -334,6 +337,21 @@ def test_bytes_that_are_not_http_end_the_connection(authority: Authority, leaf: 
         failure = await one_result(authority, peer, timeout=5.0)
         assert isinstance(failure, Failure)
         assert failure.kind in (FailureKind.MALFORMED, FailureKind.NETWORK)
+
+    corenet.run(body())
+
+
+def test_a_reply_before_a_broken_rule_counts(authority: Authority, leaf: Leaf) -> None:
+    """Also when the same input has both."""
+
+    async def body() -> None:
+        peer = await Peer.start(leaf, "h2")
+        peer.behind = frame(PING, 0, 1, bytes(8))
+        assert isinstance(await one_result(authority, peer), Reply)
+        await peer.close()
+        peer = await Peer.start(leaf, "h2")
+        peer.behind = frame(PING, 0, 1, bytes(8))
+        assert (await asked_by_rdig(authority, peer)).view.rcode == c.NOERROR
 
     corenet.run(body())
 
