@@ -2,7 +2,8 @@
 
 A client without any of these has no `Router`, does not import `corenet.http.proxies`, and pays nothing. The route is a
 part of the pool's key, so a connection made through one proxy, or with one user's credentials, never carries a request
-that belongs to another. The field Proxy-Authorization is sent to proxies only.
+that belongs to another. A client that has a proxy sends the field Proxy-Authorization to proxies only; for a client
+that has none it is a field like any other, as for curl, because some gateways ask for it.
 """
 
 import os
@@ -84,6 +85,8 @@ class Router:
         if isinstance(proxy, str):
             proxy = Proxy(proxy)
         self._proxies = Proxies(http=proxy, https=proxy) if isinstance(proxy, Proxy) else proxy
+        given = self._proxies
+        self._has_proxy = given is not None and (given.http is not None or given.https is not None)
         self._unix_socket = unix_socket
         self._local_address = local_address
         self._connect_to = connect_to
@@ -101,6 +104,8 @@ class Router:
         """The request target and fields for `url`: the absolute form for a proxy that forwards (RFC 9112 3.2.2)."""
         route = self.route(url)
         if route.proxy is None or not route.forwards(url.scheme):
+            if not self._has_proxy:
+                return url.target, fields
             return url.target, [field for field in fields if field[0].lower() != _PROXY_AUTHORIZATION]
         if all(name.lower() != _PROXY_AUTHORIZATION for name, _ in fields):
             fields = fields + route.proxy.authorization

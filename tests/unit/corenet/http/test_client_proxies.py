@@ -8,6 +8,7 @@ import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.certs import Authority
@@ -131,6 +132,41 @@ def test_requests_of_https_go_through_a_tunnel(loop: str, authority: Authority, 
         names = [point.name for point in points if point.phase == "done"]
         assert names == ["connect", "proxy", "tls", "request", "response", "request", "response"]
         assert all("pass" not in str(point) for point in points)
+
+    run_on(loop, main())
+
+
+@pytest.mark.parametrize("as_default", [False, True])
+def test_only_a_client_without_a_proxy_sends_its_credentials_to_an_origin(loop: str, as_default: bool) -> None:
+    """Whatever else decides the route: curl sends the field, and some gateways ask for it."""
+    ways: list[tuple[dict[str, Any], bool]] = [
+        ({}, True),
+        ({"local_address": "127.0.0.1"}, True),
+        ({"connect_to": "127.0.0.1"}, True),
+        ({"proxy": Proxies(no_proxy="x")}, True),
+        ({"proxy": Proxies(https="127.0.0.1:1")}, False),
+        ({"proxy": Proxies(http="127.0.0.1:1", no_proxy="*")}, False),
+    ]
+
+    async def main() -> None:
+        told: list[tuple[str, dict[str, str], bytes]] = []
+
+        async def serve(peer: Peer) -> None:
+            while True:
+                told.append(await peer.request())
+                await peer.send(OK)
+
+        mine = {"PROXY-Authorization": "mine", "X-Other": "sent"}
+        async with serving(serve) as origin:
+            for way, sends in ways:
+                async with HttpClient(headers=mine if as_default else (), **way) as client:
+                    for body in (None, b"x"):
+                        given = {} if as_default else mine
+                        assert (await client.request("POST", origin.url, body=body, headers=given)).body == b"ok"
+                        _, fields, _ = told.pop()
+                        assert fields["x-other"] == "sent" and fields.get("proxy-authorization") == (
+                            "mine" if sends else None
+                        ), way
 
     run_on(loop, main())
 
