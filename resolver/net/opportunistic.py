@@ -12,7 +12,8 @@ servers that answer are probed, each costs one more query, and the connection se
 
 A query fails over TLS when the connection ends, when no reply arrives, or when the reply is neither NOERROR nor
 NXDOMAIN. Then it is sent in plain text, at the cost of a packet of its budget. So a query fails only where it would
-without TLS.
+without TLS. That TLS is of no use at this server is concluded only when the reply in plain text is better: anyone can
+delegate zones to a server that refuses them, and would turn off encryption for all zones there.
 
 States of a query: over TLS (`_Query.handle` is of `tls`), in plain text (of `plain`), finished. Probes belong to
 `Opportunistic`; they end with their timeout at the latest.
@@ -132,7 +133,15 @@ class _Query:
             assert ask.budget.failure is not None
             self.on_reply(ask.budget.failure)
         else:
-            self.handle = self.owner.plain(ask, self.on_reply)
+            self.handle = self.owner.plain(ask, self.in_plain_text if isinstance(result, Reply) else self.on_reply)
+
+    def in_plain_text(self, result: Reply | Failure) -> None:
+        """The end of the query in plain text, after an unusable reply over TLS."""
+        if self.on_reply is None:
+            return
+        if isinstance(result, Reply) and result.view.rcode in USABLE:
+            self.owner.note_unusable(self.ask.server)
+        self.on_reply(result)
 
 
 class Opportunistic:
@@ -173,15 +182,16 @@ class Opportunistic:
 
     def usable_reply(self, server: Server, result: Reply | Failure) -> Reply | None:
         """The reply over TLS when it can be used; else None, and the query must be sent in plain text."""
-        address = server.address
         if isinstance(result, Reply) and result.view.rcode in USABLE and not result.view.tc:
-            self.table.note_reply(address, self.loop.time())
+            self.table.note_reply(server.address, self.loop.time())
             return result
-        if isinstance(result, Reply):
-            self.table.note_unusable(address, self.loop.time())
-            self.tls.disconnect(self._target(server))
         self.fallbacks += 1
         return None
+
+    def note_unusable(self, server: Server) -> None:
+        """What answers over TLS at the address of `server` is not the server that answers in plain text."""
+        self.table.note_unusable(server.address, self.loop.time())
+        self.tls.disconnect(self._target(server))
 
     def close(self) -> None:
         """Close all connections. Queries in flight end without a callback."""

@@ -228,6 +228,27 @@ def test_an_error_over_tls_is_asked_again_in_plain_text(leaf: Leaf, rcode: int) 
     corenet.run(body())
 
 
+def test_an_error_that_is_the_same_in_plain_text_says_nothing_about_tls(leaf: Leaf) -> None:
+    """Anyone can delegate a zone to a server that refuses it."""
+
+    async def body() -> None:
+        world = await World.start(leaf)
+        await world.probed()
+        assert world.tls is not None
+        refuse: Script = lambda query: [answer(query, c.REFUSED)]  # noqa: E731
+        world.tls.script = world.plain.script = refuse
+        reply = await world.one()
+        assert isinstance(reply, Reply) and reply.view.rcode == c.REFUSED and reply.connection is None
+        world.tls.script = world.plain.script = authoritative
+        assert world.status is Status.SUCCESS
+        reply = await world.one()
+        assert isinstance(reply, Reply) and reply.connection is not None
+        assert [len(queries) for queries in world.tls.connections] == [3]
+        await world.close()
+
+    corenet.run(body())
+
+
 def test_a_truncated_reply_over_tls_is_asked_again_in_plain_text(leaf: Leaf) -> None:
     async def body() -> None:
         world = await World.start(leaf)
