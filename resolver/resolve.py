@@ -405,7 +405,9 @@ def _resolve_step(
                 return first, verdict, (ede, reason) if ede else None
         if raw.server is not None:
             avoid |= {raw.server.address}
-        else:
+        elif verdict == VERDICT_BOGUS and not task.budget.exhausted:
+            # Not where it could not be validated: a client query that has used up its checks on other names would
+            # remove what clients that validate themselves (CD) have got.
             drop_reply(raw, context)
     assert bogus is not None
     return bogus

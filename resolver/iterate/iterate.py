@@ -134,6 +134,7 @@ def iterate(
             known, whole = cut.labels, not minimising
             continue
         kind = found.kind
+        recovery.forget_failed(context)
         if found.ns is not None:
             recovery.note_child_ns(found, cut, context)
         if kind is RESPONSE_REFERRAL:
@@ -235,18 +236,21 @@ def _prime(place: bytes, context: Context, task: Task) -> Steps[DelegationPoint]
 class _DelegationFallback:
     """Fallbacks when all servers of a zone cut fail, each used once per call of `iterate`: parent and child may differ.
 
-    1. A delegation that did not come from the parent in this call may be out of date. It is forgotten, and the servers
-       of the closest zone above are queried.
+    1. A delegation that did not come from the parent in this call may be out of date. The servers of the closest zone
+       above are queried, and when they reply, it is forgotten. Without a reply it is the best that is known: its
+       servers may have failed for this client query only, which had no time or signature checks left.
     2. The NS set of the zone itself, if it names other servers: from the cache, or else from a reply of its servers
        during this client query, sub-queries included. The latter is not the answer to a query, so it is not cached.
     """
 
-    __slots__ = ("child_ns_tried", "failed", "own", "referred", "task")
+    __slots__ = ("child_ns_tried", "failed", "held", "own", "referred", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.failed: DelegationPoint | None = None
-        """The zone cut for which the parent was queried again."""
+        """The zone cut for which the parent is queried again."""
+        self.held = False
+        """Whether it is still in the cache."""
         self.referred: bytes | None = None
         """The zone of the last referral in this call."""
         self.own: RRset | None = None
@@ -275,8 +279,11 @@ class _DelegationFallback:
             if self.own is not None:
                 task.account_octets(octets_of([self.own]))
         if self.failed is None and self.referred != zone and cut.parent_confirmed_until <= context.monotonic:
-            self.failed = cut
-            return _refetch_from_parent(cut, context, task)
+            self.failed, self.held = cut, True
+            upper = delegations_of(context).closest(zone, context.now, above=zone) or delegations_of(
+                context).from_hints()
+            _note_cut(task, upper, f"the servers of {names.to_text(zone)} failed: its parent is queried again")
+            return upper
         own, self.own = self.own, None
         if self.child_ns_tried:
             return None
@@ -294,20 +301,19 @@ class _DelegationFallback:
         _note_cut(task, other, "the NS set of the zone itself")
         return other
 
-
-def _refetch_from_parent(cut: DelegationPoint, context: Context, task: Task) -> DelegationPoint:
-    """Remove a zone cut whose servers all failed; returns the closest one above, whose servers are queried again."""
-    delegations = delegations_of(context)
-    delegations.forget(cut.zone)
-    rrsets, now = context.store.rrsets, context.now
-    ns = rrsets.find(cut.zone, c.NS, now, min_trust=TRUST_GLUE) if context.settings.cache.max_stale_ttl else None
-    rrsets.drop(cut.zone, c.NS)
-    if ns is not None:
-        # Kept as expired: policies are asked about the servers of stale data.
-        rrsets.put(ns.with_ttl(1), now - 1)
-    upper = delegations.closest(cut.zone, context.now, above=cut.zone) or delegations.from_hints()
-    _note_cut(task, upper, f"the servers of {names.to_text(cut.zone)} failed: its parent is queried again")
-    return upper
+    def forget_failed(self, context: Context) -> None:
+        """A server has replied. After `failed` only zones above it are queried, so that delegation is forgotten now."""
+        failed = self.failed
+        if failed is None or not self.held:
+            return
+        self.held = False
+        delegations_of(context).forget(failed.zone)
+        rrsets, now = context.store.rrsets, context.now
+        ns = rrsets.find(failed.zone, c.NS, now, min_trust=TRUST_GLUE) if context.settings.cache.max_stale_ttl else None
+        rrsets.drop(failed.zone, c.NS)
+        if ns is not None:
+            # Kept as expired: policies are asked about the servers of stale data.
+            rrsets.put(ns.with_ttl(1), now - 1)
 
 
 def _note_cut(task: Task, cut: DelegationPoint, why: str) -> None:

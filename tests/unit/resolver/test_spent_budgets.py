@@ -1,4 +1,5 @@
-"""A query that spends its budget or its time on one zone fails alone: no failure of other zones is cached."""
+"""A query that spends its budget or its time on one zone fails alone: no failure of other zones is cached, and nothing
+that others need is removed from the cache."""
 
 import re
 
@@ -66,6 +67,38 @@ def test_the_failure_of_the_query_itself_is_cached() -> None:
     again = m.ask("a0.evil.")
     assert again.failure is not None and again.failure.kind in (FailureKind.BOGUS, FailureKind.CACHED_ERROR)
     assert len(m.net.log) == before
+
+
+@pytest.mark.parametrize("last", range(5))
+def test_a_query_without_checks_left_removes_no_answers_of_others(last: int) -> None:
+    m = build(last)
+    m.ask("www.victim.", cd=True)
+    m.ask("a0.evil.")
+    m.net.hosts.clear()
+    outcome = m.ask("www.victim.", cd=True)
+    assert outcome.failure is None and minet.addresses(outcome) == ["192.0.2.80"]
+
+
+def test_data_that_cannot_be_validated_now_stays_for_those_who_validate_it_themselves() -> None:
+    m = build(0)
+    m.ask("www.victim.", cd=True)
+    hosts = dict(m.net.hosts)
+    m.net.hosts = {VICTIM: hosts[VICTIM]}
+    outcome = m.ask("www.victim.")
+    assert outcome.failure is not None and outcome.failure.verdict is not None
+    m.net.hosts.clear()
+    assert m.ask("www.victim.", cd=True).failure is None
+
+
+def test_a_delegation_is_kept_until_the_parent_replies() -> None:
+    m = build(7)
+    for name in ("ns.evil.", "mail.victim."):
+        assert m.ask(name).failure is None
+    del m.net.hosts[minet.ROOT_ADDRESS]
+    first = m.ask("a0.evil.")
+    assert first.failure is not None and first.failure.kind is FailureKind.BOGUS
+    outcome = m.ask("www.victim.")
+    assert outcome.failure is None and minet.addresses(outcome) == ["192.0.2.80"]
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
