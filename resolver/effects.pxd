@@ -147,7 +147,6 @@ cdef class Budget:
     cdef public long octets
     cdef public object packets
     cdef public long queries
-    cdef public object local_error
     cdef public object exhausted
     cdef public object verifications
     cdef public object subnet
@@ -164,6 +163,8 @@ cdef class Task:
     cdef public Question question
     cdef public object child_ns
     cdef public bint told_subnet
+    cdef public object local_error
+    cdef public object cycle
     cdef public object trace
 
 

@@ -9,7 +9,7 @@ all queries of a worker.
 
 from collections.abc import Callable, Generator, MutableSequence, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from resolver import limits
 from resolver.query import Applied, Query
@@ -559,15 +559,13 @@ class Budget:
     """What one client query may still use, sub-queries included. It is never increased (CVE-2026-50045 was a reset).
 
     `deadline` is in seconds of the monotonic clock. `failure` is set when packets, sub-queries, look-ups, time or job
-    slots ran out, and is replaced only when time runs out later. `local_error` is the first local error because of
-    which a server was not queried, or a later refusal of a sub-query; any later failure may be its consequence, and is
-    cached for a short time or not at all. `exhausted`: the query needed more of something than was left. Its failures
-    from then on say nothing about the names involved. `failed` are the sub-queries that failed: none is started again
-    for the same client query, even where the failure may not be cached for others. `insecure` are the delegations that
-    were proved insecure, with the `SecurityStatus` of each. `octets` is an upper bound of what all jobs of the query
-    hold; `accounted_octets` is the part that the mesh has added to its sum. `fetching` is for how long the query has
-    waited for the second-level cache, in seconds. `missing` is how many name servers turned out to have no usable
-    address. `subnet` is that of the client (`Query.subnet`).
+    slots ran out, and is replaced only when time runs out later. `exhausted`: the query needed more of something than
+    was left. Its failures from then on say nothing about the names involved. `failed` are the sub-queries that failed:
+    none is started again for the same client query, even where the failure may not be cached for others. `insecure` are
+    the delegations that were proved insecure, with the `SecurityStatus` of each. `octets` is an upper bound of what all
+    jobs of the query hold; `accounted_octets` is the part that the mesh has added to its sum. `fetching` is for how
+    long the query has waited for the second-level cache, in seconds. `missing` is how many name servers turned out to
+    have no usable address. `subnet` is that of the client (`Query.subnet`).
     """
 
     __slots__ = (
@@ -579,7 +577,6 @@ class Budget:
         "fetching",
         "hashes",
         "insecure",
-        "local_error",
         "lookups",
         "missing",
         "octets",
@@ -603,9 +600,8 @@ class Budget:
         self.queries = SUB_QUERIES
         self.lookups = LOOK_UPS
         self.failure: Failure | None = None
-        self.local_error: Failure | None = None
         self.exhausted = False
-        self.failed: dict[Key, Failure] = {}
+        self.failed: dict[Key, FailedQuery] = {}
         self.insecure: dict[bytes, object] = {}
         self.octets = 0
         self.accounted_octets = 0
@@ -663,6 +659,14 @@ ChildNsSets: TypeAlias = "dict[bytes, tuple[RRset, dict[bytes, list[RRset]]]]"
 """By zone (lower case): the NS set that its own servers sent, and the addresses with it by name server."""
 
 
+class FailedQuery(NamedTuple):
+    """A sub-query that failed: its failure, and `Task.local_error` and `Task.cycle` of its job."""
+
+    failure: Failure
+    local_error: Failure | None
+    cycle: frozenset[Key]
+
+
 class Task:
     """The parameters of one job: question, budget, purpose, depth, trace.
 
@@ -672,11 +676,16 @@ class Task:
     job ends, because tracking what is freed earlier would cost more than it saves. `answered` is the answer of the
     policy that ended the job with a failure of kind POLICY. `told_subnet`: for the current name of the alias chain, a
     server was told the subnet of the client, so that a failure may concern this subnet only.
+
+    `local_error` is the first local error because of which this job, or a sub-query of it that failed, did not query a
+    server, or a later refusal of a sub-query; any later failure may be its consequence, and is cached for a short time
+    or not at all. It is no matter of the whole client query, because its sub-queries are shared with others. `cycle`
+    are the keys of the jobs that waited for this one when it needed them itself. A failure of it may be due to that.
     """
 
     __slots__ = (
-        "answered", "budget", "cache_checked", "cd", "child_ns", "depth", "octets", "purpose", "question",
-        "told_subnet", "trace",
+        "answered", "budget", "cache_checked", "cd", "child_ns", "cycle", "depth", "local_error", "octets", "purpose",
+        "question", "told_subnet", "trace",
     )
 
     def __init__(
@@ -702,6 +711,8 @@ class Task:
         self.octets = 0
         self.answered: Outcome | None = None
         self.told_subnet = False
+        self.local_error: Failure | None = None
+        self.cycle: frozenset[Key] = frozenset()
 
     def account_octets(self, octets: int) -> None:
         """Count octets that were given to this job."""

@@ -17,7 +17,8 @@ Rules:
 * Clients of different subnets share a job, too, as long as no answer is known to depend on the subnet, and the slots of
   `ClientSubnets.slot` after that. Those whom the answer is not for start again (`ClientSubnets.uncovered`). After a
   failure for one subnet all start again without a subnet (`_restart_without_subnet`).
-* A `Need` that would wait for itself fails with CYCLE.
+* A `Need` that would wait for itself fails with CYCLE, when all that wait are jobs of the same client query. Of another
+  one it gets a job of its own: whether a name can be resolved must not depend on what others ask at the same time.
 * A sub-query spends the budget of the client query that needs it, and a job slot of that client's network
   (`query_quota`). When the budget of a client query runs out, the parents and clients of other client queries that
   joined its jobs start again with their own budgets (`_restart_for_clients`).
@@ -46,6 +47,7 @@ from resolver.effects import (
     Budget,
     Context,
     Effect,
+    FailedQuery,
     Failure,
     FailureKind,
     Fetch,
@@ -710,6 +712,11 @@ class Mesh(JobTable):
             if not isinstance(known, bool):
                 task.account_octets(_octets_in(known))
                 return known.failure or known
+        if child is not None and (child is job or self._depends_on(child, job)):
+            if self._note_cycle(key, job):
+                return Failure(FailureKind.CYCLE, c.EDE_NO_REACHABLE_AUTHORITY, "the query depends on its own answer")
+            del self._jobs[key]  # a job of another client query; the new one takes its place
+            child = None
         if child is None:
             outcome = renewed or find_outcome(need.question, context, task.budget, cd=cd, client=client)
             if not isinstance(outcome, bool):
@@ -722,7 +729,7 @@ class Mesh(JobTable):
                 return outcome.failure or outcome
             failed = budget.failed.get(key)
             if failed is not None:
-                return failed
+                return _failed_again(failed, job)
             if task.depth >= DEPTH:
                 budget.exhausted = True
                 return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "sub-queries are nested too deeply")
@@ -735,11 +742,8 @@ class Mesh(JobTable):
             if job.finished:
                 return None  # a callback of a query that was ended to free a slot has cancelled it
             if not may_start:
-                return self._refuse_sub_query(budget)
+                return self._refuse_sub_query(task)
             child = self._start(key, inner, job.usage, job.serial, None, job)
-        elif child is job or self._depends_on(child, job):
-            self._counts["dependency_cycles"] += 1
-            return Failure(FailureKind.CYCLE, c.EDE_NO_REACHABLE_AUTHORITY, "the query depends on its own answer")
         elif not budget.take_query():
             return budget.failure
         else:
@@ -820,27 +824,46 @@ class Mesh(JobTable):
             parent.task.account_octets(_octets_in(outcome))
             self._queue(parent, outcome)
             return
-        budget, theirs = job.task.budget, parent.task.budget
-        if budget is not theirs:
-            if self._is_budget_failure(failure, budget) and parent.need is not None:
-                # The budget of another client query ran out. The parent starts the sub-query again with its own.
-                again = self._need(parent, parent.need)
-                if again is not None and not parent.finished:
-                    self._queue(parent, again)
-                return
-            if budget.local_error is not None and theirs.local_error is None:
-                theirs.local_error = budget.local_error
-        if is_for_subnet(job.task, failure):
+        task, theirs = job.task, parent.task.budget
+        if task.budget is not theirs and self._is_own_failure(failure, task) and parent.need is not None:
+            # The budget of another client query ran out. The parent starts the sub-query again with its own.
+            again = self._need(parent, parent.need)
+            if again is not None and not parent.finished:
+                self._queue(parent, again)
+            return
+        if parent.task.local_error is None:
+            parent.task.local_error = task.local_error
+        if is_for_subnet(task, failure):
             parent.task.told_subnet = True
         if failure.kind is not FailureKind.CYCLE:  # a cycle depends on which jobs wait at this moment
-            theirs.failed[job.key] = failure
+            theirs.failed[job.key] = FailedQuery(failure, task.local_error, task.cycle)
             theirs.octets += FAILED_OVERHEAD
         self._queue(parent, failure)
 
     @staticmethod
-    def _is_budget_failure(failure: Failure, budget: Budget) -> bool:
-        """Whether a query failed because its budget ran out. Another query with the same question may succeed."""
-        return failure.kind in BUDGET_EXHAUSTED or budget.exhausted or budget.failure is not None
+    def _is_own_failure(failure: Failure, task: Task) -> bool:
+        """Whether a job failed because the budget of its client query ran out, or because jobs of that waited for it.
+        Another query with the same question may succeed."""
+        budget = task.budget
+        return failure.kind in BUDGET_EXHAUSTED or budget.exhausted or budget.failure is not None or bool(task.cycle)
+
+    def _note_cycle(self, key: Key, job: Job) -> bool:
+        """Whether a job for `key` of the same client query waits for `job`; then note it for those between the two.
+
+        Their failures are due to it. That of the job for `key` is not: with nothing before it, the same would happen.
+        """
+        budget = job.task.budget
+        between: list[Job] = []
+        step: Job | None = job
+        while step is not None and step.key != key:
+            between.append(step)
+            step = next((parent for parent in step.parents if parent.task.budget is budget), None)
+        if step is None:
+            return False
+        self._counts["dependency_cycles"] += 1
+        for one in between:
+            one.task.cycle |= {key}
+        return True
 
     def _may_restart_clients(self, job: Job, failure: Failure) -> bool:
         """Whether the clients of `job` start again, because the budget of another client query ran out.
@@ -849,12 +872,12 @@ class Mesh(JobTable):
         cached failure, too (RFC 9520 section 3.2). Nor do they when job slots or memory ran out, because each of them
         would end another query to get its slot.
         """
-        task, budget = job.task, job.task.budget
-        if not self._is_budget_failure(failure, budget):
+        task = job.task
+        if not self._is_own_failure(failure, task):
             return False
         if task.depth:
             return True
-        for one in (failure, budget.local_error):
+        for one in (failure, task.local_error):
             if one is not None and one.kind is FailureKind.OVERLOAD:
                 return False
         question = task.question
@@ -881,7 +904,7 @@ class Mesh(JobTable):
         """
         assert self.subnets is not None
         task, now = job.task, self._context.monotonic
-        ends = task.purpose is FOR_PREFETCH or self._is_budget_failure(failure, task.budget)
+        ends = task.purpose is FOR_PREFETCH or self._is_own_failure(failure, task)
         others = [one for one in job.requests if one.deadline > now and not (ends and one is job.payer)]
         self._restart(job, self.subnets.after_failure(others))
 
@@ -1001,12 +1024,12 @@ class Mesh(JobTable):
     def _waiting_networks(job: Job) -> list[Hashable]:
         return [request._query.network for request in job.requests]
 
-    def _refuse_sub_query(self, budget: Budget) -> Failure:
+    def _refuse_sub_query(self, task: Task) -> Failure:
         """No job slot is free for a sub-query: the client query that needs it fails and frees its slots."""
         self._counts["refused_sub_queries"] += 1
         failure = OUT_OF_MEMORY if self._is_short is not None and self._is_short() else TOO_MANY
-        budget.failure = budget.failure or failure
-        budget.local_error = failure
+        task.budget.failure = task.budget.failure or failure
+        task.local_error = failure
         return failure
 
     # --- memory of jobs ------------------------------------------------------------------------------------------
@@ -1147,6 +1170,17 @@ class Mesh(JobTable):
             return
         self._stop(job)
         self._queue(job, budget.failure)
+
+
+def _failed_again(known: FailedQuery, job: Job) -> Failure:
+    """The failure of a sub-query that `job` needs and that failed before for the same client query."""
+    task = job.task
+    if task.local_error is None:
+        task.local_error = known.local_error
+    if known.cycle and job.key not in known.cycle:
+        # It failed because `job` or others waited for it, which is not so now.
+        task.budget.exhausted = True
+    return known.failure
 
 
 def _policy_step(outcome: Outcome) -> TraceStep:

@@ -498,7 +498,7 @@ def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
     if owner is None or kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted:
         owner = question.qname
     # Failures of a prefetch are not cached: the answer that it was to replace is still valid.
-    shortage = task.budget.local_error
+    shortage = task.local_error
     if is_for_subnet(task, failure):
         if task.purpose is not FOR_PREFETCH:
             note_subnet_failure(owner, question.qtype, context, task.budget)
@@ -514,6 +514,7 @@ def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
     elif (
         kind not in NEVER_CACHED
         and (context.shares_failures or (failure is not ALIAS_LOOP and failure is not TOO_MANY_ALIASES))
+        and not task.cycle  # it is due to the jobs that wait for this one
         and task.purpose is not FOR_PREFETCH
         and (
             not (kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted)
@@ -527,4 +528,4 @@ def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
 def is_for_subnet(task: Task, failure: Failure) -> bool:
     """Whether `failure` may concern only the client subnet that the servers were told (RFC 7871). Another client may
     succeed, so it is neither cached for all nor given to those who wait with others."""
-    return task.told_subnet and task.budget.local_error is None and failure.kind not in NEVER_CACHED
+    return task.told_subnet and task.local_error is None and failure.kind not in NEVER_CACHED

@@ -152,8 +152,8 @@ def without_room(cut: DelegationPoint, qname: bytes, qtype: int, context: Contex
 
 def _over_quota(failure: Failure, task: Task) -> Failure:
     """Note that the query failed for lack of room, so that no failure that follows from it is cached for long."""
-    if task.budget.local_error is None:
-        task.budget.local_error = failure
+    if task.local_error is None:
+        task.local_error = failure
     if task.trace is not None:
         task.note("failure", failure.text, facts={"failure": failure})
     return failure
@@ -182,7 +182,6 @@ def _query_zone(
     packets = 0
     no_route: Failure | None = None
     checked_servers = -1
-    budget = task.budget
     table = context.store.servers
     while packets < TRIES_PER_CUT:
         server = select_server(cut, context, tries, search.avoid)
@@ -278,11 +277,11 @@ def _query_zone(
         return spare
     if full is not None:
         return _over_quota(quota.refuse_server(zone, full, context.monotonic), task)
-    if last is None and no_route is not None and budget.local_error is None:
-        budget.local_error = no_route
-    if budget.local_error is not None:
+    if last is None and no_route is not None and task.local_error is None:
+        task.local_error = no_route
+    if task.local_error is not None:
         # A local error prevented a query to a server of this zone, or one that its address depends on.
-        return budget.local_error
+        return task.local_error
     if last is None:
         return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY,
                        f"no server of {names.to_text(zone)} has a usable address")
@@ -414,8 +413,8 @@ def _query_with_fallback(
                 continue
             if result.kind is FailureKind.LOCAL_RESOURCE:
                 # Nothing was sent, so nothing is noted about the server.
-                if budget.local_error is None:
-                    budget.local_error = result
+                if task.local_error is None:
+                    task.local_error = result
             elif result.kind is FailureKind.NO_FAMILY:
                 delegations.note_no_family(server.address, context.monotonic)
             elif result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.NETWORK:

@@ -453,6 +453,76 @@ def test_a_need_that_closes_a_cycle_is_refused(scripted):
     assert m.mesh.statistics()["dependency_cycles"] == 2
 
 
+def _needs(other, *, seconds=0.0, otherwise=False):
+    """A job that needs `other`; with `otherwise` it can do without."""
+
+    def job(task, context):
+        if seconds:
+            yield Pause(seconds)
+        result = yield Need(question(other), Purpose.CLIENT)
+        failed = isinstance(result, Failure) and not otherwise
+        return outcome_for(task.question, Failure(FailureKind.UNREACHABLE, -1, "no way") if failed else None)
+
+    return job
+
+
+def test_a_circle_through_another_client_query_is_none(scripted):
+    m = scripted
+    m.table.update({"a.": _needs("b.", seconds=1, otherwise=True), "b.": _needs("a.", seconds=1)})
+    assert m.ask("b.").failure is None and m.mesh.statistics()["dependency_cycles"] == 1
+    found = [m.start(name)[1] for name in ("a.", "b.")]
+    m.net.run(m.mesh)
+    assert [outcomes[0].failure for outcomes in found] == [None, None]
+
+
+def test_who_joins_a_job_that_fails_in_a_circle_starts_it_again(scripted):
+    m = scripted
+    m.table.update({"a.": _needs("b.", otherwise=True), "b.": _needs("a.", seconds=1), "c.": _needs("b.")})
+    found = [m.start(name)[1] for name in ("a.", "c.", "b.")]
+    m.net.run(m.mesh)
+    assert [outcomes[0].failure for outcomes in found] == [None] * 3
+
+
+def test_a_job_that_failed_in_a_circle_says_nothing_outside_of_it(scripted):
+    m = scripted
+    exhausted = []
+
+    def first(task, context):
+        for other in ("b.", "b.", "c."):
+            yield Need(question(other), Purpose.CLIENT)
+            exhausted.append(task.budget.exhausted)
+        return outcome_for(task.question)
+
+    m.table.update({"a.": first, "b.": _needs("a."), "c.": _needs("b.")})
+    assert m.ask("a.").failure is None
+    assert exhausted == [False, False, True]
+
+
+def test_what_could_not_be_sent_is_known_of_a_sub_query_that_failed_before(scripted):
+    m = scripted
+    known = []
+
+    def unsent(task, context):
+        yield Pause(1)
+        task.local_error = Failure(FailureKind.NO_ROUTE, -1, "no route")
+        return outcome_for(task.question, task.local_error)
+
+    def needs(task, context):
+        yield Need(question("unsent."), Purpose.CLIENT)
+        known.append(task.local_error is not None)
+        return outcome_for(task.question)
+
+    def both(task, context):
+        for other in ("b.", "c."):
+            yield Need(question(other), Purpose.CLIENT)
+        known.append(task.local_error is not None)
+        return outcome_for(task.question)
+
+    m.table.update({"a.": both, "b.": needs, "c.": needs, "unsent.": unsent})
+    m.ask("a.")
+    assert known == [True, True, False]
+
+
 def test_two_queries_that_need_the_same_third_are_not_a_cycle(scripted):
     m = scripted
 
