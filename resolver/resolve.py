@@ -138,7 +138,7 @@ def _resolve_chain(task: Task, context: Context) -> Steps[Outcome]:
     if isinstance(end, Outcome):
         return end
     assert isinstance(end, Failure)  # with a task, `follow_aliases` returns nothing else
-    outcome = _failed(task, context, end)
+    outcome = _failed(task, context, end, has_alias=response.steps > 0)
     # A loop made by a DNAME is returned as far as it was followed, because the DNAME is at fault and not the qname.
     if end is ALIAS_LOOP and any(rrset.rtype == c.DNAME for rrset in response.answer):
         outcome.answer, outcome.scope = response.answer, response.scope
@@ -483,10 +483,11 @@ def _first_cname_only(raw: RawReply) -> RawReply | None:
     return first
 
 
-def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
+def _failed(task: Task, context: Context, failure: Failure, *, has_alias: bool) -> Outcome:
     """Cache a failure (RFC 9520), so that a broken zone is resolved once and not for each client; returns its outcome.
 
-    It is cached under the name that failed, which may be the target of an alias.
+    It is cached under the name that failed, which may be the target of an alias. A failure of the whole chain of
+    aliases (`has_alias`) is cached only if all views have the same chain: local names may be a part of it.
     """
     question = task.question
     kind = failure.kind
@@ -494,18 +495,23 @@ def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
         task.note("failure", failure.text, qname=question.qname, qtype=question.qtype, facts={"failure": failure})
     # Under the name that failed, not under the qname: its alias is valid and may lead elsewhere later. Under the
     # qname when the whole query ran out of its budget.
-    owner = failure.name
-    if owner is None or kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted:
-        owner = question.qname
-    # Failures of a prefetch are not cached: the answer that it was to replace is still valid.
     shortage = task.local_error
+    owner = question.qname
+    of_chain = failure.name is None or kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted
+    if failure.name is not None and not of_chain:
+        owner = failure.name
+    differs = has_alias and (of_chain or shortage is not None) and not context.shares_failures
+    # Failures of a prefetch are not cached: the answer that it was to replace is still valid.
     if is_for_subnet(task, failure):
         if task.purpose is not FOR_PREFETCH:
             note_subnet_failure(owner, question.qtype, context, task.budget)
     elif shortage is not None:
         # The shortage may be over at the next query, so the failure is cached only for LOCAL_ERROR_TTL. It is not
         # cached at all when this query needed too many job slots: other clients may ask the same with success.
-        if shortage.kind is not FailureKind.OVERLOAD and kind not in NEVER_CACHED and task.purpose is FOR_CLIENT:
+        if (
+            shortage.kind is not FailureKind.OVERLOAD and kind not in NEVER_CACHED and task.purpose is FOR_CLIENT
+            and not differs
+        ):
             rrsets = context.store.rrsets
             rrsets.put_failure(question.qname, question.qtype, kind=kind, verdict=failure.verdict, ede=failure.ede,
                                text=failure.text, ttl=LOCAL_ERROR_TTL, now=context.now,
@@ -513,7 +519,7 @@ def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
                                                      validated=failure.verdict is not None))
     elif (
         kind not in NEVER_CACHED
-        and (context.shares_failures or (failure is not ALIAS_LOOP and failure is not TOO_MANY_ALIASES))
+        and not differs
         and not task.cycle  # it is due to the jobs that wait for this one
         and task.purpose is not FOR_PREFETCH
         and (

@@ -4,12 +4,13 @@ import ipaddress
 import random
 
 import pytest
-from support.minet import EXAMPLE_ZONE, Minet, build, standard
+from support.fakenet import Link
+from support.minet import EXAMPLE_ZONE, Minet, build, reply, scripted, standard
 
 from resolver.daemon.cache_rules import digest_rules
 from resolver.daemon.config import ConfigError, parse
 from resolver.daemon.config_writer import render
-from resolver.effects import Outcome, Purpose, Question
+from resolver.effects import FailureKind, Outcome, Purpose, Question
 from resolver.mesh import Mesh
 from resolver.policy import ALLOW, DROP, REFUSE, AccessTable, PolicyPipeline
 from resolver.policy.ranges import ViewAccess
@@ -184,6 +185,51 @@ def test_a_loop_through_the_data_of_one_view_is_no_failure_of_another() -> None:
                    zone=EXAMPLE_ZONE + "back 300 IN CNAME www\n")
     assert ask(m, 1, "back.example.com.").rcode == c.SERVFAIL
     assert shown(ask(m, 0, "back.example.com.")) == ["192.0.2.80"]
+
+
+def ask_slow_alias(m: Minet, link: Link) -> Outcome:
+    """A question in view 1 while packets to the servers of ``slow.net.`` travel by `link`."""
+    m.net.links["192.0.2.9"] = link
+    found: list[Outcome] = []
+    question = Question(names.from_text("www.example.com."), c.A)
+    m.mesh.submit(question, query=Query(view=1, deadline=m.net.now + 1), on_done=found.append)
+    m.net.run(m.mesh, until=lambda: bool(found))
+    return found[0]
+
+
+UNSENT = Link(local=FailureKind.NO_ROUTE)
+
+
+@pytest.mark.parametrize("link", [Link(delay=9), UNSENT])
+def test_the_failure_of_an_alias_of_one_view_is_no_failure_of_another(link: Link) -> None:
+    m = with_views(in_view("garden", "10.0.0.0/8", local_data=("www.example.com. CNAME www.slow.net.",)))
+    m.net.hosts["192.5.6.31"] = scripted(lambda _, __, packet: reply(
+        packet, (), ["slow.net. 300 NS ns.slow.net."], ["ns.slow.net. 300 A 192.0.2.9"], flags=0))
+    first = ask_slow_alias(m, link)
+    assert first.failure is not None
+    assert shown(ask(m, 0, "www.example.com.")) == ["192.0.2.80"]
+
+
+@pytest.mark.parametrize("link", [Link(delay=9), UNSENT])
+def test_the_failure_of_an_alias_is_none_where_a_view_has_its_target(link: Link) -> None:
+    zone = EXAMPLE_ZONE.replace("www 300 IN A 192.0.2.80", "www 300 IN CNAME www.slow.net.")
+    m = with_views(in_view("plain", "10.0.0.0/8"), in_view("own", "10.0.0.0/8", local_data=(
+        "www.slow.net. A 198.51.100.7",)), zone=zone)
+    m.net.hosts["192.5.6.31"] = scripted(lambda _, __, packet: reply(
+        packet, (), ["slow.net. 300 NS ns.slow.net."], ["ns.slow.net. 300 A 192.0.2.9"], flags=0))
+    first = ask_slow_alias(m, link)
+    assert first.failure is not None
+    assert shown(ask(m, 2, "www.example.com.")) == ["198.51.100.7"]
+
+
+def test_it_is_cached_where_there_are_no_views() -> None:
+    m = with_views(zone=EXAMPLE_ZONE.replace("www 300 IN A 192.0.2.80", "www 300 IN CNAME www.slow.net."))
+    m.net.hosts["192.5.6.31"] = scripted(lambda _, __, packet: reply(
+        packet, (), ["slow.net. 300 NS ns.slow.net."], ["ns.slow.net. 300 A 192.0.2.9"], flags=0))
+    m.net.links["192.0.2.9"] = UNSENT
+    assert ask(m, 0, "www.example.com.").failure is not None
+    again = ask(m, 0, "www.example.com.").failure
+    assert again is not None and again.kind is FailureKind.CACHED_ERROR
 
 
 def test_stale_answers_and_prefetches_are_those_of_the_view() -> None:
