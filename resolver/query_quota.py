@@ -140,8 +140,16 @@ class QueryQuota:
             new_payer.queries[usage] = None
 
     def find_new_payer(self, usage: QueryUsage, networks: Iterable[Hashable]) -> NetworkUsage | None:
-        """Another network whose client waits for this query and that may start one more; None without one."""
-        for network in islice(networks, SCAN):
+        """Another network whose client waits for this query and that may start one more; None without one.
+
+        `networks` has one entry for each client that waits. All are examined: otherwise the network that pays could
+        hide the others behind clients of its own. Without a new payer the query ends, with an answer for each of them.
+        """
+        last = usage.share.network
+        for network in networks:
+            if network == last:
+                continue
+            last = network
             share = self.share_of(network)
             if share is not usage.share and share is not self.own and self.has_free_slot(share):
                 return share

@@ -220,13 +220,17 @@ def test_fast_work_is_never_replaced(monkeypatch):
     assert world.m.mesh.statistics()["evicted"] == 0
 
 
-def test_a_network_that_joined_a_query_to_be_ended_is_charged_for_it(monkeypatch):
+@pytest.mark.parametrize("networks", [1, 30])
+@pytest.mark.parametrize("before", [1, 60])
+def test_a_network_that_joined_a_query_to_be_ended_is_charged_for_it(monkeypatch, before, networks):
+    """However many clients of networks that have no free slot have joined it before."""
     world = World(monkeypatch)
-    mine = world.ask("slow-popular.", "attacker")
+    for number in range(before):
+        mine = world.ask("slow-popular.", f"attacker-{number % networks}")
     joined = world.ask("slow-popular.", "honest")
     world.run(JOSTLE + 0.01)
     for number in range(2 * CAPACITY):
-        world.ask(f"slow-{number}.", "attacker")
+        world.ask(f"slow-{number}.", f"attacker-{number % networks}")
     world.run(2 * SLOW + 0.1)
     assert joined[0].failure is None and mine[0].failure is None
     assert world.started["slow-popular."] == 1
