@@ -6,7 +6,6 @@ cdef class InfraEntry:
     cdef public double probe_after
     cdef public object cookie
     cdef public double no_cookie_until
-    cdef public double edns_broken_until
     cdef public bint edns_seen
     cdef public int fetch_timeouts
     cdef public int fetches

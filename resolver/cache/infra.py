@@ -26,7 +26,6 @@ PROBE_INTERVAL = limits.SERVER_PROBE_INTERVAL
 AGE = limits.INFRA_TTL
 LAME = limits.SERVER_LAME
 LAME_ZONES = limits.SERVER_LAME_ZONES
-EDNS_BROKEN = limits.SERVER_EDNS_BROKEN
 TCP_ONLY = limits.SERVER_TCP_ONLY
 COOKIELESS = limits.SERVER_COOKIELESS
 SUBNETLESS = limits.SERVER_SUBNETLESS
@@ -45,7 +44,6 @@ class InfraEntry:
 
     __slots__ = (
         "cookie",
-        "edns_broken_until",
         "edns_seen",
         "fetch_timeouts",
         "fetches",
@@ -79,7 +77,6 @@ class InfraEntry:
         """It fails with the client subnet option: queries have none before this time."""
         self.edns_seen = False
         """A reply had an OPT record, so timeouts are no sign of broken EDNS."""
-        self.edns_broken_until = 0.0
         self.tcp_until = 0.0
         self.quota_share = 1.0
         """The part of the quota of outstanding queries that is permitted."""
@@ -177,7 +174,6 @@ class InfraCache:
         info.probe_after = 0.0
         if edns:
             info.edns_seen = True
-            info.edns_broken_until = 0.0
 
     def is_dead_between_probes(self, address: Hashable, now: float) -> bool:
         """Whether the server is dead, and a query at `now` is not the probe that `is_usable` has permitted."""
@@ -249,10 +245,6 @@ class InfraCache:
     def _drop_facts(self, address: Hashable, info: InfraEntry) -> None:
         for zone in info.lame or ():
             self._lame.pop((address, zone))
-
-    def note_edns_broken(self, address: Hashable, now: float) -> None:
-        """The server fails on EDNS: queries are sent without for a while (RFC 6891 section 6.2.2)."""
-        self._note(address, now).edns_broken_until = now + EDNS_BROKEN
 
     def note_cookie(self, address: Hashable, cookie: bytes, now: float) -> None:
         """The server sent a cookie, which is returned until it sends another."""

@@ -63,6 +63,7 @@ TRIES_PER_SERVER = limits.TRIES_PER_SERVER
 LOOKUPS = limits.ADDRESS_LOOKUPS
 MISSING, MISSING_IN_ALL = limits.MISSING_ADDRESSES, limits.MISSING_ADDRESSES_IN_ALL
 EDNS_GIVE_UP = limits.EDNS_GIVE_UP
+EDNS_BROKEN = limits.SERVER_EDNS_BROKEN
 FIRST_TIMEOUT = limits.SERVER_TIMEOUT_FIRST / 1000
 STREAM_TIMEOUT = limits.SERVER_TIMEOUT_STREAM / 1000
 SHORTEST = limits.SERVER_TIMEOUT_MINIMUM / 1000
@@ -329,9 +330,7 @@ def _query_with_fallback(
         dead = info.dead
         # A timeout does not show broken EDNS when the server has replied with EDNS before (RFC 6891 section 6.2.2).
         silent = earlier >= EDNS_GIVE_UP and not info.edns_seen and not encrypted
-        if info.edns_broken_until > now:
-            payload, silent = None, False
-        elif silent:
+        if silent:
             payload = None
         if info.tcp_until > now:
             tcp = True
@@ -341,6 +340,8 @@ def _query_with_fallback(
             cookie = known = info.cookie
         elif info.no_cookie_until > now:
             cookie = None
+    if server.edns_broken_until > now:
+        payload, silent = None, False
     if payload is None:
         cookie, known = None, b""
     subnets, subnet, refused_subnet = context.subnets, None, False
@@ -489,7 +490,7 @@ def _query_with_fallback(
             cookie, known, subnet = None, b"", None
             continue
         if refused_edns and rcode in (c.NOERROR, c.NXDOMAIN):
-            table.note_edns_broken(key, context.monotonic)
+            server.edns_broken_until = context.monotonic + EDNS_BROKEN  # RFC 6891 section 6.2.2
         if refused_subnet and rcode in (c.NOERROR, c.NXDOMAIN):
             table.note_no_subnet(key, context.monotonic)
         if subnet is not None and subnets is not None:

@@ -4,12 +4,14 @@ here for other zones."""
 from support import minet
 from support.fakenet import Link, hosts_from
 
+from resolver import limits
 from resolver.effects import FailureKind
 from resolver.playground.authority import Authority
 from resolver.playground.zones import Zone
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.message import MessageView
 
 # --- name servers that need each other -------------------------------------------------------------------------------
 
@@ -113,3 +115,34 @@ def test_a_delegation_whose_servers_fail_is_forgotten_when_the_parent_names_othe
     assert m.ask("www.example.com.").failure is None
     new = m.store.rrsets.find(zone, c.NS, m.net.time())
     assert new is not None and new.trust == Trust.GLUE, "the old one would be used again"
+
+
+# --- what is noted about a server ------------------------------------------------------------------------------------
+
+
+def test_a_zone_that_fails_with_edns_takes_it_from_no_other_zone_at_the_address() -> None:
+    com = minet.COM_ZONE.replace("example 7200 IN NS ns2.example\n", "evil 3600 NS ns1.example\n")
+    m = minet.build(minet.standard(a192_5_6_30=[("com.", com)]))
+    example = m.net.hosts["192.0.2.1"]
+
+    def host(packet: bytes, tcp: bool) -> bytes | None:
+        query = MessageView.parse(packet)
+        if not names.is_subdomain(names.lower(query.qname or b"\0"), names.from_text("evil.com.")):
+            return example(packet, tcp)
+        if query.edns is not None:
+            end = 12 + len(query.qname or b"\0") + 4
+            return packet[:2] + bytes([0x80, c.FORMERR, 0, 1]) + bytes(6) + packet[12:end]
+        return minet.reply(packet, (), ["evil.com. 300 SOA ns1.example.com. n. 1 2 3 4 300"], rcode=c.NXDOMAIN)
+
+    m.net.hosts["192.0.2.1"] = host
+    for name in ("www.example.com.", "x.evil.com.", "y.evil.com.", "deep.sub.tree.example.com."):
+        assert m.ask(name).failure is None
+
+    def payloads(zone: str) -> list[bool]:
+        return [asked.edns is not None for asked in m.net.asked("192.0.2.1") if asked.qname.endswith(zone)]
+
+    assert payloads("example.com.") and all(payloads("example.com."))
+    assert payloads("evil.com.") == [True, False, False], "once with EDNS"
+    m.net.sleep(m.mesh, limits.SERVER_EDNS_BROKEN + 1)
+    m.ask("z.evil.com.")
+    assert payloads("evil.com.")[3:] == [True, False], "and again after a while"

@@ -101,15 +101,12 @@ def test_lame_zones_are_bounded():
     assert is_lame(table, b"\4%04d\0" % count, 10.0)
 
 
-def test_edns_and_tcp_marks_expire():
+def test_tcp_marks_expire():
     table = InfraCache()
-    table.note_edns_broken(ADDRESS, 10.0)
     table.note_tcp_only(ADDRESS, 10.0)
     info = table.find(ADDRESS)
-    assert info.edns_broken_until == 10.0 + limits.SERVER_EDNS_BROKEN
     assert info.tcp_until == 10.0 + limits.SERVER_TCP_ONLY
     table.note_reply(ADDRESS, 0.1, 12.0, edns=True)
-    assert info.edns_broken_until == 0.0
     assert info.edns_seen
 
 
