@@ -121,7 +121,7 @@ def test_a_delegation_whose_servers_fail_is_forgotten_when_the_parent_names_othe
 
 
 def test_a_zone_that_fails_with_edns_takes_it_from_no_other_zone_at_the_address() -> None:
-    com = minet.COM_ZONE.replace("example 7200 IN NS ns2.example\n", "evil 3600 NS ns1.example\n")
+    com = minet.COM_ZONE.replace("example 7200 IN NS ns2.example\n", "evil 86400 NS ns1.example\n")
     m = minet.build(minet.standard(a192_5_6_30=[("com.", com)]))
     example = m.net.hosts["192.0.2.1"]
 
