@@ -466,7 +466,9 @@ class Chain:
             # Only the first record counts: an alias shows that no zone begins here (RFC 1034 section 3.6.2).
             first = outcome.answer[0]
             if first.verdict != VERDICT_SECURE:
-                return _UNDECIDED
+                # An alias from a wildcard is insecure when its proof has too many iterations. Then a denial of DS has
+                # as many, and would be insecure in the same way (RFC 9276 section 3.2).
+                return self._no_ds_proof(budget, zone, upper, outcome.authority, spans=False) or _UNDECIDED
             if first.rtype == c.DS and names.equal(first.name, zone):
                 # Expanded from a wildcard: the name itself is proved to have no records, not even NS.
                 return SECURE if is_expanded(first) else None
@@ -484,7 +486,7 @@ class Chain:
     def _no_ds_proof(
         self, budget: Budget, zone: bytes, upper: bytes, authority: list[RRset], *, spans: bool
     ) -> SecurityStatus | None:
-        """The status of `zone` by the validated records of `upper` in a denial of DS: INSECURE, or SECURE when the name
+        """The status of `zone` by the validated records of `upper` in a reply to DS: INSECURE, or SECURE when the name
         is no delegation.
 
         None when no record matches the name; then the verdict of the denial decides. With `spans`, opt-out spans count

@@ -108,7 +108,7 @@ class Oracle:
 
     def protected(self, site: Site, cd: bool) -> bool:
         """Whether answers for names of `site` must be true."""
-        if any(one.dishonest for one in site.line):
+        if dishonest(site):
             return False
         return not self.tainted(site) or (not cd and site.fate_from_root() is Fate.SECURE)
 
@@ -128,6 +128,11 @@ def made_by(rrset: RRset, dname: RRset) -> bool:
         return False
     made = names.replace_suffix(rrset.name, dname.name, dname.targets()[0])
     return made is not None and names.equal(made, rrset.targets()[0])
+
+
+def dishonest(site: Site) -> bool:
+    """Whether an attacker has the keys of the site or of one above."""
+    return any(one.dishonest for one in site.line)
 
 
 class _Walk:
@@ -195,7 +200,7 @@ class _Walk:
         if not ended:
             self.denied(name)
 
-    def note(self, site: Site, *, sure: bool) -> None:
+    def note(self, site: Site, *, sure: bool, excused: bool) -> None:
         """Record how secure a step can be."""
         fate = site.fate_from_root()
         if self.unchecked(site):
@@ -204,11 +209,12 @@ class _Walk:
             if not self.cd:
                 self.say(f"answered although {names.to_text(site.origin)} is {fate.value}")
         elif fate is Fate.SECURE:
-            dishonest = any(one.dishonest for one in site.line)
-            # Stale data was valid once, and is not secure.
-            if not self.cd and not dishonest and not self.outcome.stale and self.now > site.ends + CLOCK_GRAIN:
+            # Stale data was valid once, and is not secure. What may be below an unsigned delegation has no signatures
+            # that expire.
+            late = self.now > site.ends + CLOCK_GRAIN and not self.outcome.stale
+            if late and not self.cd and not excused and not dishonest(site):
                 self.say(f"answered {self.now - site.ends} s after signatures of {names.to_text(site.origin)} expired")
-            if not sure or dishonest:
+            if not sure or dishonest(site):
                 self.surely_secure = False
         else:
             self.secure = False
@@ -222,8 +228,8 @@ class _Walk:
         asked = rrset.rtype if self.question.qtype == c.ANY else self.question.qtype
         site, lookup = self.world.look_up(name, asked)
         excused = self.excused(site, lookup)
-        self.note(site, sure=not excused)
-        if site.costly and lookup.wildcard:
+        self.note(site, sure=not excused, excused=excused)
+        if site.costly and lookup.wildcard and not dishonest(site):
             self.secure = False
         if excused or not self.oracle.protected(site, self.cd):
             return
@@ -244,8 +250,8 @@ class _Walk:
         """Check that the last name, for which there is no data in the answer, has none."""
         site, lookup = self.world.look_up(name, self.question.qtype)
         excused = self.excused(site, lookup)
-        self.note(site, sure=not excused and not site.opt_out)
-        if site.costly:
+        self.note(site, sure=not excused and not site.opt_out, excused=excused)
+        if site.costly and not dishonest(site):  # who has the key can sign other denials than those of the zone
             self.secure = False
         if excused or not self.oracle.protected(site, self.cd):
             return
@@ -289,6 +295,8 @@ class _Walk:
 
     def check_verdict(self) -> None:
         verdict = self.outcome.verdict
+        if self.question.qtype == c.ANY and self.world.home:
+            self.surely_secure = False  # a set of which rewriting left nothing is not in the answer
         if verdict == Verdict.SECURE and not self.secure:
             self.say("the verdict is secure, but a part has no chain of trust")
         if verdict != Verdict.SECURE and self.secure and self.surely_secure and not self.outcome.stale:

@@ -272,3 +272,13 @@ def test_an_expansion_is_bogus_for_what_is_wrong_with_its_proof(chain: Nsec3 | N
     failure = minet.ask("q.exp.example.").failure
     assert failure is not None
     assert (failure.verdict, failure.ede) == (Verdict.BOGUS, c.EDE_DNSSEC_BOGUS), failure.text
+
+
+@pytest.mark.parametrize("iterations", [50, 51])
+@pytest.mark.parametrize("qname", ["x.example.", "x.a.example.", "y.x.a.example."])
+def test_an_alias_expanded_with_too_many_iterations_is_insecure(iterations: int, qname: str) -> None:
+    """The reply for DS is the same alias, and does not make the name bogus (RFC 9276 section 3.2)."""
+    minet = world(Nsec3(iterations), example="* 300 CNAME target\n*.a 300 CNAME target\ntarget 300 A 192.0.2.90\n")
+    outcome = minet.ask(qname)
+    assert addresses(outcome) == ["192.0.2.90"]
+    assert outcome.verdict == (Verdict.SECURE if iterations == 50 else Verdict.INSECURE), outcome
