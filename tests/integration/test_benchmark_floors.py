@@ -98,19 +98,22 @@ def test_batches_that_disagree_widen_the_interval() -> None:
 def test_each_row_has_one_bound_and_a_reason() -> None:
     for name, row in FLOORS.items():
         assert len(row.keys() & {"floor", "added", "most"}) == 1, name
-        assert row["why"] and row.keys() <= {"base", "unit", "floor", "added", "most", "aim", "missed", "why"}, name
+        known = {"base", "unit", "floor", "added", "most", "aim", "missed", "varies", "why"}
+        assert row["why"] and row.keys() <= known, name
         bound = row.get("floor", row.get("added"))
         assert ("most" in row and row.get("aim", 0) <= row["most"]) or row.get("aim", bound) >= bound, name
 
 
 def test_floors_are_nine_tenths_of_what_was_measured() -> None:
-    """So that no row may lose more than a tenth unnoticed; `why` begins with the lowest figure that was measured."""
+    """So that no row may lose more than a tenth unnoticed, beside what machines differ by. `why` begins with the lowest
+    figure that was measured."""
     low = {}
     for name, row in FLOORS.items():
         measured = re.search(r"measured (\d+(?:\.\d+)?)", row["why"])
         if "floor" in row and "missed" not in row:
             assert measured is not None, f"{name}: what was measured?"
-            if row["floor"] < 0.9 * float(measured[1]):
+            assert 0.5 <= row.get("varies", 1.0) <= 1.0, name
+            if row["floor"] < 0.9 * float(measured[1]) * row.get("varies", 1.0):
                 low[name] = row["floor"]
     assert not low
 
