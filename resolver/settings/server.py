@@ -185,7 +185,7 @@ class ServerSettings:
             octets = self.nsid_octets
         except ValueError:
             raise ValueError(f"server.nsid: {self.nsid!r} is not hexadecimal after 0x") from None
-        limits.NSID_SIZE.check(len(octets), "server.nsid")
+        limits.NSID_SIZE.check(len(octets), "server.nsid" if self.nsid else "server.identity")
         try:
             keys = self.cookie_keys
         except ValueError:

@@ -145,3 +145,9 @@ def test_clock_skew_bounds_go_together():
     with pytest.raises(ValueError, match=r"dnssec\.signature_skew_min: it is larger"):
         DnssecSettings(signature_skew_min=7200.0, signature_skew_max=3600.0)
     assert DnssecSettings(signature_skew_min=0.0, signature_skew_max=0.0).signature_skew_max == 0
+
+
+@pytest.mark.parametrize("setting", ["nsid", "identity"])
+def test_an_identifier_that_is_too_long_is_reported_under_its_own_name(setting):
+    with pytest.raises(ValueError, match=rf"^server\.{setting}: 256 "):
+        ServerSettings(**{setting: "x" * 256})
