@@ -390,7 +390,11 @@ cdef class TlsTransport(TlsReceiver):
 
     cdef int begin_shutdown(self) except -1:
         if self.state == DRAINING:
-            return self.finish_draining(None)
+            # An error of our own, such as ENOBUFS, may have cost data that was written. After a reset by the peer the
+            # close is an ordinary one.
+            return self.finish_draining(
+                None if isinstance(self.underlying_error, ConnectionError) else self.underlying_error
+            )
         if self.state >= CLOSING:
             return 0
         self.closing = True

@@ -7,6 +7,7 @@ import _ssl
 import asyncio
 import contextlib
 import ctypes
+import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -685,6 +686,31 @@ def test_data_written_during_a_send_is_sent_after_it(
         assert peer.read() == b"outer inner"
         tls.close()
         tls.connection_lost(None)
+
+    ours(main())
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOBUFS, "no buffer space"), ConnectionResetError(), None], ids=repr)
+def test_close_after_a_failed_send_reports_the_error(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, error: OSError | None
+) -> None:
+    """Data that was written is lost, and the connection did not end cleanly. A reset is what the peer wanted."""
+
+    async def main() -> None:
+        below, peer, protocol = Reentrant(), make_tls_engine(server_context, True), Recorder()
+        tls = make_tls(asyncio.get_running_loop(), protocol, client_context, server_hostname="localhost")
+        tls.connection_made(below)
+        while not peer.established:
+            peer.feed(b"".join(below.sent))
+            below.sent.clear()
+            peer.handshake()
+            tls.data_received(peer.drain())
+        tls.pause_reading()
+        peer.write(b"unread")
+        tls.data_received(peer.drain())
+        tls.connection_lost(error)
+        tls.close()
+        assert await protocol.lost is (None if isinstance(error, ConnectionError) else error)
 
     ours(main())
 
