@@ -169,6 +169,7 @@ class Mesh(JobTable):
         self._shedding = False
         views = ViewContexts(store, settings, rng, policy, zones, own_addresses)
         self._views = views
+        # What `views` owns and never replaces, without the look-up of an attribute at each step of a job.
         self._contexts, self._context, self._parts = views.contexts, views.contexts[0], views.separate
         self._delegations = views.delegations
         self.validation = views.validation
