@@ -194,10 +194,10 @@ DENIAL_OCTETS = 32 << 20
 number is no bound."""
 DENIAL_OVERHEAD = 1_500
 """bytes: Memory counted for each kept NSEC or NSEC3 record besides its octets, and for its zone."""
-LAME_OCTETS = 8 << 20
-"""bytes: Memory of the lame zones of all servers. Names are long, and an attacker has many."""
-LAME_OVERHEAD = 400
-"""bytes: Memory counted for each lame zone besides its name."""
+SERVER_ZONES_OCTETS = 8 << 20
+"""bytes: Memory of what is known of zones at all servers. Names are long, and an attacker has many."""
+SERVER_ZONE_OVERHEAD = 600
+"""bytes: Memory counted for each zone at a server besides its name."""
 SERVER_OCTETS = 1_000
 """bytes: Memory counted for the facts about one upstream address."""
 EXPIRED_NSEC_SCAN = 4
@@ -212,10 +212,10 @@ SERVER_TIMEOUT_STREAM = 1_000
 """milliseconds: Minimum timeout of a query over TCP, which needs a handshake as well."""
 SERVER_TIMEOUT_MAXIMUM = 12_000
 """milliseconds: The doubling of timeouts (RFC 6298 section 5.5) stops here. From half of it on, an address counts as
-dead."""
+dead for the zone."""
 SERVER_PROBE_INTERVAL = 60
-"""seconds: A dead address is queried once per this time, so that its recovery is noticed. More often costs queries the
-time of a timeout."""
+"""seconds: A dead server is queried once per this time for each zone, so that its recovery is noticed. More often costs
+queries the time of a timeout."""
 ATTEMPT_TIME_SHARE = 50
 """percent: One attempt may use at most this share of the remaining query time while the zone has other servers."""
 INFRA_TTL = 900
@@ -223,8 +223,9 @@ INFRA_TTL = 900
 after a while, because the path may have changed."""
 SERVER_LAME = 900
 """seconds: A server counts as lame for a zone for this long. Servers are repaired, so it is queried again later."""
-SERVER_LAME_ZONES = 32
-"""zones: Lame zones kept for one address. An attacker can name many zones."""
+SERVER_ZONES = 256
+"""zones: Zones kept for one address that time out there, are lame, or fail with EDNS. An attacker can delegate many
+zones to a server. With fewer, one that many zones share would not stay dead for them when it is down."""
 SERVER_EDNS_BROKEN = 3600
 """seconds: A server that fails with EDNS is queried without it for this long. Not longer, because validation is not
 possible meanwhile, and servers are updated."""

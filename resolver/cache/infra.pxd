@@ -1,16 +1,25 @@
-# Attributes of the class in infra.py when it is compiled: it becomes an extension type, whose attributes are accessed
-# without a dictionary or a descriptor. Without compilation this file is not used.
+# C layout of the classes of infra.py, for its compilation by Cython: they become extension types, whose attributes are
+# accessed without a dictionary or a descriptor. Without compilation this file is not used.
 # tests/unit/resolver/test_effects.py checks that the names agree with ``__slots__``.
 
-cdef class InfraEntry:
+cdef class ZoneEntry:
+    cdef public double edns_broken_until
+    cdef public double lame_until
     cdef public double probe_after
+    cdef public double timed_out_at
+    cdef public double timeout
+    cdef public int timeouts
+    cdef public double until
+
+
+cdef class InfraEntry:
     cdef public object cookie
     cdef public double no_cookie_until
     cdef public bint edns_seen
     cdef public int fetch_timeouts
     cdef public int fetches
-    cdef public object lame
     cdef public double quota_share
+    cdef public double timed_out_at
     cdef public double timeout_ratio
     cdef public double updated_at
     cdef public double rttvar
@@ -19,3 +28,5 @@ cdef class InfraEntry:
     cdef public double timeout
     cdef public int timeouts
     cdef public double no_subnet_until
+    cdef public object zones
+    cpdef ZoneEntry zone_at(self, bytes zone, double now)

@@ -1,10 +1,20 @@
-"""The infrastructure cache: round-trip time, EDNS and cookie support, and reachability of each upstream address.
+"""The infrastructure cache: what is known of each upstream address, and of zones at an address. Sans-IO.
 
-The numbers follow RFC 6298 (smoothed round-trip time, variance, doubled timeouts); `iterate` selects servers by them.
-The table is limited and evicts the least recently noted address, because an attacker can name any number of addresses.
-A dead address gets one query per interval, so that a network that comes back is noticed without a restart. The part of
-its quota of outstanding queries that an address may use falls while many of them time out (`note_fetch`). All data
-expires, because servers get repaired. Times are seconds of a clock that is never set back, such as the monotonic one.
+Of an address: round-trip time, EDNS and cookie support, and the timeouts in a row. Of a zone at an address: back-off
+after timeouts, lameness and broken EDNS. `iterate` selects servers by them.
+
+Back-off is per address and zone, because anyone can delegate zones to a server that ignores queries for them. Those
+timeouts must not take attempts from the zones that the server does serve. Of an address they only change its place in
+the order of servers, so that zones with a server that is really down prefer the others.
+
+The numbers follow RFC 6298 (smoothed round-trip time, variance, doubled timeouts). A server that is dead for a zone
+gets one query per interval, so that a network that comes back is noticed without a restart. The part of its quota of
+outstanding queries that an address may use falls while many of them time out (`note_fetch`).
+
+Invariants: the table evicts the least recently noted address, and the oldest zones of an address or of all addresses,
+because an attacker can name any number of both. Each zone of an `InfraEntry` is counted in `_zones`, and nothing else
+is. All data expires, because servers get repaired. Times are seconds of a clock that is never set back, such as the
+monotonic one. Zones are in lower case.
 """
 
 from __future__ import annotations
@@ -14,9 +24,8 @@ from typing import NamedTuple
 
 from resolver import limits
 from resolver.cache.bounded import BoundedDict
-from resolver.wire import name as wire_name
 
-__all__ = ["InfraCache", "InfraEntry", "ServerStatistics"]
+__all__ = ["InfraCache", "InfraEntry", "ServerStatistics", "ZoneEntry"]
 
 FIRST = limits.SERVER_TIMEOUT_FIRST / 1000
 LOWEST = limits.SERVER_TIMEOUT_MINIMUM / 1000
@@ -25,18 +34,57 @@ DEAD = HIGHEST / 2
 PROBE_INTERVAL = limits.SERVER_PROBE_INTERVAL
 AGE = limits.INFRA_TTL
 LAME = limits.SERVER_LAME
-LAME_ZONES = limits.SERVER_LAME_ZONES
+EDNS_BROKEN = limits.SERVER_EDNS_BROKEN
+ZONES = limits.SERVER_ZONES
 TCP_ONLY = limits.SERVER_TCP_ONLY
 COOKIELESS = limits.SERVER_COOKIELESS
 SUBNETLESS = limits.SERVER_SUBNETLESS
 FACTS = limits.SERVER_OCTETS
-LAME_COST = limits.LAME_OVERHEAD
+ZONE_COST = limits.SERVER_ZONE_OVERHEAD
+NEVER = float("-inf")
+DOUBLINGS = 20
+"""More doublings of the least timeout than reach the highest."""
 SAMPLE = limits.FETCH_SAMPLE
 FEW_TIMEOUTS = limits.FETCH_TIMEOUTS_LOW / 100
 MANY_TIMEOUTS = limits.FETCH_TIMEOUTS_HIGH / 100
 NEW_WEIGHT = limits.FETCH_NEW_WEIGHT / 100
 QUOTA_STEP = limits.FETCH_QUOTA_STEP / 100
 LEAST_QUOTA = limits.FETCH_QUOTA_LEAST / 100
+
+
+class ZoneEntry:
+    """Data about one zone at one address. Without timeouts, lameness or broken EDNS there is none. Times are seconds.
+
+    States: without timeouts; backed off, with a doubled `timeout`; dead, when the timeout has doubled so often that the
+    address only gets probes. A reply for the zone ends back-off.
+    """
+
+    __slots__ = ("edns_broken_until", "lame_until", "probe_after", "timed_out_at", "timeout", "timeouts", "until")
+
+    def __init__(self) -> None:
+        self.timeouts = 0
+        """Timeouts in a row."""
+        self.timeout = 0.0
+        """How long a reply is waited for, while there are timeouts."""
+        self.timed_out_at = NEVER
+        """When the last of them was noted."""
+        self.probe_after = 0.0
+        """A dead server gets no query before this time."""
+        self.lame_until = 0.0
+        """The server does not serve the zone, though it should."""
+        self.edns_broken_until = 0.0
+        """Queries are sent without EDNS, because the server fails with it. It is of this zone only: another program may
+        answer for another zone at the address, and without EDNS no signed zone there could be validated."""
+        self.until = 0.0
+        """When all this expires."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether the address only gets probes for the zone."""
+        return self.timeouts > 0 and self.timeout >= DEAD
+
+    def __repr__(self) -> str:
+        return f"ZoneEntry(timeout={self.timeout * 1000:.0f} ms, timeouts={self.timeouts})"
 
 
 class InfraEntry:
@@ -47,28 +95,29 @@ class InfraEntry:
         "edns_seen",
         "fetch_timeouts",
         "fetches",
-        "lame",
         "no_cookie_until",
         "no_subnet_until",
-        "probe_after",
         "quota_share",
         "rttvar",
         "srtt",
         "tcp_until",
+        "timed_out_at",
         "timeout",
         "timeout_ratio",
         "timeouts",
         "updated_at",
+        "zones",
     )
 
     def __init__(self) -> None:
         self.srtt: float | None = None
         self.rttvar = 0.0
         self.timeout = FIRST
+        """How long a reply is waited for, without back-off."""
         self.timeouts = 0
-        """Timeouts in a row."""
-        self.probe_after = 0.0
-        """A dead address gets no query before this time."""
+        """Timeouts in a row, whatever the zone."""
+        self.timed_out_at = NEVER
+        """When the last of them was noted."""
         self.cookie = b""
         """Client and server cookie of the last reply with one; empty while there is none (RFC 7873 section 5.4)."""
         self.no_cookie_until = 0.0
@@ -85,21 +134,28 @@ class InfraEntry:
         """Queries of the current sample, and how many of them timed out."""
         self.timeout_ratio = 0.0
         """Moving average of the part of queries that time out, over samples."""
-        self.lame: dict[bytes, float] | None = None
-        """Lame zones (lower case) with the time until which they count as lame; None while there is none."""
+        self.zones: dict[bytes, ZoneEntry] | None = None
+        """By zone, with the oldest first; None while there is none. `zone_at` leaves out what has expired."""
         self.updated_at = 0.0
 
     @property
     def dead(self) -> bool:
-        """Whether the timeout has doubled so often that the address only gets probes."""
-        return self.timeouts > 0 and self.timeout >= DEAD
+        """Whether no reply has come, for any zone, while the timeout would have doubled to that of a dead server."""
+        return self.timeouts > 0 and self.rtt_estimate() >= DEAD
 
     def rtt_estimate(self) -> float:
-        """The expected time of a query (seconds), by which addresses are ordered: the timeout after timeouts, else
-        `srtt`."""
+        """The expected time of a query (seconds), by which addresses are ordered: after timeouts the doubled timeout,
+        else `srtt`."""
         if self.timeouts or self.srtt is None:
-            return self.timeout
+            return min(self.timeout * (1 << min(self.timeouts, DOUBLINGS)), HIGHEST)
         return self.srtt
+
+    def zone_at(self, zone: bytes, now: float) -> ZoneEntry | None:
+        """What is known of `zone` at this address, or None."""
+        if self.zones is None:
+            return None
+        entry = self.zones.get(zone)
+        return None if entry is None or entry.until <= now else entry
 
     def __repr__(self) -> str:
         srtt = "unknown" if self.srtt is None else f"{self.srtt * 1000:.1f} ms"
@@ -124,9 +180,9 @@ class InfraCache:
     def __init__(self, capacity: int = limits.CACHE_SERVERS.default) -> None:
         self._capacity = limits.CACHE_SERVERS.check(capacity, "servers")
         self._known: dict[Hashable, InfraEntry] = {}
-        self._lame = BoundedDict("lame", limit=limits.LAME_OCTETS, most=limits.LAME_OCTETS)
+        self._zones = BoundedDict("zones", limit=limits.SERVER_ZONES_OCTETS, most=limits.SERVER_ZONES_OCTETS)
         self.name = "servers"
-        self.limit = self._capacity * FACTS + self._lame.limit
+        self.limit = self._capacity * FACTS + self._zones.limit
         self._evicted = 0
 
     def __len__(self) -> int:
@@ -135,32 +191,40 @@ class InfraCache:
     @property
     def octets(self) -> int:
         """Estimated memory of the data."""
-        return len(self._known) * FACTS + self._lame.octets
+        return len(self._known) * FACTS + self._zones.octets
 
     def find(self, address: Hashable) -> InfraEntry | None:
         """The data about `address`, or None when there is none."""
         return self._known.get(address)
 
-    def timeout(self, address: Hashable) -> float:
-        """Seconds to wait for a reply of this address before another one is tried."""
+    def zone_at(self, address: Hashable, zone: bytes, now: float) -> ZoneEntry | None:
+        """What is known of `zone` at `address`, or None."""
         info = self._known.get(address)
-        return FIRST if info is None else info.timeout
+        return None if info is None else info.zone_at(zone, now)
 
-    def is_usable(self, address: Hashable, now: float) -> bool:
-        """Whether this address may be queried. For a dead one, True is returned once per interval: the caller then
-        sends the probe."""
+    def timeout(self, address: Hashable, zone: bytes, now: float) -> float:
+        """Seconds to wait for a reply of this address for `zone` before another one is tried."""
         info = self._known.get(address)
-        if info is None or not info.dead:
+        if info is None:
+            return FIRST
+        entry = info.zone_at(zone, now)
+        return info.timeout if entry is None or not entry.timeouts else entry.timeout
+
+    def is_usable(self, address: Hashable, zone: bytes, now: float) -> bool:
+        """Whether this address may be queried for `zone`. For a dead one, True is returned once per interval: the
+        caller then sends the probe."""
+        entry = self.zone_at(address, zone, now)
+        if entry is None or not entry.dead:
             return True
-        if now < info.probe_after:
+        if now < entry.probe_after:
             return False
-        info.probe_after = now + PROBE_INTERVAL
+        entry.probe_after = now + PROBE_INTERVAL
         return True
 
     # --- results of queries ---------------------------------------------------------------------------------------
 
-    def note_reply(self, address: Hashable, rtt: float, now: float, *, edns: bool = False) -> None:
-        """A reply came after `rtt` seconds, with an OPT record if `edns` (RFC 6298 section 2)."""
+    def note_reply(self, address: Hashable, zone: bytes, rtt: float, now: float, *, edns: bool = False) -> None:
+        """A reply to a query for `zone` came after `rtt` seconds, with an OPT record if `edns` (RFC 6298 section 2)."""
         info = self._note(address, now)
         rtt = max(0.0, rtt)
         if info.srtt is None:
@@ -171,30 +235,39 @@ class InfraCache:
             info.srtt += (rtt - info.srtt) / 8
         info.timeout = min(max(info.srtt + 4 * info.rttvar, LOWEST), HIGHEST)
         info.timeouts = 0
-        info.probe_after = 0.0
+        if info.zones is not None:
+            entry = info.zones.get(zone)
+            if entry is not None:
+                entry.timeouts = 0
         if edns:
             info.edns_seen = True
 
-    def is_dead_between_probes(self, address: Hashable, now: float) -> bool:
-        """Whether the server is dead, and a query at `now` is not the probe that `is_usable` has permitted."""
-        info = self._known.get(address)
-        return info is not None and info.dead and info.probe_after != now + PROBE_INTERVAL
+    def is_dead_between_probes(self, address: Hashable, zone: bytes, now: float) -> bool:
+        """Whether the server is dead for `zone`, and a query at `now` is not the probe that `is_usable` has permitted.
+        """
+        entry = self.zone_at(address, zone, now)
+        return entry is not None and entry.dead and entry.probe_after != now + PROBE_INTERVAL
 
-    def note_timeout(self, address: Hashable, now: float, timeout: float | None = None) -> None:
-        """No reply came in time: double the timeout (RFC 6298 section 5.5); at half the maximum the address is dead.
+    def note_timeout(self, address: Hashable, zone: bytes, sent: float, now: float) -> None:
+        """No reply to a query for `zone` came in time: double the timeout (RFC 6298 section 5.5). At half the maximum
+        the server is dead.
 
-        `timeout` is the value of `timeout()` when the query was sent. Queries that were in flight together count as one
-        timeout, like the single timer of RFC 6298 section 5. A query with a shorter timeout than the current one gives
-        no new information; for one with a longer timeout a reply has come since. Otherwise one pause of a busy machine
-        would make a server dead for which a hundred queries wait.
+        `sent` is when the query was sent. Queries that were in flight together count as one timeout, like the single
+        timer of RFC 6298 section 5: one that was sent before the last timeout gives no new information. Otherwise one
+        pause of a busy machine would make a server dead for which a hundred queries wait.
         """
         info = self._note(address, now)
-        if timeout is not None and timeout != info.timeout:
+        if sent >= info.timed_out_at:
+            info.timed_out_at = now
+            info.timeouts += 1
+        entry = self._note_zone(address, info, zone, now + AGE, now)
+        if sent < entry.timed_out_at:
             return
-        info.timeouts += 1
-        info.timeout = min(info.timeout * 2, HIGHEST)
-        if info.dead:
-            info.probe_after = now + PROBE_INTERVAL
+        entry.timed_out_at = now
+        entry.timeout = min((entry.timeout if entry.timeouts else info.timeout) * 2, HIGHEST)
+        entry.timeouts += 1
+        if entry.dead:
+            entry.probe_after = now + PROBE_INTERVAL
 
     def quota_share(self, address: Hashable) -> float:
         """The part of the quota of outstanding queries that `address` may use, from 0 to 1."""
@@ -223,28 +296,42 @@ class InfraCache:
 
     def note_lame(self, address: Hashable, zone: bytes, now: float) -> None:
         """The server is lame for `zone`: it does not serve it, though it should."""
-        info = self._note(address, now)
-        if info.lame is None:
-            info.lame = {}
-        zone = wire_name.lower(zone)
-        info.lame.pop(zone, None)
-        info.lame[zone] = now + LAME
-        if len(info.lame) > LAME_ZONES:
-            self._forget_lame(address, info.lame, next(iter(info.lame)))
-        lame = self._lame
-        cost = len(zone) + LAME_COST
-        while lame.entries and lame.octets + cost > lame.limit:  # the oldest of all servers
-            other, old = next(iter(lame.entries))
-            self._forget_lame(other, self._known[other].lame or {}, old)
-        lame.put((address, zone), None, cost)
+        until = now + LAME
+        self._note_zone(address, self._note(address, now), zone, until, now).lame_until = until
 
-    def _forget_lame(self, address: Hashable, zones: dict[bytes, float], zone: bytes) -> None:
+    def note_edns_broken(self, address: Hashable, zone: bytes, now: float) -> None:
+        """The server answers queries for `zone` only without EDNS (RFC 6891 section 6.2.2)."""
+        until = now + EDNS_BROKEN
+        self._note_zone(address, self._note(address, now), zone, until, now).edns_broken_until = until
+
+    def _note_zone(self, address: Hashable, info: InfraEntry, zone: bytes, until: float, now: float) -> ZoneEntry:
+        """Make `zone` the most recently noted one of `address`, with its entry, which is kept until `until` at least.
+        """
+        if info.zones is None:
+            info.zones = {}
+        entry = info.zones.pop(zone, None)
+        if entry is None or entry.until <= now:
+            entry = ZoneEntry()
+        entry.until = max(entry.until, until)
+        info.zones[zone] = entry
+        if len(info.zones) > ZONES:
+            self._forget_zone(address, info.zones, next(iter(info.zones)))
+        zones = self._zones
+        cost = len(zone) + ZONE_COST
+        zones.pop((address, zone))
+        while zones.entries and zones.octets + cost > zones.limit:  # the oldest of all addresses
+            other, old = next(iter(zones.entries))
+            self._forget_zone(other, self._known[other].zones or {}, old)
+        zones.put((address, zone), None, cost)
+        return entry
+
+    def _forget_zone(self, address: Hashable, zones: dict[bytes, ZoneEntry], zone: bytes) -> None:
         zones.pop(zone, None)
-        self._lame.pop((address, zone))
+        self._zones.pop((address, zone))
 
-    def _drop_facts(self, address: Hashable, info: InfraEntry) -> None:
-        for zone in info.lame or ():
-            self._lame.pop((address, zone))
+    def _forget_zones(self, address: Hashable, info: InfraEntry) -> None:
+        for zone in info.zones or ():
+            self._zones.pop((address, zone))
 
     def note_cookie(self, address: Hashable, cookie: bytes, now: float) -> None:
         """The server sent a cookie, which is returned until it sends another."""
@@ -269,7 +356,7 @@ class InfraCache:
     def clear(self) -> None:
         """Remove all addresses."""
         self._known.clear()
-        self._lame.clear()
+        self._zones.clear()
 
     def statistics(self) -> ServerStatistics:
         """Counts. Visits every address."""
@@ -283,10 +370,10 @@ class InfraCache:
             info = InfraEntry()
             if len(known) >= self._capacity:
                 oldest = next(iter(known))
-                self._drop_facts(oldest, known.pop(oldest))
+                self._forget_zones(oldest, known.pop(oldest))
                 self._evicted += 1
         elif now - info.updated_at > AGE:
-            self._drop_facts(address, info)
+            self._forget_zones(address, info)
             info = InfraEntry()
         info.updated_at = now
         known[address] = info

@@ -23,6 +23,7 @@ from resolver.observe.catalogue import Statistics, counters_of
 from resolver.settings.management import LOG_LEVELS
 from resolver.upstream_address import parse_upstream
 from resolver.wire import consts as c
+from resolver.wire import name as names
 
 if TYPE_CHECKING:
     from resolver.daemon.anchor_keeper import AnchorKeeper
@@ -165,11 +166,13 @@ class WorkerCommands:
         for zone in self._host.current.settings.upstream_zones:
             for text in zone.addresses:
                 address, port, encryption = parse_upstream(text, DNS_PORT, "addresses")
-                known = servers.find(Server(address, port, encryption=encryption).key)
-                seconds = None if known is None else known.srtt
+                key = Server(address, port, encryption=encryption).key
+                known = servers.find(key)
+                entry = servers.zone_at(key, names.lower(names.from_text(zone.zone)), time.monotonic())
                 found.append({
-                    "zone": zone.zone, "server": text.partition("#")[0], "dead": known is not None and known.dead,
-                    "timeouts": 0 if known is None else known.timeouts, "seconds": seconds,
+                    "zone": zone.zone, "server": text.partition("#")[0], "dead": entry is not None and entry.dead,
+                    "timeouts": 0 if entry is None else entry.timeouts,
+                    "seconds": None if known is None else known.srtt,
                 })
         return {"servers": found}
 

@@ -2,7 +2,7 @@
 # attributes are accessed without a dictionary or a descriptor. Without compilation this file is not used.
 # tests/unit/resolver/test_effects.py compares the names here with ``__slots__`` there.
 
-from resolver.cache.infra cimport InfraEntry
+from resolver.cache.infra cimport InfraEntry, ZoneEntry
 from resolver.effects cimport Ask, Context, Failure, Need, Outcome, Question, Reply, Server, Task
 from resolver.iterate.delegation cimport DelegationPoint
 from resolver.iterate.scrub cimport Scrubbed

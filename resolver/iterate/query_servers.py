@@ -50,7 +50,7 @@ from resolver.wire import name as names
 from resolver.wire.client_subnet import describe_subnet, encode_subnet
 
 if TYPE_CHECKING:
-    from resolver.cache.infra import InfraEntry
+    from resolver.cache.infra import InfraEntry, ZoneEntry
     from resolver.cache.scoped import Scope
     from resolver.effects import Reply
     from resolver.wire.client_subnet import Subnet
@@ -63,7 +63,6 @@ TRIES_PER_SERVER = limits.TRIES_PER_SERVER
 LOOKUPS = limits.ADDRESS_LOOKUPS
 MISSING, MISSING_IN_ALL = limits.MISSING_ADDRESSES, limits.MISSING_ADDRESSES_IN_ALL
 EDNS_GIVE_UP = limits.EDNS_GIVE_UP
-EDNS_BROKEN = limits.SERVER_EDNS_BROKEN
 FIRST_TIMEOUT = limits.SERVER_TIMEOUT_FIRST / 1000
 STREAM_TIMEOUT = limits.SERVER_TIMEOUT_STREAM / 1000
 SHORTEST = limits.SERVER_TIMEOUT_MINIMUM / 1000
@@ -141,12 +140,12 @@ def without_room(cut: DelegationPoint, qname: bytes, qtype: int, context: Contex
         return quota.refuse_zone(counted, now)
     full: Server | None = None
     server: Server
-    info: InfraEntry | None
+    entry: ZoneEntry | None
     for server in servers:
         if not quota.is_full(server.key, zone):
             return None
-        info = context.store.servers.find(server.key)
-        if info is None or info.lame is None or info.lame.get(zone, now) <= now:
+        entry = context.store.servers.zone_at(server.key, zone, now)
+        if entry is None or entry.lame_until <= now:
             full = server  # else it is not queried, and when all are lame, the parent is
     return None if full is None else quota.refuse_server(zone, full, now)
 
@@ -213,11 +212,11 @@ def _query_zone(
             tries[key] = EXCLUDED
             continue
         packets += 1
-        own = wait = table.timeout(key)
+        own = wait = table.timeout(key, zone, context.monotonic)
         if own > FIRST_TIMEOUT:
             # With a reply or other servers to fall back on, none is waited for longer than the first timeout. A dead
             # forwarder is, by one query per interval, for it may have become slower than that.
-            fallback = spare is not None or (cut.first and table.is_dead_between_probes(key, context.monotonic))
+            fallback = spare is not None or (cut.first and table.is_dead_between_probes(key, zone, context.monotonic))
             wait = FIRST_TIMEOUT if fallback else server_timeout(server, cut, context, tries, search.avoid)
         result = yield from _query_with_fallback(
             server, cut, qname, qtype, context, task, tries.get(key, 0), wait, search, probing)
@@ -313,8 +312,10 @@ def _query_with_fallback(
     fetches = delegations.fetches
     budget = task.budget
     key = server.key
+    zone = cut.zone
     info: InfraEntry | None = table.find(key)
     now = context.monotonic
+    entry: ZoneEntry | None = None if info is None else info.zone_at(zone, now)
     payload: int | None = delegations.payload
     timeout = FIRST_TIMEOUT
     dead = silent = False
@@ -327,7 +328,6 @@ def _query_with_fallback(
         qname = names.lower(qname)  # a zone of iteration.case-exempt, whose servers fail with mixed case
     if info is not None:
         timeout = info.timeout
-        dead = info.dead
         # A timeout does not show broken EDNS when the server has replied with EDNS before (RFC 6891 section 6.2.2).
         silent = earlier >= EDNS_GIVE_UP and not info.edns_seen and not encrypted
         if silent:
@@ -340,8 +340,12 @@ def _query_with_fallback(
             cookie = known = info.cookie
         elif info.no_cookie_until > now:
             cookie = None
-    if server.edns_broken_until > now:
-        payload, silent = None, False
+    if entry is not None:
+        if entry.timeouts:
+            timeout = entry.timeout
+            dead = entry.dead
+        if entry.edns_broken_until > now:
+            payload, silent = None, False
     if payload is None:
         cookie, known = None, b""
     subnets, subnet, refused_subnet = context.subnets, None, False
@@ -422,7 +426,7 @@ def _query_with_fallback(
                 if timeout >= own or result.kind is FailureKind.NETWORK:
                     if not ask.joined:
                         if not dead or timeout >= expected:  # a short wait does not put off the next probe
-                            table.note_timeout(key, context.monotonic, expected)
+                            table.note_timeout(key, zone, asked, context.monotonic)
                         if timeout >= FIRST_TIMEOUT:  # a shorter pause of a fast server is no overload
                             fetches.note_result(key, timed_out=result.kind is FailureKind.TIMEOUT)
                 elif timeout < FIRST_TIMEOUT or not dead:
@@ -433,9 +437,9 @@ def _query_with_fallback(
         view: MessageView = result.view
         delegations.note_reachable(server.address)
         if not ask.joined:
-            table.note_reply(key, result.rtt, context.monotonic, edns=view.edns is not None)
+            table.note_reply(key, zone, result.rtt, context.monotonic, edns=view.edns is not None)
             fetches.note_result(key, timed_out=False)
-        expected = table.timeout(key)
+        expected = table.timeout(key, zone, context.monotonic)
         if view.tc:
             if result.tcp:
                 return Failure(FailureKind.MALFORMED, c.EDE_INVALID_DATA, f"{server.address} truncates even over TCP")
@@ -490,7 +494,7 @@ def _query_with_fallback(
             cookie, known, subnet = None, b"", None
             continue
         if refused_edns and rcode in (c.NOERROR, c.NXDOMAIN):
-            server.edns_broken_until = context.monotonic + EDNS_BROKEN  # RFC 6891 section 6.2.2
+            table.note_edns_broken(key, zone, context.monotonic)
         if refused_subnet and rcode in (c.NOERROR, c.NXDOMAIN):
             table.note_no_subnet(key, context.monotonic)
         if subnet is not None and subnets is not None:

@@ -2,9 +2,10 @@
 
 Of the servers tried least in this step, one is chosen at random among those whose expected round-trip time is within
 `RTT_BAND` of the best, so that an off-path attacker does not know it. One query in `EXPLORE_RATE` goes to any of them,
-so that a server that became faster is noticed. Servers that are lame for the zone are skipped. A dead server is tried
-once, when no other is left, and by one query per `SERVER_PROBE_INTERVAL` before all others, so that its recovery is
-noticed even beside servers that never fail. Addresses of a family that this host has no route for are tried last, once.
+so that a server that became faster is noticed. Servers that are lame for the zone are skipped. One that is dead for the
+zone is tried once, when no other is left, and by one query per `SERVER_PROBE_INTERVAL` before all others, so that its
+recovery is noticed even beside servers that never fail. Addresses of a family that this host has no route for are tried
+last, once.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from resolver.effects import Context, Server
 from resolver.iterate.delegation import DelegationPoint, delegations_of
 
 if TYPE_CHECKING:
-    from resolver.cache.infra import InfraEntry
+    from resolver.cache.infra import InfraEntry, ZoneEntry
 
 __all__ = ["reason", "select_server", "server_states", "server_timeout"]
 
@@ -42,6 +43,7 @@ def select_server(
     fastest = FOREVER
     server: Server
     info: InfraEntry | None
+    entry: ZoneEntry | None
     for server in cut.servers:
         key = server.key
         done = tries.get(key, 0) if tries else 0
@@ -51,18 +53,23 @@ def select_server(
         if info is None:
             expected = UNKNOWN
         else:
-            if info.lame is not None and info.lame.get(zone, now) > now:
-                continue
-            timeouts = info.timeouts
-            expected = info.srtt if not timeouts and info.srtt is not None else info.timeout
-            if timeouts and info.dead:
-                routed = not without or (6 if ":" in server.address else 4) != without
-                if not tries and routed and now >= info.probe_after and context.store.servers.is_usable(key, now):
-                    return server
-                # One attempt, after all servers that may respond.
-                done += TRIES - 1
-                if done > fewest or done >= TRIES:
+            expected = info.srtt if not info.timeouts and info.srtt is not None else info.rtt_estimate()
+            entry = None if info.zones is None else info.zone_at(zone, now)
+            if entry is not None:
+                if entry.lame_until > now:
                     continue
+                if entry.timeouts:
+                    expected = max(expected, entry.timeout)
+                    if entry.dead:
+                        routed = not without or (6 if ":" in server.address else 4) != without
+                        if not tries and routed and now >= entry.probe_after and (
+                            context.store.servers.is_usable(key, zone, now)
+                        ):
+                            return server
+                        # One attempt, after all servers that may respond.
+                        done += TRIES - 1
+                        if done > fewest or done >= TRIES:
+                            continue
         if without and (6 if ":" in server.address else 4) == without:
             done += TRIES - 1
             if done > fewest or done >= TRIES:
@@ -94,11 +101,11 @@ def server_timeout(
     are lame, dead, avoided, without a route or have no try left in this step cannot answer in its place.
     """
     servers = context.store.servers
-    wait = servers.timeout(server.key)
-    if wait <= FIRST:
-        return wait
     now = context.monotonic
     zone = cut.zone
+    wait = servers.timeout(server.key, zone, now)
+    if wait <= FIRST:
+        return wait
     without = delegations_of(context).family_down(now)
     shortest = wait
     for other in cut.servers:
@@ -106,23 +113,22 @@ def server_timeout(
             continue
         if without and (6 if ":" in other.address else 4) == without:
             continue
-        info = servers.find(other.key)
-        if info is None:
-            return FIRST
-        if not info.dead and (info.lame is None or info.lame.get(zone, now) <= now):
-            shortest = min(shortest, info.timeout)
+        entry = servers.zone_at(other.key, zone, now)
+        if entry is None or not (entry.dead or entry.lame_until > now):
+            shortest = min(shortest, servers.timeout(other.key, zone, now))
     return max(shortest, FIRST)
 
 
 def reason(server: Server, cut: DelegationPoint, context: Context, tried: int) -> str:
     """Why `server` was chosen, as text for a trace. `tried` is how often it was tried in this step before."""
     info = context.store.servers.find(server.key)
+    entry = None if info is None else info.zone_at(cut.zone, context.monotonic)
     if info is None:
         why = "never queried before"
-    elif info.dead:
+    elif entry is not None and entry.dead:
         why = "counts as dead: tried once per interval, and when no other server is left"
     else:
-        expected = info.rtt_estimate() * 1000
+        expected = _expected(info, entry) * 1000
         why = f"expected in {expected:.0f} ms" if expected >= 10 else f"expected in {expected:.2f} ms"
     again = f", try {tried + 1}" if tried else ""
     return f"{why}, one of {len(cut.servers)}{again}"
@@ -135,15 +141,22 @@ def server_states(cut: DelegationPoint, context: Context) -> list[tuple[Server, 
     found: list[tuple[Server, str, float | None]] = []
     for server in cut.servers:
         info = context.store.servers.find(server.key)
+        entry = None if info is None else info.zone_at(cut.zone, now)
         if without and (6 if ":" in server.address else 4) == without:
             word = "no route"
         elif info is None:
             word = "untried"
-        elif info.lame is not None and info.lame.get(cut.zone, now) > now:
+        elif entry is not None and entry.lame_until > now:
             word = "lame"
-        elif info.dead:
+        elif entry is not None and entry.dead:
             word = "dead"
         else:
-            word = "timed out" if info.timeouts else "known"
-        found.append((server, word, None if info is None else info.rtt_estimate()))
+            word = "timed out" if info.timeouts or (entry is not None and entry.timeouts) else "known"
+        found.append((server, word, None if info is None else _expected(info, entry)))
     return found
+
+
+def _expected(info: InfraEntry, entry: ZoneEntry | None) -> float:
+    """The expected time of a query (seconds), as `select_server` orders servers by it."""
+    expected = info.rtt_estimate()
+    return expected if entry is None or not entry.timeouts else max(expected, entry.timeout)

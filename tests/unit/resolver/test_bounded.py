@@ -45,7 +45,7 @@ def make() -> Mesh:
     mesh = Mesh(exchange=net, crypto=Idle(), clock=net, rng=SeededRandom(), store=store,  # type: ignore[arg-type]
                 settings=Settings())
     store.denials.limit //= SHARE
-    store.servers._lame.limit //= SHARE
+    store.servers._zones.limit //= SHARE
     mesh._delegations.delegations.limit //= SHARE
     mesh.validation.chain.parsed.limit //= SHARE
     return mesh
@@ -58,8 +58,8 @@ def long_name(number: int) -> bytes:
 
 def fill_servers(mesh: Mesh, number: int) -> None:
     servers = mesh._context.store.servers
-    servers.note_lame((f"192.0.{number % 300}.1", 53), long_name(number), 1.0 + number)
-    servers.note_cookie((f"192.0.{number % 300}.1", 53), bytes(40), 1.0 + number)
+    servers.note_lame((f"192.0.{number % 60}.1", 53), long_name(number), 1.0 + number)
+    servers.note_cookie((f"192.0.{number % 60}.1", 53), bytes(40), 1.0 + number)
 
 
 def fill_delegations(mesh: Mesh, number: int) -> None:
@@ -105,7 +105,7 @@ def test_a_table_stays_within_its_octets(name: str, fill: Callable[[Mesh, int], 
     [table] = [table for table in mesh.memory_tables() if table.name == name]
     limit = table.limit
     if name == "servers":
-        limit = limits.CACHE_SERVERS.minimum * limits.SERVER_OCTETS + limits.LAME_OCTETS // SHARE
+        limit = limits.CACHE_SERVERS.minimum * limits.SERVER_OCTETS + limits.SERVER_ZONES_OCTETS // SHARE
     for number in range(200):
         fill(mesh, number)
     tracemalloc.start()
@@ -139,8 +139,8 @@ def test_evicted_entries_are_subtracted() -> None:
     assert not verify._keys
     for number in range(500):
         fill_servers(mesh, number)
-    assert store.servers._lame.octets == sum(
-        len(zone) + limits.LAME_OVERHEAD for info in store.servers._known.values() for zone in info.lame or ()
+    assert store.servers._zones.octets == sum(
+        len(zone) + limits.SERVER_ZONE_OVERHEAD for info in store.servers._known.values() for zone in info.zones or ()
     )
     for number in range(300):
         fill_denials(mesh, number)

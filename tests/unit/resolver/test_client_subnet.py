@@ -695,7 +695,7 @@ def test_a_server_that_is_lame_for_one_subnet_is_not_lame_for_others() -> None:
 
     serve(m, tailor, special)
     assert last(ask(m, A)) == 250
-    assert not any(info.lame for info in m.store.servers._known.values())
+    assert not any(info.zones for info in m.store.servers._known.values())
 
 
 def test_a_failure_behind_an_alias_is_that_of_the_subnet() -> None:

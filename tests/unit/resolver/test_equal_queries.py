@@ -351,7 +351,8 @@ def test_a_packet_is_one_sample() -> None:
     for aliases in (1, 300):
         m = world(aliases)
         finish(m, [m.start(f"n{k}.net.")[1] for k in range(aliases)])
-        known.append([m.store.servers.timeout((address, 53)) for address in SERVERS if m.net.asked(address)])
+        zone, servers = names.from_text("example.com."), m.store.servers
+        known.append([servers.timeout((address, 53), zone, m.net.now) for address in SERVERS if m.net.asked(address)])
     assert known[0] == known[1]
 
 

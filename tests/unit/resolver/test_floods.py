@@ -216,7 +216,7 @@ def test_the_quota_of_a_server_falls_while_it_times_out_and_rises_again() -> Non
     world = World({}, {"per_zone": 0, "per_server": 100})
     infra, fetches = world.m.store.servers, world.m.mesh._delegations.fetches
     key = ("192.0.2.77", 53)
-    infra.note_reply(key, 0.02, 0.0)
+    infra.note_reply(key, names.ROOT, 0.02, 0.0)
     for _ in range(100):
         fetches.take_server(key, names.ROOT)
     assert fetches.is_full(key, names.ROOT)
@@ -483,7 +483,7 @@ def test_the_smallest_quota_is_that_of_a_server_that_times_out() -> None:
         world = World({}, fetch)
         fetches, key = world.m.mesh._delegations.fetches, ("192.0.2.77", 53)
         assert fetches.smallest == smallest
-        world.m.store.servers.note_reply(key, 0.02, 0.0)
+        world.m.store.servers.note_reply(key, names.ROOT, 0.02, 0.0)
         for _ in range(6000):
             fetches.note_result(key, timed_out=True)
         for _ in range(smallest - 1):

@@ -1,7 +1,10 @@
 """What one client query meets on its way is no failure of others: who waits for whom, and what could not be sent from
 here for other zones."""
 
+from typing import Any
+
 from support import minet
+from support.dead_servers import is_dead, note_timeouts
 from support.fakenet import Link, hosts_from
 
 from resolver import limits
@@ -143,6 +146,34 @@ def test_a_zone_that_fails_with_edns_takes_it_from_no_other_zone_at_the_address(
 
     assert payloads("example.com.") and all(payloads("example.com."))
     assert payloads("evil.com.") == [True, False, False], "once with EDNS"
-    m.net.sleep(m.mesh, limits.SERVER_EDNS_BROKEN + 1)
+    for _ in range(7):  # in use all the time, with a lost packet now and then
+        m.net.sleep(m.mesh, limits.SERVER_EDNS_BROKEN / 7 + 1)
+        note_timeouts(m.store.servers, ("192.0.2.1", 53), names.from_text("evil.com."), m.net.now, 1)
     m.ask("z.evil.com.")
     assert payloads("evil.com.")[3:] == [True, False], "and again after a while"
+
+
+def test_timeouts_of_one_zone_take_no_attempts_from_another_zone_at_the_address() -> None:
+    """Anyone can delegate a zone to a server that ignores queries for it. Its own zone keeps all attempts, so that lost
+    packets do not fail its names."""
+    com = minet.COM_ZONE.replace("example 7200 IN NS ns2.example\n", "evil 86400 NS ns1.example\n")
+    evil = names.from_text("evil.com.")
+    failed = 0
+    for seed in range(12):
+        m = minet.build(minet.standard(a192_5_6_30=[("com.", com)]), seed=seed)
+        example = m.net.hosts["192.0.2.1"]
+
+        def host(packet: bytes, tcp: bool, example: Any = example) -> bytes | None:
+            qname = MessageView.parse(packet).qname or b"\0"
+            return None if names.is_subdomain(names.lower(qname), evil) else example(packet, tcp)
+
+        m.net.hosts["192.0.2.1"] = host
+        m.ask("www.example.com.")
+        m.net.links["192.0.2.1"] = Link(loss=0.1)
+        for number in range(200):
+            m.start(f"x{number}.evil.com.")
+            m.net.sleep(m.mesh, 0.3)
+            if number % 8 == 7:
+                failed += m.ask(f"n{number}.example.com.").failure is not None
+        assert is_dead(m.store.servers, ("192.0.2.1", 53), evil, m.net.now)
+    assert not failed

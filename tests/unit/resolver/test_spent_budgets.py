@@ -5,6 +5,7 @@ import re
 
 import pytest
 from support import minet
+from support.dead_servers import make_dead
 from support.fakenet import Link
 from support.signed_net import Crypto
 from support.signing import ZoneKey, sign_zone
@@ -149,8 +150,7 @@ def test_the_failure_of_dead_servers_is_cached_for_their_zone_however_little_tim
     m = slow_world()
     for address in ("192.0.2.1", SLOW):
         m.net.hosts.pop(address)
-        while not m.store.servers.find((address, 53)).dead:
-            m.store.servers.note_timeout((address, 53), m.net.now)
+        make_dead(m.store.servers, (address, 53), names.from_text("example.com."), m.net.now)
     for seconds in (8.0, 2.0):
         found: list[Outcome] = []
         m.mesh.submit(Question(names.from_text("a0.evil.com."), c.A), query=Query(deadline=m.net.now + seconds),

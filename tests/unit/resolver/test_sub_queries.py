@@ -7,6 +7,7 @@ packet is needed any more, so that neither the limit of packets nor the deadline
 from collections import Counter
 
 import pytest
+from support.dead_servers import note_timeouts
 from support.fakenet import Link
 from support.minet import COM_ZONE, Minet, addresses, build, reply, scripted, standard
 
@@ -239,8 +240,7 @@ def late_world() -> Minet:
     m.ask("www2.example.com.")
     m.net.links["192.0.2.66"] = Link(delay=7.8)
     m.net.links["192.0.2.1"] = m.net.links["192.0.2.2"] = Link(delay=0.3)
-    for _ in range(5):
-        m.store.servers.note_timeout(("192.0.2.66", 53), m.net.monotonic())
+    note_timeouts(m.store.servers, ("192.0.2.66", 53), names.from_text("evil.com."), m.net.monotonic(), 5)
     return m
 
 
@@ -299,8 +299,7 @@ def test_a_sub_query_that_its_client_had_no_time_for_is_no_failure_of_its_name()
     settings = Settings(dnssec=DnssecSettings(trust_anchors=()), policy=policy)
     m = build(standard(a192_5_6_30=[("com.", com)], a192_0_2_66=[("slow.com.", zone)]), settings=settings)
     m.ask("nope.slow.com.")
-    for _ in range(5):
-        m.store.servers.note_timeout(("192.0.2.66", 53), m.net.monotonic())
+    note_timeouts(m.store.servers, ("192.0.2.66", 53), names.from_text("slow.com."), m.net.monotonic(), 5)
     m.net.links["192.0.2.66"] = Link(delay=7.8)
     assert m.ask("www.slow.com.", "AAAA").failure is not None
     m.net.links["192.0.2.66"] = Link()

@@ -35,7 +35,7 @@ def test_drop_reaches_answers_and_sets():
 def test_clear_and_statistics():
     store = Store.create(1 << 20, seed=bytes(16))
     fill(store, "www.example.com.")
-    store.servers.note_reply("192.0.2.1", 0.1, 1.0)
+    store.servers.note_reply("192.0.2.1", b"\0", 0.1, 1.0)
     numbers = store.statistics()
     assert (numbers["entries_answer"], numbers["entries_rrset"], numbers["servers_addresses"]) == (1, 1, 1)
     assert 0 < numbers["bytes_used"] <= numbers["bytes_limit"] < 1 << 20

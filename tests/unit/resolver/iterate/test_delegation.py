@@ -1,6 +1,7 @@
 """Delegations, addresses that may be queried, forward and stub zones, and the selection of servers."""
 
 import pytest
+from support.dead_servers import make_dead, note_timeouts
 from support.fakenet import SeededRandom
 
 from resolver import limits
@@ -8,7 +9,7 @@ from resolver.cache import Store
 from resolver.effects import Context
 from resolver.iterate.delegation import DelegationCache, DelegationPoint
 from resolver.iterate.forward import configured_cuts
-from resolver.iterate.server_selection import select_server, server_timeout
+from resolver.iterate.server_selection import select_server, server_states, server_timeout
 from resolver.settings import ForwardZone, IterationSettings, RootServer, Settings, StubZone
 from resolver.verdict import Trust
 from resolver.wire import consts as c
@@ -179,7 +180,7 @@ def test_fast_servers_are_preferred_and_slow_ones_still_tried():
     _, store, context = make()
     for last, rtt in ((1, 0.01), (2, 0.02), (3, 0.5)):
         for _ in range(5):
-            store.servers.note_reply((f"192.0.2.{last}", 53), rtt, 0.0)
+            store.servers.note_reply((f"192.0.2.{last}", 53), ZONE, rtt, 0.0)
     seen = counts(three(), context)
     assert seen["1"] > 100 and seen["2"] > 100
     assert 0 < seen["3"] < 40
@@ -201,14 +202,23 @@ def test_the_least_tried_servers_come_first_and_attempts_are_limited():
 
 def test_dead_servers_are_tried_once_when_no_other_is_left():
     _, store, context = make()
-    for _ in range(6):
-        store.servers.note_timeout(("192.0.2.1", 53), 0.0)
-    assert store.servers.find(("192.0.2.1", 53)).dead
+    make_dead(store.servers, ("192.0.2.1", 53), ZONE, 0.0)
     assert counts(three(), context)["1"] == 0
     tries = {("192.0.2.2", 53): 4, ("192.0.2.3", 53): 4}
     assert select_server(three(), context, tries, frozenset()).address == "192.0.2.1"
     tries["192.0.2.1", 53] = 1
     assert select_server(three(), context, tries, frozenset()) is None
+
+
+def test_servers_that_time_out_for_the_zone_come_after_those_that_reply():
+    _, store, context = make()
+    for last in (1, 2, 3):
+        store.servers.note_reply((f"192.0.2.{last}", 53), ZONE, 0.001, 0.0)
+    note_timeouts(store.servers, ("192.0.2.1", 53), ZONE, 0.0, 4)
+    store.servers.note_reply(("192.0.2.1", 53), names.from_text("example.net."), 0.001, 0.0)
+    assert counts(three(), context)["1"] < 40
+    states = {server.address: (word, seconds) for server, word, seconds in server_states(three(), context)}
+    assert states["192.0.2.1"] == ("timed out", pytest.approx(0.8))
 
 
 @pytest.mark.parametrize("others", ["usable", "lame", "dead", "avoided", "failed"])
@@ -217,19 +227,18 @@ def test_the_timeout_is_shortened_only_beside_servers_that_may_answer(others):
     servers, cut = store.servers, three()
     slow, *rest = cut.servers
     tries, avoid = {}, frozenset()
-    for _ in range(3):
-        servers.note_timeout(slow.key, 0.0)
+    note_timeouts(servers, slow.key, ZONE, 0.0, 3)
     for server in rest:
-        servers.note_reply(server.key, 0.01, 0.0)
+        servers.note_reply(server.key, ZONE, 0.01, 0.0)
         if others == "lame":
             servers.note_lame(server.key, ZONE, 0.0)
         elif others == "avoided":
             avoid |= {server.address}
         elif others == "failed":
             tries[server.key] = limits.TRIES_PER_SERVER
-        while others == "dead" and not servers.find(server.key).dead:
-            servers.note_timeout(server.key, 0.0)
-    own = servers.timeout(slow.key)
+        elif others == "dead":
+            make_dead(servers, server.key, ZONE, 0.0)
+    own = servers.timeout(slow.key, ZONE, 0.0)
     assert own == limits.SERVER_TIMEOUT_FIRST / 1000 * 8
     expected = limits.SERVER_TIMEOUT_FIRST / 1000 if others == "usable" else own
     assert server_timeout(slow, cut, context, tries, avoid) == expected

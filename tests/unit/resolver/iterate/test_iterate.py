@@ -6,6 +6,7 @@ Each test defines zones, submits a question, and checks the outcome and the quer
 import itertools
 
 import pytest
+from support.dead_servers import is_dead, note_timeouts
 from support.fakenet import Link
 from support.minet import (
     COM_ZONE,
@@ -27,6 +28,8 @@ from resolver.settings import ForwardZone, Settings, StubZone, replace
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
+
+EXAMPLE = names.from_text("example.com.")
 
 
 def unvalidated(**fields):
@@ -256,7 +259,7 @@ def test_a_server_that_pauses_is_not_marked_dead_beside_a_dead_one():
     assert len(waiting) == 3000
     assert {rcode for rcode, _ in waiting} == {c.NXDOMAIN}
     assert max(seconds for _, seconds in waiting) < 1
-    assert not m.store.servers.find(("192.0.2.2", 53)).dead
+    assert not is_dead(m.store.servers, ("192.0.2.2", 53), EXAMPLE, m.net.now)
 
 
 def test_a_question_that_is_asked_again_backs_off_though_others_are_answered():
@@ -285,8 +288,7 @@ def test_no_server_uses_up_the_time_that_another_needs():
     for seed in range(1, 9):
         m = build(seed=seed)
         for address in ("192.0.2.1", "192.0.2.2"):
-            for _ in range(20):
-                m.store.servers.note_timeout((address, 53), m.net.now)
+            note_timeouts(m.store.servers, (address, 53), EXAMPLE, m.net.now, 20)
         m.net.hosts["192.0.2.1"] = lambda packet, tcp: None
         assert m.ask("www.example.com.").rcode == c.NOERROR
 
@@ -295,7 +297,7 @@ def test_a_server_that_comes_back_is_noticed_beside_one_that_never_failed():
     m = build(links={"192.0.2.1": Link(loss=1.0)})
     for number in range(50):
         m.ask(f"x{number}.example.com.")
-    assert m.store.servers.find(("192.0.2.1", 53)).dead
+    assert is_dead(m.store.servers, ("192.0.2.1", 53), EXAMPLE, m.net.now)
     before = len(m.net.asked("192.0.2.1"))
     m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL)
     began = m.net.now
@@ -308,7 +310,7 @@ def test_a_server_that_comes_back_is_noticed_beside_one_that_never_failed():
     m.net.links["192.0.2.1"].loss = 0.0
     m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL)
     m.ask("z.example.com.")
-    assert not m.store.servers.find(("192.0.2.1", 53)).dead
+    assert not is_dead(m.store.servers, ("192.0.2.1", 53), EXAMPLE, m.net.now)
 
 
 @pytest.mark.parametrize("fault", ["lame", "servfail"])
@@ -322,7 +324,7 @@ def test_a_slow_server_is_waited_for_when_no_other_serves_the_zone(fault, delay)
         assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
         m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL)
     assert m.store.servers.find(("192.0.2.2", 53)).srtt == pytest.approx(delay)
-    assert not m.store.servers.find(("192.0.2.2", 53)).dead
+    assert not is_dead(m.store.servers, ("192.0.2.2", 53), EXAMPLE, m.net.now)
 
 
 def test_a_server_that_was_only_probed_is_waited_for_when_the_others_fail():
@@ -330,7 +332,7 @@ def test_a_server_that_was_only_probed_is_waited_for_when_the_others_fail():
     for number in range(200):
         m.ask(f"x{number}.example.com.")
     # It answers later than the others' clients should have to wait, so it counts as dead.
-    assert m.store.servers.find(("192.0.2.2", 53)).dead
+    assert is_dead(m.store.servers, ("192.0.2.2", 53), EXAMPLE, m.net.now)
     m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL)
     asked = len(m.net.asked("192.0.2.2"))
     m.net.hosts["192.0.2.1"] = scripted(lambda qname, qtype, packet: reply(packet, rcode=c.SERVFAIL))
@@ -342,8 +344,7 @@ def test_a_reply_to_fall_back_on_is_not_kept_waiting_by_a_silent_server():
     m = build()
     m.net.hosts["192.0.2.1"] = scripted(lambda qname, qtype, packet: reply(packet))  # no SOA, no data
     m.net.hosts["192.0.2.2"] = lambda packet, tcp: None
-    for _ in range(4):
-        m.store.servers.note_timeout(("192.0.2.2", 53), m.net.now)
+    note_timeouts(m.store.servers, ("192.0.2.2", 53), EXAMPLE, m.net.now, 4)
     for number in range(3):
         began = m.net.now
         assert m.ask(f"x{number}.example.com.").rcode == c.NOERROR
@@ -407,9 +408,8 @@ def test_a_lame_server_that_refers_upwards_is_left_and_remembered():
             assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
         asked = len(m.net.asked("192.0.2.1"))
         assert asked <= 1
-        info = m.store.servers.find(("192.0.2.1", 53))
-        lame = {} if info is None or info.lame is None else info.lame
-        assert (lame.get(names.from_text("example.com."), 0.0) > m.net.now) is bool(asked)
+        entry = m.store.servers.zone_at(("192.0.2.1", 53), EXAMPLE, m.net.now)
+        assert (entry is not None and entry.lame_until > m.net.now) is bool(asked)
         times += asked
     assert times, "no seed has asked it"
 
@@ -449,8 +449,7 @@ def test_dead_servers_of_a_family_without_a_route_are_not_probed_before_others()
     m = build(both_families())
     m.ask("www.example.com.")
     for number in (1, 2):
-        for _ in range(20):
-            m.store.servers.note_timeout((f"2001:db8::{number}", 53), m.net.now)
+        note_timeouts(m.store.servers, (f"2001:db8::{number}", 53), EXAMPLE, m.net.now, 20)
     m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL + 1)
     m.mesh._context.delegations.note_no_family("2001:db8::9", m.net.now)
     before = len(m.net.log)
@@ -740,7 +739,7 @@ def test_a_slow_forwarder_is_used_and_one_that_became_slow_while_it_was_dead(kno
         m.net.links["10.0.0.53"] = Link(loss=1.0)
         for k in range(8):
             m.ask(f"d{k}.new.example.com.")
-        assert m.store.servers.find(("10.0.0.53", 53)).dead
+        assert is_dead(m.store.servers, ("10.0.0.53", 53), EXAMPLE, m.net.now)
     m.net.links["10.0.0.53"] = Link(delay=0.5)
     found = []
     for k in range(8):

@@ -135,13 +135,13 @@ def test_a_server_that_exceeded_its_own_timeout_is_marked_as_slow() -> None:
     for number in (1, 2):
         cut.add_address(names.from_text(f"ns{number}.example.com."), f"192.0.2.{number}", 53)
         for _ in range(30):
-            servers.note_reply(cut.servers[-1].key, 0.001, context.monotonic, edns=True)
+            servers.note_reply(cut.servers[-1].key, ZONE, 0.001, context.monotonic, edns=True)
     # 50 ms are their timeout, and the second time we would wait for twice that, if there was time.
     task = Task(Question(WWW, c.A), Budget(100, context.monotonic + 0.15))
     steps = query_servers(cut, WWW, c.A, context, task, IterationState(frozenset(), WWW))
     first = next(steps)
     second = steps.send(Failure(FailureKind.TIMEOUT, 0, "nothing came"))
-    servers.note_reply(first.server.key, 0.001, context.monotonic, edns=True)
+    servers.note_reply(first.server.key, ZONE, 0.001, context.monotonic, edns=True)
     again = steps.send(Failure(FailureKind.TIMEOUT, 0, "nothing came"))
     assert again.server is first.server is not second.server
     assert 0.05 < again.timeout < 0.1
