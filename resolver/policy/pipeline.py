@@ -23,6 +23,7 @@ A `Pipeline` is immutable, except for its counters.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from typing import Any
 
 from resolver import limits
@@ -179,7 +180,11 @@ class Pipeline:
                 continue
             # The answer that a stream gets is cached for datagrams too, unless the module is asked for each client.
             stream = query.stream or not module.per_client
-            found = self._decision("response", module, ask(query, outcome), outcome.question, stream)
+            decided = ask(query, outcome)
+            if stream and module.per_client and isinstance(decided, Action) and decided.kind is TRUNCATE:
+                # A cached answer is given without regard to the transport, so this one is for its client only.
+                outcome = _uncached(outcome)
+            found = self._decision("response", module, decided, outcome.question, stream)
             if isinstance(found, Action):
                 passed = True
             elif found is not None:
@@ -241,6 +246,13 @@ def _outcome_of(action: Action, point: str, module: PolicyModule, question: Ques
     if action.ede is not None:
         outcome.ede = [*outcome.ede, (action.ede, action.reason)]
     return outcome
+
+
+def _uncached(outcome: Outcome) -> Outcome:
+    """A copy of `outcome` that is not cached as a finished answer."""
+    copied = copy(outcome)
+    copied.ttl = 0
+    return copied
 
 
 def _decides(found: Decision) -> bool:

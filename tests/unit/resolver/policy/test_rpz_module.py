@@ -1,0 +1,56 @@
+"""Response policy zones in a pipeline: what the rules hold for, and which answers may be cached."""
+
+import pytest
+
+from resolver.effects import Outcome, Question
+from resolver.policy import Pipeline, PolicyModule
+from resolver.policy.dns64 import Dns64
+from resolver.policy.rpz_module import ResponsePolicyZones, RpzAliases
+from resolver.policy.rpz_zone import RpzOptions, compile_zone
+from resolver.query import Query
+from resolver.settings import RpzSettings
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire import present
+
+ORIGIN = names.from_text("rpz.example.")
+STREAM, DATAGRAM = Query("192.0.2.1", transport="tcp"), Query("192.0.2.1", transport="udp")
+OPTIONS = RpzOptions()
+
+
+def view(rules: str, *behind: PolicyModule, options: RpzOptions = OPTIONS, dns64: Dns64 | None = None) -> Pipeline:
+    text = f"$TTL 60\n@ SOA ns.example. admin.example. 1 3600 600 86400 60\n{rules}\n"
+    made, errors = compile_zone(ORIGIN, present.zone_from_text(text, ORIGIN), bytes(16), options)
+    assert errors == []
+    zones = ResponsePolicyZones([RpzSettings(name="rpz.example", file="unused")])
+    zones.replace({"rpz.example": made})
+    return Pipeline(0, "", (zones, RpzAliases(zones), *behind), dns64=dns64)
+
+
+def outcome(qtype: str, *records: str) -> Outcome:
+    answer = present.zone_from_text("".join(f"{record}\n" for record in records), names.ROOT)
+    question = Question(names.from_text("www.test."), c.type_from_text(qtype))
+    return Outcome(question, c.NOERROR, answer, [], Verdict.INSECURE, 300)
+
+
+HINT = "www.test. 300 HTTPS 1 . alpn=h2 ipv4hint=192.0.2.1,203.0.113.8 ipv6hint=2001:db8::1"
+
+
+@pytest.mark.parametrize(("rules", "override"), [
+    ("32.8.113.0.203.rpz-ip CNAME rpz-tcp-only.", False),
+    ("end.test CNAME rpz-tcp-only.", False),
+    ("32.8.113.0.203.rpz-ip CNAME .", True),
+])
+def test_an_answer_that_only_streams_get_is_not_cached(rules: str, override: bool) -> None:
+    """The rule is not about the qname, so `is_cacheable` does not see it."""
+    tcp_only = view("x.test CNAME rpz-tcp-only.")
+    rule = tcp_only.modules[0]._zones.zones[0].rules[0]  # type: ignore[attr-defined]
+    pipeline = view(rules, options=RpzOptions(override=rule) if override else OPTIONS)
+    given = outcome("A", "www.test. 300 CNAME end.test.", "end.test. 300 A 203.0.113.8")
+    assert pipeline.is_cacheable(given.question)
+    made = pipeline.response(STREAM, given)
+    assert (made.answer, made.applied, made.ttl) == (given.answer, None, 0)
+    assert given.ttl == 300, "other clients share it"
+    truncated = pipeline.response(DATAGRAM, given)
+    assert truncated.applied is not None and not truncated.answer
