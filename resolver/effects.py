@@ -461,8 +461,8 @@ class Outcome:
     cache when the job began, so that nothing made from the outcome is cached after a flush; the mesh sets it.
     `referral`: a delegation instead of an answer; its NS set and addresses are always part of the reply. `applied` is
     the policy that made or changed it last, None without. `synthesised`: a denial in it was made from those of other
-    names (RFC 8198). `embedded` are the IPv4 addresses of which DNS64 has made AAAA records. `scope`: the clients that
-    it is for (RFC 7871); None: all. Only then it may be cached for others.
+    names (RFC 8198). `embedded` are the IPv4 addresses that the prefixes of DNS64 have in its answer. `scope`: the
+    clients that it is for (RFC 7871); None: all. Only then it may be cached for others.
     """
 
     __slots__ = ("additional", "answer", "applied", "authoritative", "authority", "ede", "embedded", "failure",

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from resolver import limits
 from resolver.effects import Outcome, Question
+from resolver.policy.service_hints import hinted_addresses
 from resolver.settings import PolicySettings
 from resolver.settings.dns64 import parse_dns64
 from resolver.verdict import Trust, Verdict
@@ -194,6 +195,21 @@ class Dns64:
             return rrset.rdatas()
         return [rdata for rdata in rrset.rdatas()
                 if not any(IPv6Address(rdata) in network for network in self._exclude)]
+
+    def embedded_in(self, outcome: Outcome) -> tuple[bytes, ...]:
+        """The IPv4 addresses to which a NAT64 translates addresses of `outcome` that have one of the prefixes. DNS64
+        need not have made them: the owner of a name may publish such AAAA records, and SVCB records with such hints."""
+        found: list[bytes] = []
+        for rrset in outcome.answer:
+            if rrset.rtype == c.AAAA:
+                tried: Iterable[bytes] = rrset.rdatas()
+            elif rrset.rtype in (c.SVCB, c.HTTPS):
+                tried = (address for rdata in rrset.rdatas() for address in hinted_addresses(rdata))
+            else:
+                continue
+            for address in tried:
+                found += [one for prefix in self.prefixes if (one := prefix.extract(address)) is not None]
+        return tuple(found)
 
     # --- reverse names --------------------------------------------------------------------------------------------
 

@@ -174,6 +174,8 @@ class Pipeline:
 
         An outcome of one module is what the next one sees. After one has passed, only protective ones are asked.
         """
+        if self.dns64 is not None and self._response and not outcome.embedded:
+            outcome.embedded = self.dns64.embedded_in(outcome)
         passed = False
         for module, ask in self._response:
             if passed and not module.protective:

@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from resolver.effects import Outcome
 from resolver.policy.dns64 import Dns64
 from resolver.policy.module import Decision, PolicyModule
+from resolver.policy.service_hints import HINTS, MANDATORY, read_parameters
 from resolver.query import Query
 from resolver.settings import PolicySettings
 from resolver.verdict import Trust, Verdict
@@ -23,9 +24,6 @@ __all__ = ["Rewriter"]
 # with the well-known prefix of translators (RFC 6052 section 2.1).
 _MAPPED, _TRANSLATED = 0xFFFF, 0x64FF9B << 64
 _WITH_ADDRESSES = frozenset({c.A, c.AAAA, c.SVCB, c.HTTPS})
-_MANDATORY = b"\x00\x00"
-_HINTS = {b"\x00\x04": 4, b"\x00\x06": 16}
-"""Keys of SVCB parameters that hold addresses (RFC 9460 section 14.3.2), with the octets of one."""
 
 
 class Rewriter(PolicyModule):
@@ -99,21 +97,15 @@ class Rewriter(PolicyModule):
 
     def _service(self, rdata: bytes, exempt: bool) -> bytes | None:
         """An SVCB or HTTPS record with rewritten hints; None when a mandatory hint has no address left."""
-        at = 2
-        while rdata[at]:
-            at += rdata[at] + 1
-        at += 1
-        made = [rdata[:at]]
+        head, parameters = read_parameters(rdata)
+        made = [head]
         mandatory: frozenset[bytes] = frozenset()
-        while at < len(rdata):
-            key, size = rdata[at : at + 2], int.from_bytes(rdata[at + 2 : at + 4], "big")
-            value = rdata[at + 4 : at + 4 + size]
-            at += 4 + size
-            if key == _MANDATORY:
-                mandatory = frozenset(value[n : n + 2] for n in range(0, size, 2))
-            octets = _HINTS.get(key)
+        for key, value in parameters:
+            if key == MANDATORY:
+                mandatory = frozenset(value[n : n + 2] for n in range(0, len(value), 2))
+            octets = HINTS.get(key)
             if octets is not None:
-                hints = [value[n : n + octets] for n in range(0, size, octets)]
+                hints = [value[n : n + octets] for n in range(0, len(value), octets)]
                 value = b"".join(self._addresses(hints, exempt))
                 if not value:
                     if key in mandatory:

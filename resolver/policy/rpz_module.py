@@ -26,6 +26,7 @@ from resolver.policy.module import PASS, Action, Decision, PolicyModule
 from resolver.policy.rpz import Action as RuleAction
 from resolver.policy.rpz import Match, PolicyZones, RpzZone, Rule, Trigger, respond
 from resolver.policy.rpz_zone import RpzOptions
+from resolver.policy.service_hints import hinted_addresses
 from resolver.query import ActionKind, Query
 from resolver.settings.lists import RpzSettings
 from resolver.wire import consts as c
@@ -169,6 +170,9 @@ class RpzAliases(PolicyModule):
         return self._zones.followed(question)
 
 
+_TRANSLATED = b"\x00\x64\xff\x9b" + bytes(8)
+"""The well-known prefix of translators (RFC 6052 section 2.1), which a network may have although its clients get no
+DNS64 here."""
 _lines = LimitedWarning(logger, limits.LOG_INTERVAL.default, limits.LOG_FAILURES)
 
 
@@ -185,12 +189,16 @@ def _packed(server: Server) -> bytes:
 
 
 def _chain(outcome: Outcome) -> tuple[list[bytes], list[bytes]]:
-    """The names of the alias chain of an answer, and its addresses, which a NAT64 translates to those that DNS64 found:
-    a rule for such an address holds for both."""
+    """The names of the alias chain of an answer, and all addresses to which clients may connect because of it: those of
+    its records, those in hints, and the IPv4 addresses to which a NAT64 translates them."""
     chain, addresses = [outcome.question.qname], list(outcome.embedded)
     for rrset in outcome.answer:
         if rrset.rtype == c.CNAME:
             chain.append(rrset.targets()[0])
         elif rrset.rtype in (c.A, c.AAAA):
             addresses += rrset.rdatas()
+        elif rrset.rtype in (c.SVCB, c.HTTPS):
+            for rdata in rrset.rdatas():
+                addresses += hinted_addresses(rdata)
+    addresses += [one[len(_TRANSLATED):] for one in addresses if one.startswith(_TRANSLATED)]
     return chain, addresses

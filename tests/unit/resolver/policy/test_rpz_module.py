@@ -37,6 +37,30 @@ def outcome(qtype: str, *records: str) -> Outcome:
 HINT = "www.test. 300 HTTPS 1 . alpn=h2 ipv4hint=192.0.2.1,203.0.113.8 ipv6hint=2001:db8::1"
 
 
+@pytest.mark.parametrize(("qtype", "record"), [
+    ("A", "www.test. 300 A 203.0.113.8"),
+    ("AAAA", "www.test. 300 AAAA ::ffff:203.0.113.8"),
+    ("AAAA", "www.test. 300 AAAA 64:ff9b::203.0.113.8"),
+    ("AAAA", "www.test. 300 AAAA 2001:db8:64::203.0.113.8"),
+    ("HTTPS", HINT),
+    ("SVCB", "www.test. 300 SVCB 1 . ipv6hint=64:ff9b::203.0.113.8"),
+    ("SVCB", "www.test. 300 SVCB 1 . ipv6hint=2001:db8:64::203.0.113.8"),
+])
+def test_a_rule_for_an_address_holds_wherever_clients_find_it(qtype: str, record: str) -> None:
+    """The owner of a name chooses its records. A client may connect to a hint (RFC 9460 section 7.3), and a NAT64
+    translates an address that no DNS64 has made (RFC 6052)."""
+    dns64 = Dns64(["2001:db8:64::/96"])
+    assert view("32.8.113.0.203.rpz-ip CNAME .", dns64=dns64).response(
+        DATAGRAM, outcome(qtype, record)).rcode == c.NXDOMAIN
+    given = outcome(qtype, record)
+    assert view("32.9.113.0.203.rpz-ip CNAME .", dns64=dns64).response(DATAGRAM, given) is given
+
+
+def test_a_prefix_of_dns64_has_no_meaning_in_other_views() -> None:
+    given = outcome("AAAA", "www.test. 300 AAAA 2001:db8:64::203.0.113.8")
+    assert view("32.8.113.0.203.rpz-ip CNAME .").response(DATAGRAM, given) is given
+
+
 @pytest.mark.parametrize(("rules", "override"), [
     ("32.8.113.0.203.rpz-ip CNAME rpz-tcp-only.", False),
     ("end.test CNAME rpz-tcp-only.", False),
