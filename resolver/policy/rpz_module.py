@@ -98,7 +98,9 @@ class ResponsePolicyZones(PolicyModule):
         decision = self._zones.before(None, question.qname)
         if decision.match is None or not decision.final or decision.match.rule.action is RuleAction.TCP_ONLY:
             return None
-        return self._apply(query, question, decision.match)
+        made = self._apply(query, question, decision.match)
+        # An exception from policy zones is none from other policies: `question` does not stop those, either.
+        return None if made is PASS else made
 
     def name_server(
         self, query: Query, question: Question, zone: bytes, servers: Sequence[bytes], addresses: Sequence[Server]

@@ -78,3 +78,22 @@ def test_an_answer_that_only_streams_get_is_not_cached(rules: str, override: boo
     assert given.ttl == 300, "other clients share it"
     truncated = pipeline.response(DATAGRAM, given)
     assert truncated.applied is not None and not truncated.answer
+
+
+def test_an_exception_from_policy_zones_is_none_from_other_policies() -> None:
+    """At `question` the modules behind are asked by the job, so at `alias` they are asked as well."""
+
+    class Behind(PolicyModule):
+        name = "behind"
+
+        def question(self, query: Query, question: Question) -> Outcome:
+            return Outcome(question, c.NXDOMAIN, [], [], Verdict.INDETERMINATE, 5)
+
+        alias = question
+
+    pipeline = view("www.test CNAME rpz-passthru.", Behind())
+    asked = Question(names.from_text("www.test."), c.A)
+    assert pipeline.own_question(DATAGRAM, asked) is None
+    for made in (pipeline.answer(asked), pipeline.answer_alias(asked)):
+        assert made is not None and made.rcode == c.NXDOMAIN
+    assert pipeline.changes(asked)
