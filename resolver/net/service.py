@@ -188,12 +188,8 @@ class Service(ReplySender):
             return self._answer_meta_query(query, client, peer, sink, pending)
         if not query.flags & c.RD:
             return self._without_recursion(query, client, peer, sink, pending)
-        if pipeline.has_own_question:
-            outcome = self._judge(pipeline.own_question, client, Question(query.qname, qtype))
-            if outcome is not None:
-                self._end(pending)
-                self._answer(query, client, outcome, peer, sink)
-                return None
+        if self._answered_by_policy(query, client, peer, sink, pending):
+            return None
         if (query.options and pipeline.caches and not self._is_claimed(query, client)
                 and self._from_cache(query, client, peer, sink)):
             return None  # a query that has waited for hooks has no cached answer (`Pipeline.caches`)
@@ -587,6 +583,8 @@ class Service(ReplySender):
             if not query.flags & c.RD:
                 return self._without_recursion(query, client, peer, sink, pending)
             if qtype != c.ANY or not self._minimal_any:
+                if self._answered_by_policy(query, client, peer, sink, pending):
+                    return None
                 return self._submit(query, client, peer, sink, pending)
         pipeline: Pipeline = self._views[client.view]
         outcome = self._judge(lambda _, asked: pipeline.answer(asked), client, question)
@@ -603,6 +601,19 @@ class Service(ReplySender):
         self._answer(query, client, outcome, peer, sink)
         return None
 
+    def _answered_by_policy(
+        self, query: ClientQuery, client: Query, peer: Peer, sink: Sink, pending: PendingQuery | None
+    ) -> bool:
+        """Whether a policy that depends on the client has answered a query."""
+        pipeline: Pipeline = self._views[client.view]
+        if pipeline.has_own_question:
+            outcome = self._judge(pipeline.own_question, client, Question(query.qname, query.qtype))
+            if outcome is not None:
+                self._end(pending)
+                self._answer(query, client, outcome, peer, sink)
+                return True
+        return False
+
     def _without_recursion(
         self, query: ClientQuery, client: Query, peer: Peer, sink: Sink, pending: PendingQuery | None
     ) -> PendingQuery | None:
@@ -611,7 +622,7 @@ class Service(ReplySender):
         pipeline: Pipeline = self._views[client.view]
         question = Question(query.qname, query.qtype)
         decided = None
-        if pipeline.has_own_question and query.qtype <= c.LAST_DATA_TYPE:
+        if pipeline.has_own_question and query.qtype != c.ANY:
             decided = self._judge(pipeline.own_question, client, question)
         own = None
         if decided is None and self.zone_server is not None:

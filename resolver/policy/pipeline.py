@@ -5,12 +5,12 @@ its own to test:
 
 1. `access`: whether the client may send queries. The listeners look it up, in C for most packets (`policies`).
 2. `meta-queries`: other classes, zone transfers, meta types.
-3. `minimal-any`: ANY, for clients of listeners (RFC 8482). It is asked after local names had no answer.
-4. `truncation`, `inform`: local zones of type truncate, and the log of the inform kinds.
-5. `dns64-reverse`: reverse names of addresses made by DNS64.
-6. `local-zones`: special-use zones, hosts, discovery of encrypted listeners, local zones and data.
-7. further modules, in the order in which they were given: `balance`, lists and response policy zones, `own-zones`. Then
+3. `truncation`, `inform`: local zones of type truncate, and the log of the inform kinds.
+4. `dns64-reverse`: reverse names of addresses made by DNS64.
+5. `local-zones`: special-use zones, hosts, discovery of encrypted listeners, local zones and data.
+6. further modules, in the order in which they were given: `balance`, lists and response policy zones, `own-zones`. Then
    the hooks `alias` and `name_server`.
+7. `minimal-any`: ANY, for clients of listeners (RFC 8482). It is asked after all others had no answer.
 8. `rewrite`: removal of private addresses, renumbering.
 
 At each point the modules are asked in this order until one has an answer, or passes. At `response`, an answer of one
@@ -114,11 +114,10 @@ class Pipeline:
         """The point `question` of the modules that depend on the client, as `client`.
 
         `has_own_question` tells whether a module is asked about data. A module is not asked when one before it, which
-        is asked for all clients, has an answer: `answer` gives it then.
+        is asked for all clients, has an answer: `answer` gives it then. The modules that are asked about ANY only come
+        after the others.
         """
-        if question.qtype > c.LAST_DATA_TYPE:
-            return self._ask("question", self._own_meta, question, query.stream, query, question)
-        steps = self._own_question
+        steps = self._own_meta if question.qtype == c.ANY else self._own_question
         for behind, ask in self._decides_first:
             if _decides(ask(self.query, question)):
                 steps = steps[:behind]

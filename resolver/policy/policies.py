@@ -89,8 +89,6 @@ class PolicyPipeline:
         rewriter = Rewriter.create(policy)
         local = _local_zones(self._settings, policy, resolved, self.hosts, self.designations)
         modules: list[PolicyModule] = [MetaQueries(self._settings.server)]
-        if self._settings.server.minimal_any:
-            modules.append(MinimalAny())
         if local.has_truncate_zone:
             modules.append(TruncationZones(local))
         if local.has_inform_zone:
@@ -99,6 +97,8 @@ class PolicyPipeline:
             modules.append(Dns64Reverse(dns64))
         hooks = self._hooks.get(number)
         modules += [local, *further, *(() if hooks is None else hooks.modules)]
+        if self._settings.server.minimal_any:
+            modules.append(MinimalAny())
         if rewriter is not None:
             modules.append(rewriter)
         return Pipeline(number, name, modules, dns64=dns64, counts=self.counts, hooks=hooks)

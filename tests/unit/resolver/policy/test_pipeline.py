@@ -196,7 +196,7 @@ def test_the_order_of_the_built_in_policies() -> None:
                             private_addresses=("10.0.0.0/8",))
     plan = PolicyPipeline(Settings(policy=policy), modules=[at("question", "further", None)])
     assert [module.name for module in plan.views[0].modules] == [
-        "meta-queries", "minimal-any", "truncation", "dns64-reverse", "local-zones", "further", "rewrite"
+        "meta-queries", "truncation", "dns64-reverse", "local-zones", "further", "minimal-any", "rewrite"
     ]
 
 
@@ -339,8 +339,29 @@ def test_any_queries_and_truncation_zones() -> None:
     assert parts.sink.last.tc
     parts.answer(query(), positive(), sink=Sink(stream=True))
     assert parts.store.answers.render(query(), parts.clock.real, 512) is None
+    sink = Sink(stream=True)
+    parts.ask(query(c.ANY), sink=sink)
+    assert [rrset.rtype for rrset in sink.last.answer] == [c.HINFO]
+
+
+@pytest.mark.parametrize("flags", [c.RD, 0], ids=["recursive", "non-recursive"])
+@pytest.mark.parametrize("qtype", [c.A, c.URI, c.CAA, 65534])
+def test_every_type_of_data_is_shown_to_the_policies_of_clients(qtype: int, flags: int) -> None:
+    """Some types of data have numbers above those of meta types (RFC 6895 section 3.1)."""
+    for asked in (query(qtype, flags=flags), query(qtype, flags=flags, qclass=c.CLASS_ANY)):
+        module = at("question", "clients", REFUSE, per_client=True)
+        parts = serving(module)
+        parts.ask(asked)
+        assert (len(module.asked), parts.sink.last.rcode) == (1, c.REFUSED)
+        assert not parts.mesh.queries
+
+
+@pytest.mark.parametrize("minimal_any", [False, True])
+def test_any_is_shown_to_the_policies_of_clients(minimal_any: bool) -> None:
+    module = at("question", "clients", TRUNCATE, per_client=True)
+    parts = Parts(modules=(module,), minimal_any=minimal_any)
     parts.ask(query(c.ANY))
-    assert [rrset.rtype for rrset in parts.sink.last.answer] == [c.HINFO]
+    assert len(module.asked) == 1 and parts.sink.last.tc and not parts.mesh.queries
 
 
 def test_queries_of_a_view_are_joined_and_cached_in_it() -> None:

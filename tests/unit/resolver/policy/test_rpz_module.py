@@ -5,6 +5,7 @@ import pytest
 from resolver.effects import Outcome, Question
 from resolver.policy import Pipeline, PolicyModule
 from resolver.policy.dns64 import Dns64
+from resolver.policy.minimal_any import MinimalAny
 from resolver.policy.rpz_module import ResponsePolicyZones, RpzAliases
 from resolver.policy.rpz_zone import RpzOptions, compile_zone
 from resolver.query import Query
@@ -97,3 +98,9 @@ def test_an_exception_from_policy_zones_is_none_from_other_policies() -> None:
     for made in (pipeline.answer(asked), pipeline.answer_alias(asked)):
         assert made is not None and made.rcode == c.NXDOMAIN
     assert pipeline.changes(asked)
+
+
+def test_any_queries_are_judged() -> None:
+    pipeline = view("www.test CNAME rpz-drop.", MinimalAny())
+    stopped = pipeline.own_question(DATAGRAM, Question(names.from_text("www.test."), c.ANY))
+    assert stopped is not None and stopped.applied is not None and stopped.applied.kind.value == "drop"
