@@ -33,5 +33,5 @@ def rules_of(settings: Settings) -> tuple[object, ...]:
     return (
         settings.dnssec, settings.policy, views, settings.balance, settings.list, settings.rpz, settings.forward,
         settings.stub, settings.root_hints, settings.iteration, settings.own_zones, settings.server.minimal_responses,
-        settings.client_subnet, designations(settings),
+        settings.server.minimal_any, settings.client_subnet, designations(settings),
     )
