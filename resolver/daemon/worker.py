@@ -587,7 +587,8 @@ class _Worker:
         old, self.current = self.current, new.runtime
         new.runtime.resolver.upstream.continue_probing(old.resolver.upstream)
         self.fleet.follow(new.runtime, old)
-        running = old.resolver.mesh.statistics()["running"]
+        # A query that waits for a hook has no job yet, or has none any more.
+        running = old.resolver.mesh.statistics()["running"] or old.service.waiting
         if changed is None:
             old.flush_on_close = bool(running) and old_differs
         elif running:

@@ -26,6 +26,7 @@ cdef class PendingQuery:
     cdef public object network
     cdef public object peer
     cdef public ClientQuery query
+    cdef public object serial
     cdef public object service
     cdef public object sink
     cdef public object ticket

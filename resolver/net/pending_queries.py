@@ -134,7 +134,8 @@ class PendingQuery:
     """A client query that the mesh resolves."""
 
     __slots__ = (
-        "account", "client", "host", "key", "network", "peer", "query", "service", "sink", "ticket", "waiting",
+        "account", "client", "host", "key", "network", "peer", "query", "serial", "service", "sink", "ticket",
+        "waiting",
     )
 
     def __init__(
@@ -153,6 +154,8 @@ class PendingQuery:
         self.waiting: WaitsForHooks | None = None
         """The hooks that it waits for; then it has no ticket."""
         self.key: tuple[tuple[Any, ...], bytes, int] | None = None
+        self.serial = 0
+        """That of the cache when hooks were asked first, 0 before: after a flush nothing of the query is cached."""
 
     def done(self, outcome: Outcome) -> None:
         """The callback for `Mesh`."""

@@ -205,6 +205,8 @@ class Service(ReplySender):
         is cancelled meanwhile gets no further."""
         hooks = self._views[pending.client.view].hooks
         assert hooks is not None
+        if not pending.serial:
+            pending.serial = (0 if outcome is None else outcome.serial) or self._answers.table.serial
         try:
             done = partial(self._hooks_done, pending, outcome, then)
             waiting = hooks.ask(point, pending.client, question, outcome, done)
@@ -373,7 +375,7 @@ class Service(ReplySender):
         # A CNAME chain may be partly cached: the alias, which expires first, while the target was resolved.
         held = self._prefetch and (outcome.from_cache or len(outcome.answer) > 1)
         if outcome.ttl > 0 and outcome.scope is None and not (held and self._renew(query, client, outcome)):
-            self._remember(query, client.view, packet, outcome.ttl, edes, outcome.serial)
+            self._remember(query, client.view, packet, outcome.ttl, edes, pending.serial or outcome.serial)
         if not sink.stream:
             waited = self._clock.monotonic() - client.arrived
             if self._discard and waited > self._discard:

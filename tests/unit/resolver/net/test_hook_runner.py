@@ -7,7 +7,7 @@ import time
 
 import pytest
 from support.http_peer import run_on
-from support.service_parts import Parts, Sink, address, failed, positive, query
+from support.service_parts import CLIENT, Parts, Sink, address, failed, positive, query
 
 from resolver import hooks as api
 from resolver import limits
@@ -285,6 +285,34 @@ def test_a_query_waits_for_a_coroutine(point, stream):
         assert sink.forgotten == ([pending] if stream else []) and len(hooked.tasks) == 0
 
     on_loop(test)
+
+
+@pytest.mark.parametrize("decides", [False, True])
+def test_nothing_is_cached_when_the_cache_was_flushed_while_a_hook_waited(decides):
+    """A reload flushes what other settings or other code of the hooks have made."""
+    for flush in (False, True):
+        async def test(flush=flush):
+            gate = asyncio.get_running_loop().create_future()
+
+            async def question(asker, about):
+                return await gate
+
+            hooked = Hooked(question)
+            parts = hooked.parts
+            hooked.ask()
+            await turns()
+            if flush:
+                parts.store.clear()
+            gate.set_result(answer("192.0.2.99") if decides else None)
+            await turns()
+            if not decides:
+                outcome = positive(address())
+                outcome.serial = parts.store.table.serial  # the job begins after the flush
+                parts.mesh.finish(outcome)
+            assert hooked.last.answer
+            assert (parts.fast.answer(query(), CLIENT, parts.clock.real) is None) is flush
+
+        on_loop(test)
 
 
 def test_a_coroutine_without_objection_lets_the_query_go_on():
