@@ -102,6 +102,10 @@ class Response:
         return f"Response({self.question.name} {self.question.type}: {self.rcode}, {len(self.records)} records)"
 
 
+_RCODES = {"NOERROR": c.NOERROR, "NXDOMAIN": c.NXDOMAIN, "SERVFAIL": c.SERVFAIL, "REFUSED": c.REFUSED}
+_LAST_EDE = 65_535  # RFC 8914 section 2: the code has 16 bits
+
+
 class Decision:
     """What a hook decides. Made by `answer`; `DROP`, `REFUSE`, `TRUNCATE` and `PASS` are the others.
 
@@ -114,6 +118,9 @@ class Decision:
         self, kind: ActionKind, *, data: tuple[str, ...] = (), type: str = "", ttl: int = 0, rcode: str = "NOERROR",
         reason: str = "", ede: int | None = None,
     ) -> None:
+        """Raises:
+        TypeError, ValueError: as `check`.
+        """
         self.kind = kind
         self.data = data
         self.type = type
@@ -121,9 +128,32 @@ class Decision:
         self.rcode = rcode
         self.reason = reason
         self.ede = ede
+        self.check()
+
+    def check(self) -> None:
+        """Check what a reply is made of, so that an error is one of the hook.
+
+        Raises:
+            TypeError: the reason, the TTL or the extended error has a wrong type.
+            ValueError: the TTL, the extended error or the response code is out of range.
+        """
+        if not isinstance(self.reason, str):
+            raise TypeError(f"reason: {self.reason!r} is no text")
+        if not isinstance(self.ttl, int) or not isinstance(self.ede, int | None):
+            raise TypeError(f"ttl and ede are whole numbers, not {self.ttl!r} and {self.ede!r}")
+        if not 0 <= self.ttl <= limits.CACHE_MAX_TTL.maximum:
+            raise ValueError(f"ttl: {self.ttl} is not between 0 and {limits.CACHE_MAX_TTL.maximum}")
+        if self.ede is not None and not 0 <= self.ede <= _LAST_EDE:
+            raise ValueError(f"ede: {self.ede} is not between 0 and {_LAST_EDE}")
+        if self.rcode not in _RCODES:
+            raise ValueError(f"rcode: {self.rcode!r} is not one of {', '.join(_RCODES)}")
 
     def because(self, reason: str, ede: int | None = None) -> "Decision":
-        """The same decision with a reason, and with `ede` the extended error that tells it to the client."""
+        """The same decision with a reason, and with `ede` the extended error that tells it to the client.
+
+        Raises:
+            TypeError, ValueError: `reason` is no text, or `ede` is no code of 0 to 65535.
+        """
         return Decision(self.kind, data=self.data, type=self.type, ttl=self.ttl, rcode=self.rcode, reason=reason,
                         ede=ede)
 
@@ -152,18 +182,12 @@ def answer(*data: str, type: str = "", ttl: int = limits.HOOK_TTL, rcode: str = 
     Raises:
         ValueError: the TTL, the type or the response code is wrong.
     """
-    if not 0 <= ttl <= limits.CACHE_MAX_TTL.maximum:
-        raise ValueError(f"ttl: {ttl} is not between 0 and {limits.CACHE_MAX_TTL.maximum}")
     if type:
         c.type_from_text(type)
-    if rcode not in _RCODES:
-        raise ValueError(f"rcode: {rcode!r} is not one of {', '.join(_RCODES)}")
     if data and rcode != "NOERROR":
         raise ValueError(f"rcode: {rcode} has no data")
     return Decision(ActionKind.ANSWER, data=data, type=type, ttl=ttl, rcode=rcode)
 
-
-_RCODES = {"NOERROR": c.NOERROR, "NXDOMAIN": c.NXDOMAIN, "SERVFAIL": c.SERVFAIL, "REFUSED": c.REFUSED}
 
 Result: TypeAlias = Decision | None
 ClientHook: TypeAlias = Callable[[Query, Question], Result | Awaitable[Result]]

@@ -120,7 +120,13 @@ async def _guarded(coroutine: Awaitable[Any]) -> Any:
     try:
         return await coroutine
     except (SystemExit, KeyboardInterrupt) as error:
-        raise RuntimeError(f"the hook raised {type(error).__name__}") from error
+        raise _ordinary(error) from error
+
+
+def _ordinary(error: BaseException) -> Exception:
+    """`error`, or an error in its place when it is of no class that callers catch. Libraries have some of their own,
+    such as the panics of extensions in Rust, and a hook may raise CancelledError itself."""
+    return error if isinstance(error, Exception) else RuntimeError(f"the hook raised {type(error).__name__}")
 
 
 class WaitingHooks:
@@ -162,7 +168,7 @@ class WaitingHooks:
         if task.cancelled():
             self.run(error=RuntimeError("the hook was cancelled"))
         elif (error := task.exception()) is not None:
-            self.run(error=error)
+            self.run(error=_ordinary(error))
         else:
             self.run(task.result())
 
@@ -283,8 +289,10 @@ class ViewHooks:
         began = time.perf_counter()
         try:
             return hook.function(*arguments)
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise RuntimeError(f"the hook raised {type(error).__name__}") from error
+        except Exception:
+            raise
+        except BaseException as error:
+            raise _ordinary(error) from error
         finally:
             took = time.perf_counter() - began
             hook.seconds += took
@@ -304,6 +312,7 @@ class ViewHooks:
             return None
         if not isinstance(decision, Decision):
             raise TypeError(f"it returned {decision!r}, which is no Decision and not None")
+        decision.check()
         kind = decision.kind
         if kind not in POINTS[hook.point][2]:
             raise TypeError(f"it returned {decision!r}, which has no meaning at point {hook.point}")

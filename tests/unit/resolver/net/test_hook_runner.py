@@ -12,11 +12,11 @@ from support.service_parts import CLIENT, Parts, Sink, address, failed, positive
 from resolver import hooks as api
 from resolver import limits
 from resolver.effects import Question
-from resolver.hooks import DROP, PASS, REFUSE, TRUNCATE, answer
+from resolver.hooks import DROP, PASS, REFUSE, TRUNCATE, Decision, answer
 from resolver.net.hook_runner import Hook, HookTasks, ViewHooks
 from resolver.net.zone_server import ZoneServer
 from resolver.policy import PolicyPipeline
-from resolver.query import Query
+from resolver.query import ActionKind, Query
 from resolver.settings import Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -216,9 +216,35 @@ def _exit(*arguments):
     sys.exit(3)
 
 
+class Panic(BaseException):
+    """What extensions in Rust raise is no Exception either."""
+
+
+def _panic(*arguments):
+    raise Panic("index out of bounds")
+
+
+def _cancel(*arguments):
+    raise asyncio.CancelledError
+
+
+def _spoil(*arguments):
+    made = REFUSE.because("a reason")
+    made.ede = "15"
+    return made
+
+
 @pytest.mark.parametrize(("wrong", "words"), [
     (_raise, "ZeroDivisionError: division by zero"),
     (_exit, "RuntimeError: the hook raised SystemExit"),
+    (_panic, "RuntimeError: the hook raised Panic"),
+    (_cancel, "RuntimeError: the hook raised CancelledError"),
+    (_spoil, "TypeError: ttl and ede are whole numbers"),
+    (lambda *arguments: REFUSE.because("a reason", 65536), "ValueError: ede: 65536 is not between 0 and 65535"),
+    (lambda *arguments: REFUSE.because(b"a reason", 15), "TypeError: reason: b'a reason' is no text"),
+    (lambda *arguments: answer("192.0.2.1", ttl=1.5), "TypeError: ttl and ede are whole numbers"),
+    (lambda *arguments: Decision(ActionKind.ANSWER, ttl=-1), "ValueError: ttl: -1 is not between"),
+    (lambda *arguments: Decision(ActionKind.ANSWER, rcode="FORMERR"), "ValueError: rcode: 'FORMERR' is not one of"),
     (lambda *arguments: "REFUSED", "TypeError: it returned 'REFUSED', which is no Decision"),
     (lambda *arguments: answer("no address"), "ValueError: A rdata 'no address'"),
 ])
@@ -283,6 +309,27 @@ def test_a_query_waits_for_a_coroutine(point, stream):
         assert addresses(sink.last) == [OTHER]
         assert hooked.parts.service.waiting == 0 and not hooked.parts.service._pending
         assert sink.forgotten == ([pending] if stream else []) and len(hooked.tasks) == 0
+
+    on_loop(test)
+
+
+@pytest.mark.parametrize("error", [Panic("index out of bounds"), GeneratorExit(), asyncio.CancelledError()])
+@pytest.mark.parametrize("point", ["client", "question", "response"])
+def test_a_coroutine_may_raise_any_error(point, error):
+    async def test():
+        async def hook(asker, about):
+            await asyncio.sleep(0)
+            raise error
+
+        hook.__name__ = point
+        hooked = Hooked(hook, fails=True)
+        hooked.ask()
+        if point == "response":
+            hooked.parts.mesh.finish(positive(address()))
+        await turns()
+        assert hooked.last.rcode == c.SERVFAIL
+        assert hooked.hooks[0].statistics()["errors"] == 1
+        assert hooked.parts.service.waiting == 0 and len(hooked.tasks) == 0
 
     on_loop(test)
 
