@@ -29,7 +29,7 @@ from resolver.net.in_thread import in_thread
 from resolver.policy import PolicyModule
 from resolver.policy.block_lists import BlockLists
 from resolver.policy.list_formats import CompiledList
-from resolver.policy.list_source import ListSource, usable_tag
+from resolver.policy.list_source import ListHead, ListSource, usable_tag
 from resolver.policy.rpz import RpzZone
 from resolver.policy.rpz_module import ResponsePolicyZones, RpzAliases, options_of
 from resolver.settings import Settings, replace
@@ -295,9 +295,9 @@ class ListUpdates:
                 source.unchanged(time.monotonic(), time.time(), random.random())
                 return
             assert new is not None
-            head = new.complete(int(time.time()), etag, source.url)
             async with self._compiling:
-                await in_thread(load, state.settings, self._key, new.path)
+                # To disk in the thread, too: it may take seconds, and this worker answers clients.
+                head = await in_thread(_complete_and_check, new, state.settings, self._key, etag)
             new.keep()
             source.replaced(head, time.monotonic(), random.random())
         finally:
@@ -383,6 +383,13 @@ class ListUpdates:
                 "error": (state.source.error if state.source is not None else "") or state.error,
             })
         return shown
+
+
+def _complete_and_check(new: NewFile, settings: Source, key: bytes, etag: str) -> ListHead:
+    """Write a fetched list to disk, and compile it once, so that one that cannot be used replaces nothing."""
+    head = new.complete(int(time.time()), etag, settings.url)
+    load(settings, key, new.path)
+    return head
 
 
 def _origin(settings: Source) -> bytes:

@@ -199,6 +199,15 @@ def test_a_reload_uses_the_active_lists_and_loads_changes_afterwards(tmp_path, m
     assert other.answer("new.example.").rcode == c.REFUSED, "a list with other settings is a new one"
 
 
+def test_a_fetched_list_is_written_to_disk_in_a_thread(tmp_path, monkeypatch):
+    """Else all clients of the worker wait for the disk."""
+    threads = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: threads.append(threading.current_thread()))
+    lists = Lists(monkeypatch, with_list(tmp_path / "list", url=URL), (200, [], b"ads.example\n"))
+    assert lists.update()[0]["error"] == "" and (tmp_path / "list").exists()
+    assert len(threads) == 1 and threads[0] is not threading.main_thread()
+
+
 def test_two_configurations_do_not_fetch_a_list_at_once(tmp_path, monkeypatch):
     settings = with_list(tmp_path / "ads", url=URL)
     first = Lists(monkeypatch, settings)
