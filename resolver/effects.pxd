@@ -176,6 +176,7 @@ cdef class Context:
     cdef public object now
     cdef public object on_query_end
     cdef public object policy
+    cdef public object sub_policy
     cdef public bint reads_second_level
     cdef public object response
     cdef public object rng

@@ -737,7 +737,7 @@ class Policies(Protocol):
     """The policies of a view before any server is queried; `Pipeline` of `resolver.policy` implements it."""
 
     def answer(self, question: Question, /) -> Outcome | None:
-        """The answer for the question of a client or of a sub-query; None when it is resolved."""
+        """The answer for a question; None when it is resolved."""
         ...
 
     def answer_alias(self, question: Question, /) -> Outcome | None:
@@ -868,6 +868,7 @@ class Context:
         "settings",
         "shares_failures",
         "store",
+        "sub_policy",
         "subnets",
         "validation",
         "validator",
@@ -892,6 +893,9 @@ class Context:
         self.settings = settings
         self.rng = rng
         self.policy = policy
+        self.sub_policy: Policies | None = None
+        """The policies for sub-queries for name servers and keys: own zones and built-in local zones. What is about
+        clients does not apply to them; None without any."""
         self.now = 0
         self.monotonic = 0.0
         self.dns64: AddressSynthesis | None = None

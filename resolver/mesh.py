@@ -701,8 +701,8 @@ class Mesh(JobTable):
         if context.subnets is not None:
             # An answer for the subnet of a client would choose the servers for all.
             slot = context.subnets.slot(need.question.key, budget.subnet) if client else NO_SUBNET
-        # Policies for name servers decide answers of clients but not these, so the two share no job.
-        unfiltered = need.purpose in UNVALIDATED and context.name_server is not None
+        # Policies decide answers of clients but not these, so the two share no job.
+        unfiltered = need.purpose in UNVALIDATED and (context.policy is not None or context.name_server is not None)
         key = (need.question.key, int(cd) + 2 * (need.purpose is FOR_DNSSEC) + 4 * unfiltered, view, slot)
         renewed = need.purpose is FOR_PREFETCH  # the cached answer is to be replaced
         child = self._jobs.get(key)

@@ -31,6 +31,7 @@ from resolver.effects import (
     Fetch,
     Need,
     Outcome,
+    Policies,
     Question,
     RawReply,
     Steps,
@@ -152,7 +153,7 @@ def _find_for(task: Task, context: Context, name: bytes) -> Known:
         task.cache_checked = False
         return None
     if task.purpose is FOR_PREFETCH:  # the cached answer is to be replaced
-        return _local(name, question, context)
+        return _local(name, question, context.policy)
     return find_known(
         name, question, context, task.budget, cd=task.cd, client=task.purpose is FOR_CLIENT
     )
@@ -267,7 +268,7 @@ def find_known(
     name: bytes, question: Question, context: Context, budget: Budget, *, cd: bool, client: bool
 ) -> Known:
     """What policies or the cache have for one name of the chain."""
-    known = _local(name, question, context) or _refuse_meta_query(question)
+    known = _local(name, question, context.policy if client else context.sub_policy) or _refuse_meta_query(question)
     if known is not None:
         return known
     found = find_reply(name, question.qtype, context, budget, cd=cd, client=client)
@@ -287,9 +288,8 @@ def find_known(
     return None
 
 
-def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
+def _local(name: bytes, question: Question, policy: Policies | None) -> Outcome | None:
     """The answer of the policies for a name of the chain; an alias may lead into a local zone."""
-    policy = context.policy
     if policy is None:
         return None
     if name is question.qname:

@@ -59,6 +59,7 @@ class ViewContexts:
     def _context_of(self, pipeline: Pipeline, store: Store, settings: Settings, rng: RandomSource) -> Context:
         """The context of one view."""
         context = Context(store, settings, rng, pipeline if pipeline.has_answers else None, pipeline.number)
+        context.sub_policy = pipeline.for_sub_queries()
         context.delegations = self.delegations
         if self.validation is not None:
             context.validation, context.validator = self.validation, self.validation.validate

@@ -205,6 +205,16 @@ class LocalZones(PolicyModule):
 
     alias = question
 
+    def for_sub_queries(self) -> PolicyModule:
+        """The built-in zones, whose names do not exist for public servers either."""
+        return _BuiltInZones(self)
+
+    def find_built_in(self, question: Question) -> Decision:
+        """As `find`, for names of the built-in zones only."""
+        apex = names.closest_in(question.key[0], self._zones)
+        zone = None if apex is None else self._zones[apex]
+        return self.find(question) if zone is not None and zone.built_in else None
+
     def find(self, question: Question) -> Decision:
         """The local answer to `question`, or that it gets no reply; None when it is resolved as usual.
 
@@ -360,6 +370,21 @@ class LocalZones(PolicyModule):
             if c.PTR not in self._data.get(names.lower(reverse), {}):  # the PTR record has the first name of an address
                 self._hosts.add(names.lower(reverse))
                 self._add_data(reverse, c.PTR, [owner])
+
+
+class _BuiltInZones(PolicyModule):
+    """The built-in zones of `zones`, for sub-queries."""
+
+    name = LocalZones.name
+
+    def __init__(self, zones: LocalZones) -> None:
+        self._zones = zones
+
+    def question(self, query: Query, question: Question) -> Decision:
+        """The points `question` and `alias`."""
+        return self._zones.find_built_in(question)
+
+    alias = question
 
 
 def _parse_zone(text: str) -> tuple[bytes, LocalZoneType]:

@@ -116,6 +116,14 @@ class PolicyModule:
     only_types: frozenset[int] | None = None
     """The types of questions for which a `per_client` module is called; None: all."""
 
+    def for_sub_queries(self) -> "PolicyModule | None":
+        """What answers the questions of the resolver itself, about name servers and keys, at `question` and `alias`.
+
+        None for what is about clients: a name that is blocked for them may still be the zone that signs a permitted
+        name, or the server of one.
+        """
+        return None
+
     @property
     def has_server_rules(self) -> bool:
         """Whether `name_server` may have a result now. A change needs a flush of the cache."""

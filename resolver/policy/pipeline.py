@@ -104,6 +104,11 @@ class Pipeline:
             return NOTHING
         return cls(0, "", () if rewriter is None else (rewriter,), dns64=dns64)
 
+    def for_sub_queries(self) -> "Pipeline | None":
+        """The policies for questions of the resolver itself (`PolicyModule.for_sub_queries`); None without any."""
+        modules = [made for module in self.modules if (made := module.for_sub_queries()) is not None]
+        return Pipeline(self.number, self.name, modules, counts=self.counts) if modules else None
+
     # --- points of the service: asked for each client -----------------------------------------------------------------
 
     def client(self, query: Query, question: Question) -> Outcome | None:

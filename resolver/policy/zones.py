@@ -31,6 +31,10 @@ class OwnZones(PolicyModule):
 
     alias = question
 
+    def for_sub_queries(self) -> PolicyModule:
+        """Itself: the zones have name servers and keys as any other."""
+        return self
+
     def answer(self, question: Question, *, referrals: bool = False) -> Outcome | None:
         """The outcome of a question; None when it must be resolved. With `referrals`, for a query without RD, a
         delegation is an outcome too."""
