@@ -40,7 +40,7 @@ from resolver.effects import (
 )
 from resolver.iterate import iterate, known_path
 from resolver.partial_response import CNAME_IS_ANSWER, PartialResponse, failure_outcome
-from resolver.scoped_replies import note_subnet_failure
+from resolver.scoped_replies import is_changed_inside, note_subnet_failure
 from resolver.verdict import (
     VERDICT_BOGUS,
     VERDICT_INDETERMINATE,
@@ -458,6 +458,8 @@ def _fetch_step(name: bytes, qtype: int, context: Context, task: Task) -> Steps[
         raw.soa, raw.proofs = found.authority[0], found.authority[1:]
     if found.alias:
         raw.alias = found.name
+    if is_changed_inside(raw, context):
+        return None  # the view for which it was made has no such policy; a reply of the servers is cut at that name
     verdict = int(found.verdict)
     task.account_octets(octets_of([*raw.answer, *raw.authority]))
     if task.trace is not None:

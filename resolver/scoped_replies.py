@@ -17,7 +17,7 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset, octets_of
 
-__all__ = ["find_scoped", "keep_scoped", "note_subnet_failure"]
+__all__ = ["find_scoped", "is_changed_inside", "keep_scoped", "note_subnet_failure"]
 
 FAILED = limits.SUBNET_FAILED
 
@@ -62,14 +62,14 @@ def find_scoped(
     if found is None:
         return None
     kept, verdict = found[1].value
-    if _is_changed_inside(kept, context):
+    if is_changed_inside(kept, context):
         return None  # the next reply is cut at that name, and kept so
     if context.validator is not None and not cd and verdict not in (Verdict.SECURE, Verdict.INSECURE):
         return None  # a client that validates itself (CD) has got it
     return _aged(kept, name, found[0], now - found[1].since), verdict, None
 
 
-def _is_changed_inside(kept: RawReply, context: Context) -> bool:
+def is_changed_inside(kept: RawReply, context: Context) -> bool:
     """Whether the policies have an answer for an alias target whose data is a part of `kept`.
 
     They are asked about the last target, `RawReply.alias`, when its own data is looked up.

@@ -9,11 +9,14 @@ import pytest
 from support.mesh_invariants import broken_invariants
 from support.minet import Minet
 from support.signed_names import SIGNED
-from support.signed_net import NOW, resolver_in
+from support.signed_net import NOW, Crypto, resolver_in
 
 from resolver.cache.second_level import UNSHARED_TYPES, Codec, EntryError, SharedReply, Signer
 from resolver.effects import Fetch, RawReply
+from resolver.mesh import Mesh
 from resolver.playground import World, signed
+from resolver.policy import PolicyPipeline
+from resolver.settings import PolicySettings, replace
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -121,6 +124,25 @@ def test_nothing_bogus_and_nothing_unvalidated_is_offered(world: World) -> None:
     # A valid alias may lead to bogus data, which is not in its reply.
     kept = {names.lower(raw.qname) for raw, _ in shelf.offered if raw.qtype not in UNSHARED_TYPES and raw.alias is None}
     assert not bogus & kept
+
+
+def test_a_policy_for_an_alias_target_holds_for_a_shared_reply(world: World) -> None:
+    """The reply has the target's data. It was shared by a resolver, or for a view, that has no such policy."""
+    shelf = Shelf()
+    first = shelf.serve(resolver_in(world))
+    for special in SIGNED:
+        first.ask(special.qname, special.qtype)
+    whole = next(raw for raw, _ in shelf.offered
+                 if raw.alias is None and not raw.denied and raw.qtype == c.A and raw.answer[0].rtype == c.CNAME)
+    qname, target = names.to_text(whole.qname), names.to_text(whole.answer[0].targets()[0])
+    base = resolver_in(world)
+    settings = replace(base.settings, policy=PolicySettings(local_zones=(f"{target} always_nxdomain",)))
+    mesh = Mesh(exchange=base.net, crypto=Crypto(), clock=base.net, rng=base.mesh._context.rng, store=base.store,
+                settings=settings, policy=PolicyPipeline(settings))
+    second = shelf.serve(Minet(base.net, mesh, base.store, settings))
+    outcome = second.ask(qname)
+    assert any(one.qname == whole.qname for one in shelf.fetched)
+    assert (outcome.rcode, [one.rtype for one in outcome.answer]) == (c.NXDOMAIN, [c.CNAME])
 
 
 def test_a_name_below_a_negative_trust_anchor_is_not_offered(world: World) -> None:
