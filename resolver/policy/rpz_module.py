@@ -29,6 +29,7 @@ from resolver.policy.rpz_zone import RpzOptions
 from resolver.policy.service_hints import hinted_addresses
 from resolver.query import ActionKind, Query
 from resolver.settings.lists import RpzSettings
+from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -117,9 +118,11 @@ class ResponsePolicyZones(PolicyModule):
         return self._apply(query, question, decision.match)
 
     def response(self, query: Query, outcome: Outcome) -> Decision:
-        """The addresses of an answer that no policy has made."""
-        if outcome.applied is not None or not self._zones.zones:
+        """The addresses of an answer that no policy has made, and the matches that had to wait for the answer."""
+        if not self._zones.zones:
             return None
+        if outcome.applied is not None:
+            return self._aliases_of_zones(query, outcome)
         chain, addresses = _chain(outcome)
         candidate: Match | None = None
         for position, name in enumerate(chain):
@@ -134,6 +137,23 @@ class ResponsePolicyZones(PolicyModule):
         decision = self._zones.after(candidate, addresses, (), ())
         self._log(query, outcome.question, decision.observed)
         return None if decision.match is None else self._finish(query, outcome, decision.match)
+
+    def _aliases_of_zones(self, query: Query, outcome: Outcome) -> Decision:
+        """The rules for names that are aliases in their zones, where a policy has answered the last name of the chain.
+        Else the owner of a name could end its rule by an alias to local data."""
+        if outcome.applied is not None and outcome.applied.point == "response":
+            return None
+        name, client = outcome.question.qname, query.packed or None
+        for rrset in outcome.answer:
+            if rrset.rtype != c.CNAME:
+                continue
+            match, final, _ = self._zones.before(client, name)
+            if match is not None and rrset.trust != Trust.CONFIGURED:
+                if final and _is_followed(match, outcome.question):
+                    return None  # it was answered by this rule
+                return self._finish(query, outcome, match)
+            name, client = rrset.targets()[0], None
+        return None
 
     def _finish(self, query: Query, outcome: Outcome, match: Match) -> Decision:
         """Apply `match` to a finished outcome. `question` may have applied and logged an exception before."""

@@ -8,9 +8,9 @@ from resolver.policy.dns64 import Dns64
 from resolver.policy.minimal_any import MinimalAny
 from resolver.policy.rpz_module import ResponsePolicyZones, RpzAliases
 from resolver.policy.rpz_zone import RpzOptions, compile_zone
-from resolver.query import Query
+from resolver.query import ActionKind, Applied, Query
 from resolver.settings import RpzSettings
-from resolver.verdict import Verdict
+from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire import present
@@ -104,3 +104,22 @@ def test_any_queries_are_judged() -> None:
     pipeline = view("www.test CNAME rpz-drop.", MinimalAny())
     stopped = pipeline.own_question(DATAGRAM, Question(names.from_text("www.test."), c.ANY))
     assert stopped is not None and stopped.applied is not None and stopped.applied.kind.value == "drop"
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_an_alias_to_local_data_ends_no_rule(local: bool) -> None:
+    """The rule for the qname waits for the answer, because a zone before it has a trigger for addresses. Only a qname
+    that is an alias by local data has no rule."""
+    made = {}
+    for origin, rule in (("one.", "32.8.113.0.203.rpz-ip CNAME ."), ("two.", "www.test CNAME .")):
+        wire = names.from_text(origin)
+        made[origin], _ = compile_zone(wire, present.zone_from_text(f"$TTL 60\n{rule}\n", wire), bytes(16))
+    zones = ResponsePolicyZones([RpzSettings(name=origin, file="unused") for origin in made])
+    zones.replace(made)
+    pipeline = Pipeline(0, "", (zones, RpzAliases(zones)))
+    given = outcome("A", "www.test. 300 CNAME local.test.", "local.test. 300 A 10.0.0.7")
+    assert pipeline.own_question(DATAGRAM, given.question) is None
+    given.applied = Applied("alias", "local-zones", ActionKind.ANSWER)
+    if local:
+        given.answer[0].trust = Trust.CONFIGURED
+    assert pipeline.response(DATAGRAM, given).rcode == (c.NOERROR if local else c.NXDOMAIN)
