@@ -102,18 +102,29 @@ class QuicSession(asyncio.DatagramProtocol):
         """Send a message on a new stream; returns the stream.
 
         Raises:
-            ValueError: the server permits no further stream now.
+            ValueError: the server permits no further stream now, or has ended the connection, and `ended` follows.
         """
+        from qh3.quic.connection import QuicConnectionError
+
         stream: int = self._quic.get_next_available_stream_id()
-        self._quic.send_stream_data(stream, doq.frame(message), True)
+        try:
+            self._quic.send_stream_data(stream, doq.frame(message), True)
+        except QuicConnectionError as error:
+            raise ValueError(str(error)) from None
         self._pump()
         return stream
 
     def cancel_stream(self, stream: int) -> None:
         """The reply of `stream` is not wanted any more (RFC 9250 section 4.3.1)."""
-        if not self._over:
+        from qh3.quic.connection import QuicConnectionError
+
+        if self._over:
+            return
+        try:
             self._quic.stop_stream(stream, doq.REQUEST_CANCELLED)
-            self._pump()
+        except (ValueError, QuicConnectionError):
+            return  # the library has all of the reply, or the end of the connection, and an event about it follows
+        self._pump()
 
     def close(self, code: int = doq.NO_ERROR) -> None:
         """Tell the server that the connection ends, and release the socket. A second call does nothing."""

@@ -18,6 +18,7 @@ from resolver.effects import Ask, Failure, FailureKind, Reply, Server
 from resolver.net import doq
 from resolver.net.client_contexts import TlsContexts
 from resolver.net.clock_random import Entropy
+from resolver.net.quic_upstream import QuicConnection as QuicConnectionOfUpstream
 from resolver.net.quic_upstream import QuicUpstream
 from resolver.net.upstream import Upstream
 from resolver.settings import ForwardZone, IterationSettings
@@ -230,6 +231,68 @@ def test_a_cancelled_query_cancels_its_stream(authority: Authority, leaf: Leaf) 
         entry.cancel()
         await waiting.until(lambda: server.cancelled == [doq.REQUEST_CANCELLED], "the cancellation")
         assert got.results == [] and upstream.connection_count == 1
+        upstream.close()
+        server.close()
+
+    corenet.run(body())
+
+
+def test_a_reply_cancels_a_query_whose_reply_came_with_it(authority: Authority, leaf: Leaf) -> None:
+    """The library has the whole second reply then, and refuses to stop its stream. That concerns nobody."""
+
+    async def body() -> None:
+        held: list[tuple[QuicConnection, int, bytes]] = []
+        server = await QuicServer.start(
+            leaf, lambda server, quic, stream, query: held.append((quic, stream, query))
+        )
+        upstream, problems = make(authority), []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
+        first: asyncio.Future[Reply | Failure] = asyncio.get_running_loop().create_future()
+        second = Collector()
+
+        def take(result: Reply | Failure) -> None:
+            first.set_result(result)
+            entry.cancel()
+
+        upstream.start(ask_for(server.port), take)
+        entry = upstream.start(ask_for(server.port), second)
+        await waiting.until(lambda: len(held) == 2, "the queries")
+        for quic, stream, query in held:
+            quic.send_stream_data(stream, framed(echo(query)[0]), True)  # both in one datagram
+        server.flush(held[0][0])
+        assert isinstance(await first, Reply)
+        assert problems == [] and second.results == []
+        upstream.close()
+        server.close()
+
+    corenet.run(body())
+
+
+def test_a_query_after_a_reply_that_ends_the_connection(authority: Authority, leaf: Leaf) -> None:
+    """The reply and the end of the connection arrive together, and the reply causes the next query."""
+
+    async def body() -> None:
+        loop, replied = asyncio.get_running_loop(), list[bytes]()
+
+        def last(server: QuicServer, quic: QuicConnection, stream: int, query: bytes) -> None:
+            quic.send_stream_data(stream, framed(echo(query)[0]), True)
+            if not replied:
+                replied.extend(data for data, _ in quic.datagrams_to_send(loop.time()))
+                quic.close(doq.NO_ERROR)
+                replied.extend(data for data, _ in quic.datagrams_to_send(loop.time()))
+
+        server, upstream, second = await QuicServer.start(leaf, last), make(authority), Collector()
+        problems: list[Any] = []
+        loop.set_exception_handler(lambda loop, context: problems.append(context))
+        upstream.start(ask_for(server.port), lambda result: upstream.start(ask_for(server.port), second))
+        await waiting.until(lambda: replied, "the reply")
+        (connection,) = next(iter(upstream._queues.values())).connections
+        assert isinstance(connection, QuicConnectionOfUpstream) and connection.session is not None
+        for data in replied[:-1]:
+            connection.session._quic.receive_datagram(data, ("127.0.0.1", server.port), loop.time())
+        connection.session.datagram_received(replied[-1], ("127.0.0.1", server.port))
+        assert isinstance((await second.wait(1))[0], Reply)
+        assert problems == [] and len(server.connections) == 2
         upstream.close()
         server.close()
 
