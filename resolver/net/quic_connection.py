@@ -19,13 +19,12 @@ import asyncio
 import logging
 import socket
 import time
-from collections import deque
 from collections.abc import Iterable
 from typing import Any, Protocol, cast
 
 from qh3.quic import events
 from qh3.quic.configuration import QuicConfiguration
-from qh3.quic.connection import QuicConnection
+from qh3.quic.connection import QuicConnection, QuicConnectionError
 
 from resolver import limits
 from resolver.net import doq
@@ -160,7 +159,8 @@ class QuicClient:
         self._since = self.idle_since = listener.now()
         self._identities: set[bytes] = set()
         self._streams: dict[int, _Stream] = {}
-        self._backlog: deque[_Stream] = deque()
+        self._backlog: dict[_Stream, None] = {}
+        """Streams that wait for a turn, in their order; none that was cancelled, so at most as many as are open."""
         self._held = 0
         self._blocked_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -327,7 +327,7 @@ class QuicClient:
             self.close(doq.EXCESSIVE_LOAD)
         elif message is not None:
             stream.message = message
-            self._backlog.append(stream)
+            self._backlog[stream] = None
 
     def _on_cancelled(self, identity: int, *, reset: bool) -> None:
         """The client does not want the reply, or has given up its query (RFC 9250 section 4.3.1)."""
@@ -340,7 +340,7 @@ class QuicClient:
             del self._streams[identity]  # no more data arrives on it
         stream.cancelled = True
         self._release(stream)
-        self._guard(self._quic.reset_stream, identity, doq.REQUEST_CANCELLED)
+        self._guard(_on_stream, self._quic.reset_stream, identity, doq.REQUEST_CANCELLED)
 
     def _break(self, rule: str) -> None:
         """The client has broken a rule: its connection ends (RFC 9250 section 4.3.3)."""
@@ -364,10 +364,10 @@ class QuicClient:
         self.idle_since = listener.now()
         messages = octets = 0
         while self._may_answer() and messages < limits.STREAM_TURN_MESSAGES and octets < limits.STREAM_TURN_OCTETS:
-            stream = self._backlog.popleft()
+            stream = next(iter(self._backlog))
+            del self._backlog[stream]
             messages += 1
-            if not stream.cancelled:
-                octets += self._answer(stream)
+            octets += self._answer(stream)
         listener.turns.spend(messages, octets)
         if self._may_answer():
             listener.turns.add(self)
@@ -404,12 +404,12 @@ class QuicClient:
     def reply(self, stream: "_Stream", packet: bytes) -> None:
         """Send the reply of `stream` and end it."""
         if self._finish(stream):
-            self._guard(self._quic.send_stream_data, stream.identity, doq.frame(packet), True)
+            self._guard(_on_stream, self._quic.send_stream_data, stream.identity, doq.frame(packet), True)
 
     def refuse(self, stream: "_Stream") -> None:
         """End `stream` without a reply."""
         if self._finish(stream):
-            self._guard(self._quic.reset_stream, stream.identity, doq.UNSPECIFIED_ERROR)
+            self._guard(_on_stream, self._quic.reset_stream, stream.identity, doq.UNSPECIFIED_ERROR)
 
     def _finish(self, stream: "_Stream") -> bool:
         """Release what `stream` holds; False when it is gone already."""
@@ -423,6 +423,7 @@ class QuicClient:
 
     def _release(self, stream: "_Stream") -> None:
         self._held -= stream.reader.held
+        self._backlog.pop(stream, None)
         pending, stream.pending = stream.pending, None
         if stream.asked:
             stream.asked = False
@@ -548,6 +549,16 @@ def packed_peer(peer: tuple[Any, ...]) -> bytes:
     host = peer[0]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.inet_pton(family, host.partition("%")[0]) + int(peer[1]).to_bytes(2, "big")
+
+
+def _on_stream(call: Any, *arguments: Any) -> None:
+    """Make a call of the library for one stream. Nothing happens when the client has ended the stream or the
+    connection: the library refuses the call then, also while the event about it still waits. It resets a stopped stream
+    itself (RFC 9000 section 3.5), and reports STOP_SENDING before the octets that came with it."""
+    try:
+        call(*arguments)
+    except (ValueError, QuicConnectionError):
+        pass
 
 
 def _plain(peer: tuple[Any, ...]) -> tuple[str, int]:

@@ -332,6 +332,65 @@ def test_a_cancelled_query_is_forgotten(run: Callable[[Body], None], keys: Keys,
     run(body)
 
 
+@pytest.mark.parametrize("cached", [False, True], ids=["resolved", "cached"])
+def test_a_query_that_is_cancelled_at_once_ends_no_other(
+    run: Callable[[Body], None], keys: Keys, *, cached: bool
+) -> None:
+    """The library reports STOP_SENDING before the octets of the stream, and refuses to send on it."""
+
+    async def body() -> None:
+        parts = Parts()
+        parts.mesh.instant = positive(address())
+        listener = await serve(parts, keys)
+        peer = await QuicPeer.start(listener.address, keys.client())
+        if cached:
+            await peer.ask(ask_for())
+        else:
+            parts.mesh.instant = None
+        other = peer.send(GOOD[:9], end=False)
+        stream = peer.quic.get_next_available_stream_id()
+        message = ask_for()
+        peer.quic.send_stream_data(stream, len(message).to_bytes(2, "big") + message, True)
+        peer.quic.stop_stream(stream, doq.REQUEST_CANCELLED)
+        peer.flush()
+        if not cached:
+            await until(lambda: len(parts.mesh.tickets) == 1)
+            parts.mesh.finish(positive(address()))
+        await peer.until(lambda: stream in peer.resets)
+        parts.mesh.instant = positive(address())
+        peer.send(GOOD[9:], stream=other)
+        assert MessageView.parse(await peer.reply(other)).rcode == c.NOERROR
+        assert listener.dropped == {} and parts.service.waiting == 0
+        peer.close()
+        listener.close()
+
+    run(body)
+
+
+def test_cancelled_queries_that_wait_for_a_turn_are_not_kept(run: Callable[[Body], None], keys: Keys) -> None:
+    """While the pipeline is full, a client may cancel any number of queries, each with 64 KiB of octets."""
+
+    async def body() -> None:
+        parts = Parts(tcp_pipeline=1)
+        listener = await serve(parts, keys)
+        peer = await QuicPeer.start(listener.address, keys.client())
+        peer.query(ask_for())
+        await until(lambda: len(parts.mesh.tickets) == 1)
+        (client,) = listener._slots
+        for _ in range(3):
+            stream = peer.query(ask_for())
+            await until(lambda: len(client._backlog) == 1)
+            peer.quic.stop_stream(stream, doq.REQUEST_CANCELLED)
+            peer.flush()
+            await peer.until(lambda stream=stream: stream in peer.resets)
+            await until(lambda: not client._backlog)
+        assert client._held == len(ask_for()) + 2
+        peer.close()
+        listener.close()
+
+    run(body)
+
+
 def test_a_query_cancelled_before_it_was_complete(run: Callable[[Body], None], keys: Keys) -> None:
     async def body() -> None:
         parts = Parts()
