@@ -201,7 +201,7 @@ class ZoneServer:
         # RFC 1995 section 2: over UDP a reply with only the SOA makes the client use TCP.
         packets = transfer_messages(
             answerer.zone, qname, qtype, query_id, client_serial=serial if sink.stream else answerer.zone.serial,
-            history=self._history_of(served.origin), key=key, mac=mac, now=self._now(),
+            history=self._history_of(served.origin), key=key, mac=mac, now=self._now,
         )
         if not sink.stream:
             self._send(request, next(packets))

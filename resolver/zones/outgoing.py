@@ -5,7 +5,7 @@ differences when the version of the client is in the history, else by the whole 
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from resolver import limits
 from resolver.wire import consts as c
@@ -53,10 +53,11 @@ class History:
 
 def transfer_messages(
     zone: Zone, qname: bytes, qtype: int, query_id: int, *, client_serial: int | None = None,
-    history: History | None = None, key: Key | None = None, mac: bytes = b"", now: int = 0,
+    history: History | None = None, key: Key | None = None, mac: bytes = b"", now: Callable[[], int] = lambda: 0,
 ) -> Iterator[bytes]:
     """The messages of the reply to a transfer query. `client_serial` is that of an IXFR query. With `key` they are
-    signed; `mac` is that of the query.
+    signed, each at the second `now` in which it is made: a transfer may take longer than clocks may differ. `mac` is
+    that of the query.
 
     The differences are taken from `history` by this call and not when the first message is made: the history may have
     differences to a newer version by then."""
@@ -65,14 +66,14 @@ def transfer_messages(
     return _signed(_messages(_sets(zone, differences, newer=newer), qname, qtype, query_id), key, mac, now)
 
 
-def _signed(messages: Iterable[bytes], key: Key | None, mac: bytes, now: int) -> Iterator[bytes]:
+def _signed(messages: Iterable[bytes], key: Key | None, mac: bytes, now: Callable[[], int]) -> Iterator[bytes]:
     """Messages with signatures, if there is a key."""
     first = True
     for message in messages:
         if key is None:
             yield message
             continue
-        signed, mac = sign(message, key, now, prior=mac, timers_only=not first)
+        signed, mac = sign(message, key, now(), prior=mac, timers_only=not first)
         first = False
         yield signed
 

@@ -12,10 +12,11 @@ from resolver.net.zone_server import ZoneServer, keys_of
 from resolver.policy import ALLOW, DROP, REFUSE
 from resolver.settings import Settings, TsigKey, ZoneSettings, ZonesSettings, replace
 from resolver.wire import consts as c
+from resolver.wire import name as names
 from resolver.wire.build import make_query
 from resolver.wire.message import MessageView
 from resolver.wire.records import parse_records
-from resolver.zones import Mode, ServedZone, ZoneTable
+from resolver.zones import Mode, ServedZone, Zone, ZoneTable
 from resolver.zones.tsig import Key, TsigError, Verifier, sign, split
 
 NOW = 1_800_000_000
@@ -76,6 +77,28 @@ def test_a_signed_transfer_from_a_permitted_address() -> None:
     sent, _, _ = ask(packet, "198.51.100.7")
     assert [rcode(one) for one in sent] == [0]
     assert Verifier(OUT, mac).check(sent[0], NOW)
+
+
+def test_a_transfer_to_a_slow_client_is_signed_with_the_time_of_each_message() -> None:
+    """It may take longer than the fudge of a signature (RFC 8945 section 5.2.3)."""
+    moment, times = NOW, []
+
+    class Slow(Sink):
+        def send_many(self, packets: Iterator[bytes], peer: tuple[Any, ...]) -> bool:
+            nonlocal moment
+            for packet in packets:
+                found = split(packet)
+                assert found is not None
+                times.append(found.signed_at - moment)
+                moment += limits.TSIG_FUDGE
+            return True
+
+    many = [(names.from_text(f"h{n}.e.test."), c.TXT, 60, b"\xff" + b"x" * 255) for n in range(500)]
+    table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+    table.put(ORIGIN, Zone.from_records(ORIGIN, [*version(5), *many]), NOW + 100)
+    server = ZoneServer(SETTINGS, table, lambda _: None, lambda: moment, lambda _: None, Direct())
+    assert server.handle(signed(query(c.AXFR)), ("198.51.100.7", 53), Slow())
+    assert times == [0, 0, 0]
 
 
 @pytest.mark.parametrize(("packet", "host", "expected"), [

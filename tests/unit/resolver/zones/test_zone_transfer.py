@@ -47,7 +47,7 @@ def test_a_large_zone_comes_back_from_our_own_axfr(key: Key | None) -> None:
     mac = b""
     if key is not None:
         _, mac = sign(query, key, NOW)
-    packets = list(transfer_messages(zone, ORIGIN, c.AXFR, ID, key=key, mac=mac, now=NOW))
+    packets = list(transfer_messages(zone, ORIGIN, c.AXFR, ID, key=key, mac=mac, now=lambda: NOW))
     assert len(packets) > 5
     transfer = Transfer(ORIGIN, ID, None, None if key is None else Verifier(key, mac))
     made = run(transfer, *packets)
@@ -286,7 +286,7 @@ def test_the_longest_record_is_transferred_and_a_longer_one_is_refused(key: Key 
     assert len(longest) == limits.ZONE_RDATA
     zone = Zone.from_records(ORIGIN, [*version(5), (owner, c.TXT, 60, longest)])
     mac = b"" if key is None else sign(make_transfer_query(ORIGIN, ID, None), key, NOW)[1]
-    packets = list(transfer_messages(zone, ORIGIN, c.AXFR, ID, key=key, mac=mac, now=NOW))
+    packets = list(transfer_messages(zone, ORIGIN, c.AXFR, ID, key=key, mac=mac, now=lambda: NOW))
     made = run(Transfer(ORIGIN, ID, None, None if key is None else Verifier(key, mac)), *packets)
     assert made is not None and sorted(made) == sorted(zone)
     with pytest.raises(ZoneError, match="more than 64000 octets"):
