@@ -666,6 +666,9 @@ ZONE_OCTETS = 268_435_456
 ZONE_RDATA = 64_000
 """bytes: Longest record of a zone. A message of 65,535 bytes has room for it besides header, question, owner and TSIG
 record, so each zone here can be transferred from here."""
+ZONE_TYPES = 256
+"""sets: Of one name in a zone, where the signatures of each type are a set of their own. Each query for the name looks
+through them (CVE-2024-1737; BIND: max-types-per-name, 100). Names in use have some ten."""
 ZONE_INCLUDES = 16
 """files: Depth of $INCLUDE in a zone file. A file that includes itself would use up all descriptors."""
 ZONE_TTL = 2_147_483_647

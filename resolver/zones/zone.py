@@ -262,8 +262,14 @@ class Zone:
 
     def rrsets(self, owner: bytes, name: bytes) -> list[RRset]:
         """All RRsets of a name, with their signatures."""
-        types = [rtype for rtype, _, _, _ in entries(self._nodes.get(owner, b"")) if rtype != c.RRSIG]
-        return [rrset for rtype in types if (rrset := self.rrset(owner, rtype, name)) is not None]
+        data: list[tuple[int, int, bytes]] = []
+        sigs: dict[int, bytes] = {}
+        for rtype, covered, ttl, packed in entries(self._nodes.get(owner, b"")):
+            if rtype == c.RRSIG:
+                sigs[covered] = packed
+            else:
+                data.append((rtype, ttl, packed))
+        return [RRset.from_packed(name, rtype, ttl, packed, sigs.get(rtype, b"")) for rtype, ttl, packed in data]
 
     def signatures(self, owner: bytes, name: bytes) -> RRset | None:
         """The RRSIG records of a name as a set, for queries of that type."""
@@ -434,8 +440,8 @@ def insert(content: Content, owner: bytes, rtype: int, ttl: int, rdata: bytes) -
     """Add one record; False when it is there already. The TTL of a set is that of its last record.
 
     Raises:
-        ZoneError: the rdata is malformed or longer than `limits.ZONE_RDATA`, a second SOA, CNAME or DNAME, or more than
-            `limits.RRSET_RECORDS` in a set.
+        ZoneError: the rdata is malformed or longer than `limits.ZONE_RDATA`, a second SOA, CNAME or DNAME, more than
+            `limits.RRSET_RECORDS` in a set, or more than `limits.ZONE_TYPES` sets of the name.
     """
     try:
         rdatas.check(rtype, rdata)
@@ -454,6 +460,8 @@ def insert(content: Content, owner: bytes, rtype: int, ttl: int, rdata: bytes) -
     if len(members) >= limits.RRSET_RECORDS:
         raise ZoneError(f"{names.to_text(owner)} has more than {limits.RRSET_RECORDS} records of type"
                         f" {c.type_to_text(rtype)}", owner, rtype)
+    if not members and len(content) >= limits.ZONE_TYPES:
+        raise ZoneError(f"{names.to_text(owner)} has more than {limits.ZONE_TYPES} record sets", owner, rtype)
     members[canonical] = rdata
     content[key] = (ttl, members)
     return True

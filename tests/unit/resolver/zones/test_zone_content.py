@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.zone_versions import soa, version
 
 from resolver import limits
 from resolver.wire import consts as c
@@ -83,6 +84,21 @@ def test_the_size_of_a_set_is_limited() -> None:
     many = [record("a.e.test.", c.A, n.to_bytes(4, "big")) for n in range(limits.RRSET_RECORDS + 1)]
     with pytest.raises(ZoneError, match="more than 512 records of type A"):
         Zone.from_records(ORIGIN, [*zone_of(""), *many])
+
+
+def test_the_number_of_sets_of_a_name_is_limited() -> None:
+    """A primary could otherwise make each query for the name slow."""
+    apex = list(version(1))
+    many = [record("a.e.test.", 1000 + n, b"\0") for n in range(limits.ZONE_TYPES)]
+    zone = Zone.from_records(ORIGIN, [*apex, *many])
+    assert len(zone.rrsets(names.from_text("a.e.test."), b"\1A" + ORIGIN)) == limits.ZONE_TYPES
+    one_more = record("a.e.test.", c.A, b"\xc0\0\2\1")
+    with pytest.raises(ZoneError, match=f"more than {limits.ZONE_TYPES} record sets"):
+        Zone.from_records(ORIGIN, [*apex, *many, one_more])
+    old, new = soa(version(1)), soa(version(2))
+    with pytest.raises(ZoneError, match=f"more than {limits.ZONE_TYPES} record sets"):
+        zone.changed([Difference([old], [new, one_more])])
+    assert zone.changed([Difference([old, many[0]], [new, one_more])]).serial == 2
 
 
 def test_missing_glue_is_found() -> None:
