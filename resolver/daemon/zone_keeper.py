@@ -17,7 +17,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from resolver import limits
 from resolver.daemon.cache_file import CacheFileError
@@ -47,6 +47,15 @@ logger = logging.getLogger(__name__)
 
 UNFINISHED: set["asyncio.Future[None]"] = set()
 """What must end although its keeper has stopped; the loop itself keeps no reference to tasks."""
+
+
+class _Found(NamedTuple):
+    """What a primary has said at the second `confirmed` about the version `base`."""
+
+    base: Zone | None
+    new: Fetched
+    confirmed: int
+    primary: UpstreamAddress
 
 
 class ZoneKeeper:
@@ -426,20 +435,32 @@ class ZoneKeeper:
         status.task = self._begin(self._refresh(status))
 
     async def _refresh(self, status: ZoneStatus) -> None:
-        """Query the primaries in turn until one has the zone."""
+        """Query the primaries in turn until one has a newer version. One that has ours confirms it, when no other has a
+        newer one: the first of the list may be the last to get a change."""
         status.state = "refreshing"
         self.counts["refreshes"] += 1
-        problems = []
+        problems, same = [], None
         status.failures += 1  # until one has succeeded
         try:
             for primary in status.settings.primary_addresses:
                 try:
-                    await self._refresh_from(status, primary)
+                    found = await self._fetch_from(status, primary)
+                    if found.new.zone is None:
+                        same = same or found
+                        continue
+                    await self._install(status, found)
                 except (TransferError, ValueError, OSError, MemoryError) as error:
                     problems.append(f"{primary.address}: {str(error) or 'out of memory'}")
                 else:
-                    status.failures = 0
+                    status.failures, same = 0, None
                     break
+            if same is not None:
+                try:
+                    await self._install(status, same)
+                except (ValueError, OSError, MemoryError) as error:
+                    problems.append(str(error) or "out of memory")
+                else:
+                    status.failures = 0
             if status.failures:
                 self.counts["transfer_failures"] += 1
                 self._fail(status, "; ".join(problems))
@@ -451,21 +472,30 @@ class ZoneKeeper:
             else:
                 self._schedule(status)
 
-    async def _refresh_from(self, status: ZoneStatus, primary: UpstreamAddress) -> None:
-        """Refresh from one primary.
+    async def _fetch_from(self, status: ZoneStatus, primary: UpstreamAddress) -> "_Found":
+        """Ask one primary.
 
         Raises:
             TransferError: it failed; the text says why.
         """
         served = self._table.get(status.origin)
         assert served is not None
-        found = await self._client.fetch(status.origin, primary, status.key, served.zone)
+        base = served.zone
+        new = await self._client.fetch(status.origin, primary, status.key, base)
         confirmed = self._now()
-        if found.zone is not None:
-            await in_thread(check_zonemd, found.zone, status.settings.zonemd)
-        zone = found.zone or served.zone
+        if new.zone is not None:
+            await in_thread(check_zonemd, new.zone, status.settings.zonemd)
+        return _Found(base, new, confirmed, primary)
+
+    async def _install(self, status: ZoneStatus, found: "_Found") -> None:
+        """Save what a primary has said, and put it in force.
+
+        Raises:
+            ValueError, OSError, MemoryError: its rules or its chain cannot be made.
+        """
+        zone = found.new.zone or found.base
         rules = None if zone is None else await self._prepare(status, zone)
-        await self._finish(self._take(status, served.zone, found, confirmed, primary, rules))
+        await self._finish(self._take(status, found, rules))
 
     async def _finish(self, work: "Coroutine[Any, Any, None]") -> None:
         """Do `work` to its end, also when the caller is cancelled: a thread that writes a file cannot be stopped, and
@@ -475,11 +505,9 @@ class ZoneKeeper:
         task.add_done_callback(UNFINISHED.discard)
         await asyncio.shield(task)
 
-    async def _take(
-        self, status: ZoneStatus, base: Zone | None, found: Fetched, confirmed: int, primary: UpstreamAddress,
-        rules: "Loaded | None",
-    ) -> None:
-        """Save what a primary has said about the version `base`, and put it in force."""
+    async def _take(self, status: ZoneStatus, said: "_Found", rules: "Loaded | None") -> None:
+        """Save what a primary has said, and put it in force."""
+        base, found, confirmed = said.base, said.new, said.confirmed
         async with status.file.lock:
             served = self._table.get(status.origin)
             held = None if served is None else served.zone
@@ -501,7 +529,7 @@ class ZoneKeeper:
                 status.keep(found.differences)
         if found.zone is not None:
             logger.info("zone %s: serial %d from %s, %d records, %s of %d octets", names.to_text(status.origin),
-                        zone.serial, primary.address, zone.records, "IXFR" if found.differences else "AXFR",
+                        zone.serial, said.primary.address, zone.records, "IXFR" if found.differences else "AXFR",
                         found.octets)
             self._notify(status, zone)
         self._changed(status.origin)

@@ -188,6 +188,8 @@ class ZoneClient:
             reply = await _message(reader)
         serial = read_soa_reply(reply, origin, query_id, verifier, self._now()).serial
         if current is not None and not is_newer(serial, current.serial):
+            if serial != current.serial:
+                raise TransferError(f"the primary has serial {serial}, older than ours ({current.serial})")
             return Fetched(serial, None, [], 0)
         query_id = self._random_id()
         base = None if whole else current

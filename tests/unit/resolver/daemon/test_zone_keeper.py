@@ -202,6 +202,77 @@ def test_the_next_primary_is_asked_when_memory_runs_out(tmp_path: Path, monkeypa
     assert asked == ["192.0.2.1", "192.0.2.2"]
 
 
+@pytest.mark.parametrize(
+    ("others", "asked", "serial", "state"),
+    [
+        ({"192.0.2.1": 5, "192.0.2.2": 7, "192.0.2.3": 8}, 2, 7, "serving"),
+        ({"192.0.2.1": 5, "192.0.2.2": 5, "192.0.2.3": 0}, 3, 5, "serving"),
+        ({"192.0.2.1": 0, "192.0.2.2": 5, "192.0.2.3": 6}, 3, 6, "serving"),
+        ({"192.0.2.1": 0, "192.0.2.2": 0, "192.0.2.3": 0}, 3, 5, "failed"),
+    ],
+)
+def test_all_primaries_are_asked_until_one_has_a_newer_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: dict[str, int], asked: int, serial: int, state: str
+) -> None:
+    """The first of them may not have the change yet, or never get it. `others` are their serials, 0 without reply."""
+    calls: list[str] = []
+
+    async def fetch(origin: bytes, primary: UpstreamAddress, key: object, current: Zone | None) -> Fetched:
+        calls.append(primary.address)
+        theirs = others[primary.address]
+        if not theirs:
+            raise TransferError("no reply")
+        assert current is not None
+        return Fetched(theirs, version(theirs) if theirs > current.serial else None, [], 0)
+
+    (tmp_path / "e.test.zone").write_bytes(content_block(version(5), NOW - 1000))
+    monkeypatch.setattr(ZoneClient, "fetch", lambda _, *given: fetch(*given))
+    monkeypatch.setattr(ZoneKeeper, "_schedule", lambda *_: None)
+    config = Settings(zones=ZonesSettings(directory=str(tmp_path)),
+                      zone=(ZoneSettings(name="e.test.", primaries=tuple(others)),))
+    table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+
+    async def main() -> dict[str, Any]:
+        keeper = ZoneKeeper(config, table, None, leads=True, now=lambda: NOW, changed=lambda _: None,
+                            flush=lambda _: None, directory=tmp_path)
+        await keeper.start()
+        await refreshed(keeper)
+        keeper.stop()
+        return keeper.describe()[0]
+
+    shown = asyncio.run(main())
+    assert (shown["serial"], shown["state"], len(calls)) == (serial, state, asked)
+    assert shown["age"] == (1000 if state == "failed" else 0)
+    saved = read_journal((tmp_path / "e.test.zone").read_bytes(), ORIGIN)
+    assert (saved.zone.serial, saved.confirmed) == (serial, NOW - shown["age"])
+
+
+def test_a_primary_with_an_older_version_confirms_nothing() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+        builder = Builder()
+        builder.start(int.from_bytes(query[:2], "big"), c.QR | c.AA, ORIGIN, c.SOA)
+        builder.add(c.ANSWER, version(5).soa)
+        packet = builder.finish()
+        writer.write(len(packet).to_bytes(2, "big") + packet)
+        await reader.read()
+        writer.close()
+        closed.set()
+
+    closed = asyncio.Event()
+
+    async def main() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            primary = UpstreamAddress("127.0.0.1", server.sockets[0].getsockname()[1], None)
+            client = ZoneClient(None, lambda: NOW, lambda: 7, lambda _: None)
+            with pytest.raises(TransferError, match=r"serial 5, older than ours \(6\)"):
+                await client.fetch(ORIGIN, primary, None, version(6))
+            await closed.wait()
+
+    asyncio.run(main())
+
+
 def test_what_cannot_be_written_is_served_from_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
