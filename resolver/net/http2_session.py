@@ -26,6 +26,7 @@ from corenet.http.h2_events import NO_ERROR, StreamReset
 from resolver import limits
 from resolver.net import doh
 from resolver.net.http_session import HttpSession, SessionConnection
+from resolver.net.unsent import Unsent
 from resolver.wire.consts import MESSAGE_MAX
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Http2Session(HttpSession):
         self._turn_messages = 0
         self._events: deque[tuple[int, Any]] = deque()
         self._in_feed = False
-        self._unsent_since: float | None = None
+        self._unsent = Unsent()
         self._flush()
 
     # --- from the connection ---------------------------------------------------------------------------------------
@@ -171,7 +172,7 @@ class Http2Session(HttpSession):
         listener = self._connection.listener
         oldest = next(iter(self._requests.values()), None)
         began = None if oldest is None else oldest.began
-        for since in (began, self._partial_since, self._unsent_since, self._write_blocked_since):
+        for since in (began, self._partial_since, self._unsent.since, self._write_blocked_since):
             if since is not None and now - since > listener.message_timeout:
                 return True
         return not self._waiting and now - self._idle_since > listener.idle_timeout
@@ -302,6 +303,7 @@ class Http2Session(HttpSession):
             ]
             self._codec.send_response(stream_id, Response(200, fields))
             self._codec.send_data(stream_id, packet, end=True)
+            self._unsent.given += len(packet)
         # Each response is sent in its own TLS record: dnsperf loses all but the first of several in one.
         self._flush()
         if not self._in_feed:
@@ -319,6 +321,7 @@ class Http2Session(HttpSession):
         codec.send_response(stream_id, Response(refusal.status, fields), end=is_head)
         if not is_head:
             codec.send_data(stream_id, body, end=True)
+            self._unsent.given += len(body)
 
     # --- octets ----------------------------------------------------------------------------------------------------
 
@@ -332,10 +335,7 @@ class Http2Session(HttpSession):
             self._turn_octets += len(data)
             transport.write(data)
         unsent = codec.unsent()
-        if not unsent:
-            self._unsent_since = None
-        elif self._unsent_since is None:
-            self._unsent_since = self._connection.now()
+        self._unsent.update(unsent, self._connection.now())
         blocked = 0 if self._write_blocked_since is None else transport.get_write_buffer_size()
         if unsent + blocked > limits.STREAM_WRITE_LIMIT:
             self._connection.listener.write_overrun += 1

@@ -37,6 +37,7 @@ from resolver.net.service import Service
 from resolver.net.stream_connection import StreamConnection
 from resolver.net.tls_listener import CLOSED, OTHER, TIMEOUT
 from resolver.net.turns import Turns
+from resolver.net.unsent import Unsent
 from resolver.policy import ALLOW, DECISION, AccessTable
 
 __all__ = ["QuicClient", "packed_peer"]
@@ -114,7 +115,6 @@ class QuicClient:
 
     __slots__ = (
         "_backlog",
-        "_blocked_since",
         "_ending",
         "_first",
         "_held",
@@ -130,6 +130,7 @@ class QuicClient:
         "_streams",
         "_timer",
         "_timer_at",
+        "_unsent",
         "access",
         "allowed",
         "host",
@@ -162,7 +163,7 @@ class QuicClient:
         self._backlog: dict[_Stream, None] = {}
         """Streams that wait for a turn, in their order; none that was cancelled, so at most as many as are open."""
         self._held = 0
-        self._blocked_since: float | None = None
+        self._unsent = Unsent()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._ending = doq.EXCESSIVE_LOAD
@@ -241,13 +242,10 @@ class QuicClient:
             (data, peer if to[1] == peer[1] else (peer[0], to[1], *peer[2:])) for data, to in sent or ()
         )
         unsent = self._guard(self._quic.get_send_buffer_size) if self._state != GONE else None
-        if not unsent:
-            self._blocked_since = None
-        elif unsent > limits.STREAM_WRITE_LIMIT:
+        self._unsent.update(unsent or 0, now)
+        if unsent and unsent > limits.STREAM_WRITE_LIMIT:
             self._listener.write_overrun += 1
             self.close(doq.EXCESSIVE_LOAD)
-        elif self._blocked_since is None:
-            self._blocked_since = now
 
     def _set_timer(self) -> None:
         when = self._guard(self._quic.get_timer)
@@ -404,6 +402,7 @@ class QuicClient:
     def reply(self, stream: "_Stream", packet: bytes) -> None:
         """Send the reply of `stream` and end it."""
         if self._finish(stream):
+            self._unsent.given += 2 + len(packet)
             self._guard(_on_stream, self._quic.send_stream_data, stream.identity, doq.frame(packet), True)
 
     def refuse(self, stream: "_Stream") -> None:
@@ -461,7 +460,7 @@ class QuicClient:
             if late:
                 listener.count_handshake_failure(TIMEOUT)
             return late
-        since = [self._blocked_since] if self._blocked_since is not None else []
+        since = [self._unsent.since] if self._unsent.since is not None else []
         since += [stream.begun for stream in self._streams.values() if stream.message is None]
         late = any(now - one > listener.message_timeout for one in since)
         if not late and not self.waiting and now - self.idle_since > listener.idle_timeout:

@@ -189,6 +189,37 @@ def test_a_started_http2_request_has_the_message_timeout(begun: str) -> None:
     connection.connection_lost(None)
 
 
+@pytest.mark.parametrize(("octets", "late"), [(600, False), (60, True)])
+def test_a_client_that_reads_and_asks_for_more_keeps_its_connection(octets: int, *, late: bool) -> None:
+    """Something is always unsent. With each further query the client permits `octets` of replies of 600."""
+    listener = Listener(bytes(600))
+    connection, transport = connect(listener, "h2")
+    client = H2Connection(CLIENT, window=65_535, connection_window=65_535)
+    begin = bytes(client.data_to_send())
+    client.feed(b"".join(transport.written))
+    for _ in range(2):
+        client.send_request(Request(b"GET", TARGET, [(b"Host", b"x")]), end=True)
+    first = bytes(client.data_to_send())
+    stream = 3
+    frame = first[first.rindex(stream.to_bytes(4, "big")) - 5:]
+    connection.received(begin + first)
+
+    def ask() -> None:
+        nonlocal stream
+        stream += 2
+        connection.received(frame[:5] + stream.to_bytes(4, "big") + frame[9:])
+
+    session: Any = connection._session
+    while session._codec.unsent() < 1200:
+        ask()
+    while listener.clock < 3 * listener.message_timeout and not connection.is_late(listener.clock):
+        listener.clock += listener.message_timeout / 40
+        connection.received(b"\0\0\4\10\0\0\0\0\0" + octets.to_bytes(4, "big"))  # WINDOW_UPDATE
+        ask()
+    assert connection.is_late(listener.clock) is late
+    connection.connection_lost(None)
+
+
 class RecognisingCache(FixedCache):
     """A cache that recognises DNS queries as the fast path does: empty for other messages."""
 
