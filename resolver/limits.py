@@ -1060,6 +1060,10 @@ QUIC_WINDOW = 128 << 10
 query has at most 64 KiB."""
 QUIC_UPSTREAM_WINDOW = 1 << 20
 """bytes: Octets that a server may send on all streams of a connection ahead of what was read."""
+QUIC_PORTS = 4
+"""ports: Of the client of one connection, one after the other. The library reads nothing from a fifth one, so the
+connection is closed, and the client connects again. NAT routers change the port of a connection that was silent for
+half a minute or longer."""
 QUIC_HELD = 128 << 10
 """bytes: Octets of incomplete and waiting queries that one connection may hold. A usual query has some hundred."""
 LISTENERS = 256

@@ -123,6 +123,7 @@ class QuicClient:
         "_listener",
         "_original",
         "_peer",
+        "_ports",
         "_quic",
         "_retried",
         "_since",
@@ -143,6 +144,8 @@ class QuicClient:
     def __init__(self, listener: Listener, peer: tuple[Any, ...]) -> None:
         self._listener = listener
         self._peer = peer
+        self._ports: set[int] = {peer[1]}
+        """The ports of the client that the library has sent to."""
         self.host: str = peer[0]
         self.network = network_of(self.host)
         self.octets = packed_peer(peer)[:-2]
@@ -195,6 +198,9 @@ class QuicClient:
         if self._state == GONE:
             return
         self._peer = peer
+        if peer[1] not in self._ports and len(self._ports) >= limits.QUIC_PORTS:
+            self.close(doq.NO_ERROR)  # a silent connection would cost the client the time of its next queries
+            return
         shaking, began = self._state == HANDSHAKE, time.monotonic()
         datagrams = [data]
         if self._hello is not None:
@@ -235,11 +241,12 @@ class QuicClient:
 
     def _transmit(self) -> None:
         now = self._listener.now()
-        sent = self._guard(self._quic.datagrams_to_send, now)
+        sent = self._guard(self._quic.datagrams_to_send, now) or ()
         peer = self._peer
+        self._ports.update(to[1] for _, to in sent)
         # While the client's port changes, the library still sends to the old one until it has validated the new one.
         self._listener.send(
-            (data, peer if to[1] == peer[1] else (peer[0], to[1], *peer[2:])) for data, to in sent or ()
+            (data, peer if to[1] == peer[1] else (peer[0], to[1], *peer[2:])) for data, to in sent
         )
         unsent = self._guard(self._quic.get_send_buffer_size) if self._state != GONE else None
         self._unsent.update(unsent or 0, now)

@@ -876,6 +876,30 @@ def test_the_clients_port_may_change(run: Callable[[Body], None], keys: Keys) ->
     run(body)
 
 
+def test_a_port_that_the_library_does_not_follow_ends_the_connection(run: Callable[[Body], None], keys: Keys) -> None:
+    """Else the client would wait for replies until its own timeout."""
+
+    async def body() -> None:
+        parts = Parts()
+        parts.mesh.instant = positive(address())
+        listener = await serve(parts, keys)
+        peer = await QuicPeer.start(listener.address, keys.client())
+        await peer.ask(ask_for())
+        for number in range(limits.QUIC_PORTS):
+            old = peer._transport
+            await asyncio.get_running_loop().create_datagram_endpoint(lambda: peer, remote_addr=listener.address[:2])
+            old.close()
+            stream = peer.query(ask_for())
+            if number < limits.QUIC_PORTS - 1:
+                assert MessageView.parse(await peer.reply(stream)).rcode == c.NOERROR
+        assert await peer.end() == doq.NO_ERROR
+        assert not listener.connections and not listener.timed_out
+        peer.close()
+        listener.close()
+
+    run(body)
+
+
 def test_an_error_of_the_library_ends_one_connection(run: Callable[[Body], None], keys: Keys) -> None:
     class Panic(BaseException):
         """What a panic of native code looks like."""
