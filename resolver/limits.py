@@ -709,6 +709,11 @@ five; a secondary refreshes anyway."""
 ZONE_HISTORY = 100_000
 """records: Differences of one zone that are kept in memory for IXFR to secondaries. Clients with older versions get the
 whole zone."""
+ZONE_HISTORY_OCTETS = 64 << 20
+"""bytes: The same limit in memory: ZONE_HISTORY records of ZONE_RDATA would take 6.4 GB, and a primary decides about
+their size."""
+ZONE_RECORD_OVERHEAD = 400
+"""bytes: Memory counted for each record of a zone or of a difference, besides its owner and data."""
 ZONE_WARNINGS = 20
 """lines: Warnings about the content of one zone when it is loaded."""
 ZONE_TRANSFERS = 4
@@ -1421,6 +1426,9 @@ GC_OLD = 100
 """collections: Collections of the middle generation per collection of the old one, for the reason of GC_YOUNG."""
 LOG_MEMORY = 1000
 """messages: Different warnings that are logged per LOG_INTERVAL, and remembered to suppress repetitions."""
+LOG_COMPARED = 1000
+"""characters: Warnings that begin with this many equal ones count as the same. Others choose names in them, so that a
+longer text would fill memory."""
 PORT_ATTEMPTS = 16
 """attempts: With port 0, the port that the kernel gives for UDP may be taken for TCP; then another one is tried."""
 DRAIN_POLL = 100

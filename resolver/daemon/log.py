@@ -113,7 +113,7 @@ class DuplicateFilter(logging.Filter):
         if record.levelno < logging.WARNING or record.name.startswith("resolver.daemon"):
             return True
         text = record.getMessage()
-        left_out = self._limit.admit((record.name, text), self._clock())
+        left_out = self._limit.admit((record.name, text[: limits.LOG_COMPARED]), self._clock())
         if left_out:
             record.msg, record.args = f"{text} ({left_out} other warnings were left out before)", ()
         return left_out is not None

@@ -80,8 +80,10 @@ class TlsConnection(UpstreamConnection):
         return ConnectionFacts(transport.get_extra_info("ssl_object"), time.monotonic() - self.began)
 
     def end_transport(self, transport: asyncio.Transport) -> None:
-        """Close an idle connection with close_notify, so that its session can be resumed; abort a busy one."""
-        if self.pending or self.facts is None or self.owner.closed:
+        """Close an idle connection with close_notify, so that its session can be resumed; abort a busy one, and one
+        when as many wait for the close_notify of their server as there may be connections."""
+        waiting = len(self.owner.shutting_down)
+        if self.pending or self.facts is None or self.owner.closed or waiting >= self.owner.max_connections:
             transport.abort()
         else:
             self.owner.shutting_down.add(transport)
@@ -128,7 +130,8 @@ class TlsUpstream(StreamUpstream):
         super().__init__(loop, idle_seconds=idle_seconds, connections=connections, **options)
         self.contexts = contexts
         self.shutting_down: set[asyncio.Transport | None] = set()
-        """Transports that wait for the close_notify of the server, at most `TLS_UPSTREAM_SHUTDOWN` seconds."""
+        """Transports that wait for the close_notify of the server, at most `TLS_UPSTREAM_SHUTDOWN` seconds, and at most
+        as many as there may be connections."""
         self.handshakes = 0
         self.resumed = 0
         self.refused = 0

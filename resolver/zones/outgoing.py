@@ -23,24 +23,29 @@ LARGEST = MESSAGE_MAX - TSIG_ROOM
 
 
 class History:
-    """The last differences of a zone, oldest first, up to `limits.ZONE_HISTORY` records."""
+    """The last differences of a zone, oldest first, up to `limits.ZONE_HISTORY` records, and `ZONE_HISTORY_OCTETS` in
+    memory."""
 
     def __init__(self) -> None:
         self._differences: deque[Difference] = deque()
         self._records = 0
+        self.octets = 0
+        """Estimated memory."""
 
     def add(self, difference: Difference) -> None:
         """Append the difference that leads to the version now served."""
         self._differences.append(difference)
         self._records += len(difference.removed) + len(difference.added)
-        while self._records > limits.ZONE_HISTORY and self._differences:
+        self.octets += _octets_of(difference)
+        while self._differences and (self._records > limits.ZONE_HISTORY or self.octets > limits.ZONE_HISTORY_OCTETS):
             oldest = self._differences.popleft()
             self._records -= len(oldest.removed) + len(oldest.added)
+            self.octets -= _octets_of(oldest)
 
     def clear(self) -> None:
         """Drop all differences: the whole zone was replaced."""
         self._differences.clear()
-        self._records = 0
+        self._records = self.octets = 0
 
     def since(self, serial: int) -> list[Difference]:
         """The differences from version `serial` on; empty when it is not known."""
@@ -49,6 +54,14 @@ class History:
             if found or soa_fields(difference.removed[0][3]).serial == serial:
                 found.append(difference)
         return found
+
+
+def _octets_of(difference: Difference) -> int:
+    """Estimated memory of a difference."""
+    return sum(
+        len(owner) + len(rdata) + limits.ZONE_RECORD_OVERHEAD
+        for records in difference for owner, _, _, rdata in records
+    )
 
 
 def transfer_messages(
