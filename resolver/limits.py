@@ -125,6 +125,11 @@ entry from a clock that is ahead lives longer by the difference."""
 SECOND_LEVEL_IN_FLIGHT = 1024
 """look-ups: Look-ups in progress for each worker. Further queries do not ask the engine, so that a slow one holds no
 more memory than this."""
+SECOND_LEVEL_LOOK_UP_OCTETS = 4_000
+"""bytes: Memory counted for each look-up in progress. What the engine answers, up to SECOND_LEVEL_ENTRY, is not held
+for longer than it takes to read it."""
+SECOND_LEVEL_WRITE_OCTETS = 500
+"""bytes: Memory counted for each entry that waits to be written, besides its octets."""
 SECOND_LEVEL_REPLY_LINES = 4
 """lines: A reply of the engine with more is an error: it is one string, and strings of the protocol have two lines. An
 engine that others control could else keep the loop busy with the elements of an array."""
@@ -260,6 +265,8 @@ SUBNET_RULES = 4096
 look-up for an upstream query."""
 SUBNET_CLIENTS = 4096
 """addresses: Client addresses whose subnet is kept, because reading an address costs more than the rest of the work."""
+SUBNET_CLIENT_OCTETS = 600
+"""bytes: Memory counted for each client address whose subnet is kept."""
 SUBNET_ENTRY_OVERHEAD = 700
 """bytes: Memory counted for each answer for one subnet besides its records: the objects of reply, scope and index."""
 SUBNET_MARKS = 65_536
@@ -464,8 +471,10 @@ PARSED_KEY_OCTETS = 16 << 20
 PARSED_KEY_OVERHEAD = 900
 """bytes: Memory counted for each parsed key besides its octets."""
 KNOWN_SIGNATURES = 16_384
-"""signatures: Verified signatures of SOA, NSEC and NSEC3 sets that are remembered, some 150 bytes each: the same sets
-come again with other denials."""
+"""signatures: Verified signatures of SOA, NSEC and NSEC3 sets that are remembered: the same sets come again with other
+denials."""
+KNOWN_SIGNATURE_OCTETS = 250
+"""bytes: Memory counted for each remembered signature, which is a digest of 32 octets."""
 KEYS_PER_TAG = 2
 """keys: Keys of the same tag and algorithm tried for one signature (KeyTrap, CVE-2023-50387)."""
 CHECKS_PER_RRSET = 8
@@ -613,6 +622,11 @@ RPZ_OTHER_LINES = 500_000
 read, and 50 us, so a text of 256 MB without this limit takes 13 GB. Names without local data are not counted."""
 RPZ_LINE = 65_536
 """bytes: A longer line of a response policy zone is an error. A record has at most 65,535 octets."""
+RPZ_RULE_OVERHEAD = 1_000
+"""bytes: Memory counted for each of the RPZ_RULES with local data, for each of its record sets and records, besides
+their octets."""
+RPZ_PREFIX_OCTETS = 600
+"""bytes: Memory counted for each of the RPZ_PREFIXES."""
 RPZ_PREFIXES = 1_000_000
 """prefixes: Address triggers of one kind in one response policy zone. Each takes some 300 bytes of memory."""
 RPZ_TTL = 60
@@ -714,6 +728,9 @@ ZONE_HISTORY_OCTETS = 64 << 20
 their size."""
 ZONE_RECORD_OVERHEAD = 400
 """bytes: Memory counted for each record of a zone or of a difference, besides its owner and data."""
+ZONE_TRANSFER_RECORD = 1_500
+"""bytes: Memory counted for each record of a transfer in progress, twice its owner and data besides: the zone is made
+of the records while they are held."""
 ZONE_WARNINGS = 20
 """lines: Warnings about the content of one zone when it is loaded."""
 ZONE_TRANSFERS = 4
@@ -808,9 +825,24 @@ UDP_ERRORS = 64
 UPSTREAM_ADDRESSES = 8192
 """addresses: Parsed server addresses that are kept. The table is emptied when full, so that an attacker who names many
 costs no memory."""
+UPSTREAM_ADDRESS_OCTETS = 600
+"""bytes: Memory counted for each of the UPSTREAM_ADDRESSES, in each of the tables that hold so many."""
+UPSTREAM_QUERY_OCTETS = 4_000
+"""bytes: Memory counted for each query to a server that is in flight, or waits for a socket or a connection: its
+packet, timer and socket, and a wait queue of its own for its server."""
+UPSTREAM_SOCKET_OCTETS = 2_000
+"""bytes: Memory counted for each open UDP socket."""
+UPSTREAM_STREAM_OCTETS = 512 << 10
+"""bytes: Most that one outgoing connection over TCP or TLS holds: CONNECTION_OVERHEAD or TLS_OVERHEAD, an incomplete
+message, what was read last, and queries that are not sent yet."""
+UPSTREAM_MULTIPLEXED_OCTETS = 16 << 20
+"""bytes: Most that one outgoing connection over HTTPS or QUIC holds. Each of STREAM_UPSTREAM_PIPELINE replies may be
+incomplete, and grow in a buffer that has room for twice as much."""
 UPSTREAM_NETWORKS = 4096
 """networks: Networks of servers that replied last. When slots are scarce, all other networks have one share together,
 because an attacker can name any number."""
+UPSTREAM_NETWORK_OCTETS = 300
+"""bytes: Memory counted for each of the UPSTREAM_NETWORKS."""
 STREAM_UPSTREAMS = 256
 """connections: Outgoing TCP connections. Each is a descriptor; further queries wait for one."""
 STREAM_UPSTREAMS_PER_SERVER = 3
@@ -864,6 +896,9 @@ stored, so that padded queries do not fill memory."""
 PENDING_QUERIES = Limit(
     5000, 16, 1_000_000, "queries", "Client queries that wait for an answer, in all. Each holds some KiB."
 )
+PENDING_QUERY_OCTETS = 4_000
+"""bytes: Memory counted for each waiting client query: the message of STORED_QUERY_OCTETS, its client, and its places
+in the tables of clients and networks."""
 PENDING_PER_CLIENT = Limit(
     1000, 1, 1_000_000, "queries", "Client queries of one address that wait for an answer (DNSBomb, CVE-2024-33655)."
 )
@@ -892,6 +927,8 @@ RATE_ENTRIES = Limit(
     65_536, 1024, 16_777_216, "counters",
     "Each of 16 bytes. With fewer than there are limited prefixes and names at a time, some get their full rate again."
 )
+RATE_ENTRY_OCTETS = 16
+"""bytes: Memory of one counter of rate limits. All are allocated when the daemon starts."""
 RATE_EVENTS = 16
 """prefixes: Prefixes that newly exceeded a limit are noted for the log up to this number between two log lines."""
 RATE_LOG_INTERVAL = 1
@@ -945,6 +982,19 @@ STREAM_ITERATION_OCTETS = 256 << 10
 turn more."""
 STREAM_WRITE_LIMIT = 1 << 20
 """bytes: A client that leaves more than this unread while further answers to its queries come is disconnected."""
+CONNECTION_OVERHEAD = 8_000
+"""bytes: Memory counted for each connection over TCP, besides what it has received and not sent yet."""
+TLS_OVERHEAD = 60_000
+"""bytes: Memory counted for each connection over TLS, HTTPS or QUIC, most of it in the library: records, keys, and the
+certificates of the peer."""
+READ_MESSAGE_OCTETS = 64
+"""bytes: Memory counted for each message that was read from a connection and waits for its turn, besides its octets."""
+EXCHANGE_OVERHEAD = 3_000
+"""bytes: Memory counted for each request over HTTP/2 and each stream of QUIC, besides its message."""
+CLIENT_CONNECTION_OCTETS = 3 << 20
+"""bytes: Most that one connection of a client holds: TLS_OVERHEAD, STREAM_WRITE_LIMIT with the reply that exceeds it,
+what was read last and the messages in it, and DOH_WINDOW or QUIC_HELD. HTTPS may have a request of DOH_TARGET besides
+in each of TCP_PIPELINE streams."""
 STREAM_UNSENT = 128 << 10
 """bytes: What the kernel holds unsent for one client connection, more or less: two of the longest messages. Without a
 limit it takes some 3 MB for a client that does not read, which no limit of this program sees."""
@@ -996,6 +1046,11 @@ TLS_SHUTDOWN = 2
 TLS_EARLY_OCTETS = 512 << 10
 """bytes: Octets that are decrypted in the one or two turns of the loop between the end of the handshake and its notice.
 Clients send their first requests so. Two receive calls bring less; more than this aborts the connection."""
+TLS_SERVER_SESSIONS = 20_480
+"""sessions: OpenSSL keeps so many in each context, of clients with TLS 1.2 that do not take session tickets and close
+their connections properly."""
+TLS_SERVER_SESSION_OCTETS = 2_000
+"""bytes: Memory counted for each of the TLS_SERVER_SESSIONS."""
 TLS_FAILURE_REASONS = 16
 """reasons: Reasons of failed handshakes that are counted apart. OpenSSL names some hundreds, and clients choose."""
 TLS_CERTIFICATES = 16
@@ -1016,6 +1071,8 @@ OPPORTUNISTIC_INTERVAL = 10
 closes each connection after a reply would cost a handshake for each query."""
 OPPORTUNISTIC_SERVERS = 10_000
 """addresses: So many servers are remembered for opportunistic encryption. Anybody can name addresses of servers."""
+OPPORTUNISTIC_SERVER_OCTETS = 600
+"""bytes: Memory counted for each of the OPPORTUNISTIC_SERVERS."""
 TLS_FILE_SIZE = 256 << 10
 """bytes: The largest PEM file of certificates or of a key. A chain has some KiB; a wrong path must not fill memory."""
 CA_FILE_SIZE = 4 << 20
@@ -1045,6 +1102,8 @@ QUIC_HELLO = 4
 """datagrams: From so many first datagrams of a connection the name that the client asks for is read, when there are
 several certificates. A ClientHello with post-quantum keys fills two; a repeated one, or one that belongs to something
 else, may come between."""
+QUIC_WAITING_OCTETS = 300_000
+"""bytes: Most that is held for a QUIC client whose handshake waits: QUIC_HELLO datagrams of the longest size."""
 QUIC_UNVALIDATED = 32
 """connections: Handshakes of DNS over QUIC whose client's address is not validated. Above this, clients have to repeat
 their first packet with a token (Retry), which costs a round trip and no memory; addresses of the others may be forged.
@@ -1124,6 +1183,8 @@ is a quarter of an hour."""
 TOP_KEYS = 256
 """keys: Each list of `resolverctl top` counts this many names, zones or clients in each worker; 1/256 of the queries is
 the largest error. More cost memory and longer replies between workers."""
+TOP_KEY_OCTETS = 1_000
+"""bytes: Memory counted for each of the TOP_KEYS. A name has up to 255."""
 TOP_RING = 1024
 """samples: Samples of replies that wait for the event loop, in each worker and lane, a power of two. They take some 290
 KiB, and hold five times what TOP_SAMPLES permits in one TOP_TICK."""
@@ -1171,6 +1232,10 @@ PLAYGROUND_ALIAS_STEPS = 16
 SNAPSHOT_SHARE = 2
 """sizes of the cache: A cache dump larger than this many times the cache is not read, because most of it would not fit.
 """
+MANAGEMENT_OVERHEAD = 30_000
+"""bytes: Memory counted for each connection of an operator: with a request of the largest size."""
+MANAGEMENT_OCTETS = 4 << 20
+"""bytes: Most that is held for one connection of an operator: a request, and the reply as far as it is not read."""
 WORKER_MESSAGE = 64 << 10
 """bytes: One question or answer between workers. Statistics take some KiB; the limit of a datagram on a Unix socket is
 some 200 KiB."""
@@ -1198,6 +1263,8 @@ wait for it."""
 HOOK_TASKS = 10_000
 """coroutines: Coroutines of hooks in one worker that have not ended. One that ignores its cancellation is still
 counted; above this, hooks with coroutines fail."""
+HOOK_TASK_OCTETS = 4_000
+"""bytes: Memory counted for each coroutine of a hook. What the operator's function holds itself is not known."""
 HOOK_TTL = 60
 """seconds: The TTL of answers of hooks that name none. A hook that changes its mind is heard after this time."""
 HOOK_MODULES = 64
@@ -1429,6 +1496,8 @@ LOG_MEMORY = 1000
 LOG_COMPARED = 1000
 """characters: Warnings that begin with this many equal ones count as the same. Others choose names in them, so that a
 longer text would fill memory."""
+LOG_LINE_OCTETS = 4_500
+"""bytes: Memory counted for each remembered warning: LOG_COMPARED characters of four bytes each."""
 PORT_ATTEMPTS = 16
 """attempts: With port 0, the port that the kernel gives for UDP may be taken for TCP; then another one is tried."""
 DRAIN_POLL = 100

@@ -141,13 +141,14 @@ class ViewContexts:
         """The tables beside the cache's arena that remote parties can fill, with their limits in octets."""
         keys = () if self.validation is None else self.validation.tables
         if self.subnets is not None:
-            keys = (*keys, self.subnets.cache)
-        store, delegations = self.contexts[0].store, self.delegations.delegations
+            keys = (*keys, self.subnets.cache, self.subnets.listed)
+        store, delegations = self.contexts[0].store, self.delegations
         if not self.separate:
-            return [*store.memory_tables(), delegations, *keys]
+            return [*store.memory_tables(), delegations.delegations, delegations.addresses, *keys]
         return [
             store.servers,
             TableGroup([store.denials, *(context.store.denials for context in self.separate)]),
             TableGroup([one.delegations for one in self._all_delegations()]),
+            TableGroup([one.addresses for one in self._all_delegations()]),
             *keys,
         ]

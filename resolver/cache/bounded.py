@@ -7,10 +7,10 @@ can be shown and a test can check each limit. Octets are estimates, rounded up b
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
 
-__all__ = ["BoundedDict", "MemoryTable", "TableGroup"]
+__all__ = ["BoundedDict", "Held", "MemoryTable", "SizedTable", "TableGroup"]
 
 
 class MemoryTable(Protocol):
@@ -28,6 +28,35 @@ class MemoryTable(Protocol):
     def clear(self) -> None:
         """Remove all entries."""
         ...
+
+
+class Held(NamedTuple):
+    """What something uses now, in `octets`, and its `limit`; for what cannot be emptied as a table can."""
+
+    name: str
+    octets: int
+    limit: int
+
+
+class SizedTable:
+    """A table of others as a `MemoryTable`: at most `most` entries, none of which takes more than `size` octets.
+
+    `count` returns the number of entries and `clear` removes them, so that adding one costs nothing here.
+    """
+
+    __slots__ = ("clear", "count", "limit", "name", "size")
+
+    def __init__(self, name: str, *, most: int, size: int, count: Callable[[], int], clear: Callable[[], Any]) -> None:
+        self.name = name
+        self.limit = most * size
+        self.size = size
+        self.count = count
+        self.clear = clear
+
+    @property
+    def octets(self) -> int:
+        """The octets of the entries."""
+        return self.count() * self.size
 
 
 class TableGroup:

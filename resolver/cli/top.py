@@ -184,8 +184,10 @@ def _head(activity: dict[str, Any]) -> Iterator[str]:
         f" {outstanding['client_queries']} client queries, {outstanding['resolutions']} resolutions"
     )
     memory = activity["memory"]
-    used, limit, tables = (memory[name] / MEBIBYTE for name in ("cache", "cache_limit", "tables"))
-    yield f"memory      cache {used:.1f} of {limit:.1f} MiB, tables {tables:.1f} MiB"
+    used, limit, other, most = (
+        memory[name] / MEBIBYTE for name in ("cache", "cache_limit", "other", "other_limit")
+    )
+    yield f"memory      cache {used:.1f} of {limit:.1f} MiB; all else {other:.1f} of at most {most:.0f} MiB"
     yield f"drops/s     {_pairs(activity['drops'])}"
     sampling = activity["sampling"]
     if sampling["samples"] < sampling["replies"]:

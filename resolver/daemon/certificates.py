@@ -33,6 +33,7 @@ from corenet.tls import (
     set_ticket_keys,
 )
 from resolver import limits
+from resolver.cache.bounded import Held
 from resolver.daemon.ticket_keys import TicketKeys
 from resolver.net.tls_listener import for_name
 from resolver.settings import Settings, TlsSettings
@@ -131,6 +132,11 @@ class Certificates:
             for pair in self.pairs
             if pair.info.must_staple
         }
+
+    def memory(self) -> Held:
+        """The sessions of clients that OpenSSL keeps."""
+        kept, size = sum(context.session_stats()["number"] for context in self._each), limits.TLS_SERVER_SESSION_OCTETS
+        return Held("client_tls_sessions", kept * size, len(self._each) * limits.TLS_SERVER_SESSIONS * size)
 
     def rotate_ticket_keys(self, now: float) -> float:
         """Have all contexts use the ticket keys of the period of `now`, in seconds of the monotonic clock. Returns the

@@ -33,7 +33,7 @@ Source = ListSettings | RpzSettings
 
 class Loaded(NamedTuple):
     """A compiled file, or version of a transferred zone. `errors` are the first problems in it, `identity` tells
-    whether the file is another one, `serial` is that of a transferred zone."""
+    whether the file is another one, `serial` is that of a transferred zone, `octets` the memory of `rules`."""
 
     rules: CompiledList | RpzZone
     entries: int
@@ -42,6 +42,7 @@ class Loaded(NamedTuple):
     head: ListHead | None
     identity: tuple[int, ...]
     serial: int | None = None
+    octets: int = 0
 
 
 def load(settings: Source, key: bytes, path: str = "") -> Loaded:
@@ -94,14 +95,16 @@ def _read_list(settings: ListSettings, pieces: Iterator[bytes], key: bytes) -> L
     compiled = reader.close()
     report = compiled.report
     errors = tuple(f"line {number}: {why}" for number, why in report.errors)
-    return Loaded(compiled, report.names + report.exceptions, report.error_count, errors, None, ())
+    octets = compiled.blocked.octets + compiled.allowed.octets
+    return Loaded(compiled, report.names + report.exceptions, report.error_count, errors, None, (), octets=octets)
 
 
 def _read_zone(settings: RpzSettings, pieces: Iterator[bytes], key: bytes) -> Loaded:
     compiler = ZoneCompiler(names.from_text(settings.name.rstrip(".") + "."), key)
     read_zone(_lines(pieces), compiler)
     rules = compiler.finish(options_of(settings))
-    return Loaded(rules, compiler.count, compiler.error_count, tuple(compiler.errors), None, ())
+    octets = rules.octets
+    return Loaded(rules, compiler.count, compiler.error_count, tuple(compiler.errors), None, (), octets=octets)
 
 
 def compile_transferred(settings: RpzSettings, zone: Zone, key: bytes) -> Loaded:
@@ -115,7 +118,8 @@ def compile_transferred(settings: RpzSettings, zone: Zone, key: bytes) -> Loaded
     for rrset in zone.sets():
         compiler.add(rrset)
     rules = compiler.finish(options_of(settings))
-    return Loaded(rules, compiler.count, compiler.error_count, tuple(compiler.errors), None, (), zone.serial)
+    errors = tuple(compiler.errors)
+    return Loaded(rules, compiler.count, compiler.error_count, errors, None, (), zone.serial, rules.octets)
 
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[str]:

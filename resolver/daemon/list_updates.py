@@ -23,6 +23,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resolver import limits
+from resolver.cache.bounded import Held
 from resolver.daemon.file_identity import identity
 from resolver.daemon.list_files import Loaded, NewFile, Source, compile_transferred, load
 from resolver.net.in_thread import in_thread
@@ -353,6 +354,15 @@ class ListUpdates:
             "fetched": {one["name"]: 0 if one["age"] is None else now - one["age"] for one in shown},
             "failing": {one["name"]: int(bool(one["error"])) for one in shown},
         }
+
+    def memory(self) -> Held:
+        """What is in force of all lists and policy zones."""
+        most = 2 * limits.LIST_TABLE_BYTES.default
+        zone = limits.LIST_BYTES.default + 3 * limits.RPZ_PREFIXES * limits.RPZ_PREFIX_OCTETS
+        zone += 2 * limits.ZONE_RECORDS * limits.RPZ_RULE_OVERHEAD
+        zones = sum(isinstance(state.settings, RpzSettings) for state in self._states)
+        used = sum(state.loaded.octets for state in self._states if state.loaded is not None)
+        return Held("list_content", used, len(self._states) * most + zones * zone)
 
     def problems(self) -> list[str]:
         """What an operator must act on: files that cannot be used, and lists of which nothing is in force. A fetch that

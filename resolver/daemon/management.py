@@ -13,6 +13,8 @@ import socket
 import sys
 from typing import Any
 
+from resolver import limits
+
 __all__ = ["ManagementServer"]
 
 logger = logging.getLogger(__name__)
@@ -124,6 +126,12 @@ class ManagementServer(abc.ABC):
     def connections(self) -> int:
         """Open connections."""
         return len(self._open)
+
+    @property
+    def octets(self) -> int:
+        """Estimated memory of the connections."""
+        unread = sum(writer.transport.get_write_buffer_size() for writer in self._open.values())
+        return len(self._open) * limits.MANAGEMENT_OVERHEAD + unread
 
     @property
     def max_connections(self) -> int:

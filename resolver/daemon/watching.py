@@ -12,12 +12,13 @@ Every `limits.TOP_TICK` the samples are counted. The rate of each source is chos
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver import limits
+from resolver.cache.bounded import Held
 from resolver.observe.frequent import Frequent, FrequentKeys, Part
 from resolver.observe.samples import Samples
 from resolver.wire import consts as c
@@ -83,6 +84,12 @@ class Watching:
     def watchers(self) -> int:
         """How many watch. Without any, no samples are taken."""
         return len(self._watchers)
+
+    def memory(self) -> Iterator[Held]:
+        """The lists of those who watch."""
+        keys = sum(len(found) for watcher in self._watchers.values() for found in watcher.lists.values())
+        size = limits.TOP_KEY_OCTETS
+        yield Held("top_keys", keys * size, limits.TOP_WATCHERS * len(KINDS) * limits.TOP_KEYS * size)
 
     def take(self, watch: str, keep: int) -> dict[str, Any]:
         """What was counted for the watcher `watch` since its last call, in a form for JSON; it then counts from 0. It

@@ -15,11 +15,15 @@ from typing import Any, Protocol
 from corenet._version import __version__
 from resolver import limits
 from resolver.daemon.metrics import split_labels
+from resolver.daemon.usage import ALLOCATED, CACHE
 from resolver.observe.activity import rates_by_label
 from resolver.observe.catalogue import METRICS, Statistics
 from resolver.observe.labels import TRANSPORTS
 
 __all__ = ["VERSION", "DataSource", "WebData"]
+
+HIDDEN = ALLOCATED | {CACHE}
+"""Resources that are not shown as tables: they are always full, or shown elsewhere."""
 
 VERSION = 1
 """Of the form of the data. Fields are added, and none is renamed, while it is the same."""
@@ -179,7 +183,7 @@ def _tables(usage: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
         most = usage.get(f"{unit}_limit", {})
         found += [
             {"resource": name, "unit": unit, "used": used, "limit": most[name]}
-            for name, used in usage.get(unit, {}).items() if used and most.get(name) and name != "cache"
+            for name, used in usage.get(unit, {}).items() if used and most.get(name) and name not in HIDDEN
         ]
     found.sort(key=lambda one: -one["used"] / one["limit"])
     return found[:limits.WEB_ROWS]

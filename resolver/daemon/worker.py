@@ -311,7 +311,12 @@ class _Worker:
 
     def usage(self) -> Statistics:
         """What is in use of each bounded thing, and its limit."""
-        return {"usage": usage(self.current, self.listeners, self.management.servers, shared=not self.number)}
+        others = [*self.watching.memory(), *(() if self.keeper is None else self.keeper.memory())]
+        return {
+            "usage": usage(
+                self.current, self.listeners, self.management.servers, shared=not self.number, others=others
+            )
+        }
 
     def keep_counters(self, statistics: Statistics) -> None:
         """Keep the counters among `statistics` for the successor of this worker, if it can have one."""

@@ -15,11 +15,12 @@ rules when the zone expires.
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from resolver import limits
+from resolver.cache.bounded import Held
 from resolver.daemon.cache_file import CacheFileError
 from resolver.daemon.zone_files import ZoneFiles, check_zonemd, read_memory, read_zone_file, write_to_memory
 from resolver.daemon.zone_status import ZoneStatus
@@ -102,6 +103,19 @@ class ZoneKeeper:
         self.counts = dict.fromkeys(
             ("transfers_in", "transfer_failures", "refreshes", "loads", "load_failures", "write_failures"), 0
         )
+
+    def memory(self) -> Iterator[Held]:
+        """The content of the zones, their differences, and the transfers in progress."""
+        most = limits.ZONE_OCTETS + limits.ZONE_RECORDS * limits.ZONE_RECORD_OVERHEAD
+        zones, histories = [], []
+        for status in self._zones.values():
+            served = self._table.get(status.origin)
+            zones.append(0 if served is None or served.zone is None else served.zone.memory)
+            histories.append(status.history.octets)
+        yield Held("zone_content", sum(zones), len(zones) * most)
+        yield Held("zone_history", sum(histories), len(histories) * limits.ZONE_HISTORY_OCTETS)
+        most = 2 * limits.ZONE_OCTETS + limits.ZONE_RECORDS * limits.ZONE_TRANSFER_RECORD
+        yield Held("zone_transfers", self._client.octets, limits.ZONE_TRANSFERS * most)
 
     def history_of(self, origin: bytes) -> History | None:
         """The differences of a zone at this moment, for IXFR to secondaries; None for other zones. After a reload they

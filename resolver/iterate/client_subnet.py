@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from resolver import limits
+from resolver.cache.bounded import SizedTable
 from resolver.cache.scoped import ALL_CLIENTS, NO_SUBNET, NOT_SHARED, UNSENT, Scope, SubnetCache, covers
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -45,7 +46,7 @@ T = TypeVar("T", bound=Waiting)
 class ClientSubnets:
     """The rules of [client-subnet], and the answers that are for some clients only. One for each worker."""
 
-    __slots__ = ("_is_listed", "_outstanding", "_zones", "cache", "counts")
+    __slots__ = ("_is_listed", "_outstanding", "_zones", "cache", "counts", "listed")
 
     def __init__(self, settings: "SubnetSettings") -> None:
         self.cache = SubnetCache(settings.size, settings.subnets_per_name)
@@ -58,7 +59,12 @@ class ClientSubnets:
         def is_listed(address: str) -> bool:
             return ip_address(address.partition("%")[0]).packed in servers
 
-        self._is_listed = lru_cache(maxsize=limits.UPSTREAM_ADDRESSES)(is_listed)
+        self._is_listed = known = lru_cache(maxsize=limits.UPSTREAM_ADDRESSES)(is_listed)
+        self.listed = SizedTable(
+            "subnet_servers", most=limits.UPSTREAM_ADDRESSES, size=limits.UPSTREAM_ADDRESS_OCTETS,
+            count=lambda: known.cache_info().currsize, clear=known.cache_clear,
+        )
+        """The addresses for which is known whether they are among those of `settings.servers`."""
 
     def applies(self, address: str, zone: bytes, qname: bytes, qtype: int) -> bool:
         """Whether the server at `address`, which is queried as one of `zone` (lower case), gets the subnets of clients.

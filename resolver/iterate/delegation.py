@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from resolver import limits
-from resolver.cache.bounded import BoundedDict
+from resolver.cache.bounded import BoundedDict, SizedTable
 from resolver.effects import Context, Server
 from resolver.iterate.fetch_quota import FetchQuota
 from resolver.verdict import TRUST_GLUE
@@ -144,6 +144,10 @@ class DelegationCache:
         self._forbidden = [ip_network(text, strict=False) for text in iteration.do_not_query_addresses]
         self._own = {str(ip_address(text)) for text in own}
         self._addresses: dict[bytes, str | None] = {}
+        self.addresses = SizedTable(
+            "server_addresses", most=REMEMBERED_ADDRESSES, size=limits.UPSTREAM_ADDRESS_OCTETS,
+            count=self._addresses.__len__, clear=self._addresses.clear,
+        )
         self.delegations = BoundedDict(
             "delegations", limit=limits.DELEGATION_OCTETS // share, most=DELEGATIONS // share
         )

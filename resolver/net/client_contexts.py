@@ -11,13 +11,15 @@ DNS over QUIC uses the library `qh3`, which takes the authorities as text (`auth
 
 import asyncio
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from corenet import tls
+from corenet.limits import TLS_SESSION_OCTETS
 from corenet.tls.default import system_authorities, trust_sources
 from corenet.tls.sessions import SessionCache
 from resolver import limits
+from resolver.cache.bounded import Held
 from resolver.net.in_thread import in_thread
 from resolver.settings import Settings
 from resolver.upstream_address import HTTPS, QUIC, TLS, Encryption, parse_upstream
@@ -49,6 +51,12 @@ class TlsContexts:
         self._making: dict[Key, asyncio.Future[ssl.SSLContext]] = {}
         self.quic_sessions = SessionCache()
         """The sessions of QUIC; those of TLS are in the contexts."""
+
+    def memory(self) -> Iterator[Held]:
+        """The sessions that servers can fill."""
+        found = [self.quic_sessions, *(getattr(made, "sessions", None) for made in self._made.values())]
+        caches = [one for one in found if one is not None]
+        yield Held("tls_sessions", sum(cache.octets for cache in caches), len(caches) * TLS_SESSION_OCTETS)
 
     def same_trust(self, other: "TlsContexts") -> bool:
         """Whether both trust the same authorities. Files are compared by content, the system's store by its state."""

@@ -45,6 +45,11 @@ class ClientSide:
         # The subnet of an address, and whether the client is trusted.
         self._of_address = lru_cache(maxsize=limits.SUBNET_CLIENTS)(of_address)
 
+    @property
+    def remembered(self) -> int:
+        """Number of addresses whose subnet is kept."""
+        return self._of_address.cache_info().currsize
+
     def subnet_of(self, address: str, options: bytes) -> Subnet | None:
         """The subnet to send for a client with this address and these EDNS options; None: none.
 

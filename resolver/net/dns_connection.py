@@ -126,6 +126,12 @@ class DnsConnection(StreamConnection):
 
     # --- StreamConnection ----------------------------------------------------------------------------------------
 
+    @property
+    def held(self) -> int:
+        messages = [*self._frames, *self._backlog]
+        octets = 2 * self._framer.pending + len(self._unread) + sum(map(len, messages))
+        return super().held + octets + len(messages) * limits.READ_MESSAGE_OCTETS
+
     def opened(self, transport: asyncio.Transport) -> None:
         """Start the idle timeout."""
         self.idle_since = self._listener.now()

@@ -5,6 +5,7 @@ is a protocol error and ends the connection (section 4.3.3). A query is checked 
 then it is certain that nothing follows.
 """
 
+import sys
 from typing import Final
 
 from resolver.net.fastpath import ClientQuery, read_query
@@ -65,6 +66,11 @@ class MessageReader:
     def held(self) -> int:
         """Octets held."""
         return len(self._octets)
+
+    @property
+    def octets(self) -> int:
+        """Memory of the octets held, which grow in a buffer with more room."""
+        return sys.getsizeof(self._octets)
 
     def feed(self, data: bytes, end: bool) -> bytes | None:
         """Take octets of the stream; `end`: nothing follows. The message when the stream has ended, else None.

@@ -16,6 +16,7 @@ requests; then others have their turn (`resolver.net.turns`). A begun request ha
 """
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
 
 from corenet.http.errors import RemoteProtocolError
@@ -60,6 +61,11 @@ class Http1Session(HttpSession):
         self._discarded = 0
 
     # --- from the connection ---------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> int:
+        """Estimated memory of what was received."""
+        return len(self._unread) + sys.getsizeof(self._message) + (limits.DOH_HEAD if self._codec.started else 0)
 
     def receive(self, data: bytes) -> None:
         """Process octets of requests, split at any position."""

@@ -16,6 +16,7 @@ A turn gives one `STREAM_READ_CHUNK` to the codec, or continues with the events 
 """
 
 import asyncio
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,17 @@ class Http2Session(HttpSession):
         self._flush()
 
     # --- from the connection ---------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> int:
+        """Estimated memory of what was received, and of responses that wait for the windows of the client."""
+        requests = self._requests.values()
+        begun = len(requests) + len(self._waiting) + sum(type(event) is Request for _, event in self._events)
+        octets = len(self._unread) + self._codec.unsent() + begun * limits.EXCHANGE_OVERHEAD
+        if self._events:
+            octets += limits.STREAM_READ_CHUNK + len(self._events) * limits.READ_MESSAGE_OCTETS
+        bodies = sum(sys.getsizeof(request.body) for request in requests if request.body is not None)
+        return octets + bodies + sum(len(request.message) for request in requests)
 
     def receive(self, data: bytes) -> None:
         """Take octets of frames, cut anywhere."""

@@ -13,6 +13,7 @@ close_notify ends the connection, because it may be forged (RFC 8446 section 6.1
 import asyncio
 from typing import Any, Protocol
 
+from resolver import limits
 from resolver.net.http1_session import Http1Session
 from resolver.net.http2_session import Http2Session
 from resolver.net.pending_queries import PendingQuery, Sink
@@ -40,6 +41,10 @@ class HttpsListener(TlsListener):
         self.http2_connections = 0
         self.refused: dict[int, int] = {}
 
+    @property
+    def octets_limit(self) -> int:
+        return super().octets_limit + self._limit * self.pipeline * (limits.DOH_TARGET + limits.EXCHANGE_OVERHEAD)
+
     def make_connection(self) -> StreamConnection:
         """The protocol of a new connection."""
         return HttpsConnection(self)
@@ -65,6 +70,9 @@ class HttpsListener(TlsListener):
 
 class Session(Protocol):
     """HTTP on one connection: `Http1Session` or `Http2Session`."""
+
+    @property
+    def held(self) -> int: ...
 
     def receive(self, data: bytes) -> None: ...
 
@@ -102,6 +110,10 @@ class HttpsConnection(StreamConnection):
             self._session = Http2Session(self, transport, self.listener.path)
         else:
             self._session = Http1Session(self, transport, self.listener.path)
+
+    @property
+    def held(self) -> int:
+        return super().held + (0 if self._session is None else self._session.held)
 
     def received(self, data: bytes) -> None:
         """Process octets of requests, split at any position."""

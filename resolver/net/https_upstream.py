@@ -17,6 +17,7 @@ finished. `pending` has the queries of the first two states.
 """
 
 import asyncio
+import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,11 @@ class HttpsConnection(TlsConnection):
         host = encryption.name or address
         host = f"[{host}]" if ":" in host else host
         self._host = host if server.server.port == 443 else f"{host}:{server.server.port}"
+
+    @property
+    def octets(self) -> int:
+        incomplete = limits.DOH_REPLY_HEAD if self._responses else 0
+        return super().octets + incomplete + sum(sys.getsizeof(one.body) for one in self._responses.values())
 
     # --- queries ------------------------------------------------------------------------------------------------------
 
@@ -360,6 +366,7 @@ class HttpsUpstream(TlsUpstream):
 
     transport_name = "HTTPS"
     connection_type = HttpsConnection
+    connection_octets = limits.UPSTREAM_MULTIPLEXED_OCTETS
 
     def __init__(
         self,

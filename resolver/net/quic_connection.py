@@ -170,6 +170,7 @@ class QuicClient:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._ending = doq.EXCESSIVE_LOAD
+        """Octets that the library had to send after the last call."""
 
     def begin(self, original: bytes, retried: bytes | None) -> None:
         """Be the server of a connection whose client has sent to the id `original` first, and after a Retry packet to
@@ -437,6 +438,12 @@ class QuicClient:
         if pending is not None:
             pending.service.forget(pending)
 
+    @property
+    def held(self) -> int:
+        """Estimated memory of the connection, without its unanswered queries, which the service counts."""
+        streams = sum(one.held for one in self._streams.values())
+        return limits.TLS_OVERHEAD + sum(map(len, self._first)) + streams + self._unsent.octets
+
     # --- the end -------------------------------------------------------------------------------------------------
 
     def close(self, code: int) -> None:
@@ -517,6 +524,11 @@ class _Stream:
         """Whether the service has the query."""
         self.cancelled = False
         self.pending: PendingQuery | None = None
+
+    @property
+    def held(self) -> int:
+        """Estimated memory."""
+        return self.reader.octets + (0 if self.message is None else len(self.message)) + limits.EXCHANGE_OVERHEAD
 
     @property
     def idle_timeout(self) -> float:

@@ -135,6 +135,16 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
         """Connections, also those whose handshake is not completed."""
         return len(self._slots) + len(self._unvalidated)
 
+    @property
+    def octets(self) -> int:
+        waiting = sum(pending.held for pending in self._pending_clients.values())
+        return super().octets + sum(client.held for client in self._unvalidated) + waiting
+
+    @property
+    def octets_limit(self) -> int:
+        unvalidated = limits.QUIC_UNVALIDATED * limits.CLIENT_CONNECTION_OCTETS
+        return super().octets_limit + unvalidated + limits.HANDSHAKES_WAITING * limits.QUIC_WAITING_OCTETS
+
     def statistics(self) -> dict[str, Any]:
         """Counters since the start, by name; three map reasons to counts."""
         found = super().statistics()
@@ -402,6 +412,11 @@ class _PendingClient:
             return False
         self.datagrams.append(data)
         return True
+
+    @property
+    def held(self) -> int:
+        """Estimated memory."""
+        return sum(map(len, self.datagrams)) + limits.CONNECTION_OVERHEAD
 
     def begin_handshake(self) -> None:
         """The handshake may begin."""

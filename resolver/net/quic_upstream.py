@@ -48,6 +48,10 @@ class QuicConnection(TlsConnection):
         self.session: _Session | None = None
         self._streams: dict[int, tuple[StreamQuery, doq.MessageReader]] = {}
 
+    @property
+    def octets(self) -> int:
+        return self.overhead + sum(reader.octets for _, reader in self._streams.values())
+
     def encode(self, entry: StreamQuery) -> bytes:
         ask = entry.ask
         packet = make_packet(ask.qname, ask.qtype, 0, flags=query_flags(ask), payload=ask.edns_payload, do=ask.do)
@@ -200,6 +204,7 @@ class QuicUpstream(TlsUpstream):
 
     transport_name = "QUIC"
     connection_type = QuicConnection
+    connection_octets = limits.UPSTREAM_MULTIPLEXED_OCTETS
 
     async def open_transport(self, connection: UpstreamConnection) -> None:
         assert isinstance(connection, QuicConnection)

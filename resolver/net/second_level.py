@@ -13,10 +13,11 @@ that no entry is used whose name was flushed.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
 from typing import Any, Protocol
 
 from resolver import limits
+from resolver.cache.bounded import Held
 from resolver.cache.fleet_messages import FleetCodec, Message
 from resolver.cache.flush_marks import FlushMarks
 from resolver.cache.second_level import Codec, EntryError, SharedReply
@@ -180,6 +181,16 @@ class SecondLevel:
         return {**self._counts, "fetch_seconds": self._seconds, "rejected": dict(self._rejected),
                 "in_flight": self._in_flight, "waiting_writes": len(self._writes),
                 "breaker_open": int(not self.breaker.is_closed), "breaker_opened": self.breaker.opened}
+
+    def memory(self) -> Iterator[Held]:
+        """The look-ups in progress, and the entries and messages that wait to be written."""
+        size = limits.SECOND_LEVEL_LOOK_UP_OCTETS
+        yield Held("second_level_look_ups", self._in_flight * size, limits.SECOND_LEVEL_IN_FLIGHT * size)
+        size = limits.SECOND_LEVEL_WRITE_OCTETS
+        yield Held(
+            "second_level_writes", sum(len(data) + size for _, data, _ in self._writes),
+            limits.SECOND_LEVEL_WRITES * (limits.SECOND_LEVEL_ENTRY + size),
+        )
 
     # --- look-ups -------------------------------------------------------------------------------------------------
 

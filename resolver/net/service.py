@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from resolver import limits
 from resolver.cache import rotated
+from resolver.cache.bounded import Held
 from resolver.effects import Outcome, Question
 from resolver.log_limit import LimitedWarning
 from resolver.net.client_subnet import SUBNET_OPTION_MOST
@@ -462,6 +463,15 @@ class Service(ReplySender):
             "pending_queries": (self._unverified.waiting, self._unverified.limit),
             "pending_queries_verified": (self._verified.waiting, self._verified.limit),
         }
+
+    def memory(self) -> list[Held]:
+        """What clients can fill, without the connections."""
+        size = limits.PENDING_QUERY_OCTETS
+        found = [Held(name, used * size, most * size) for name, (used, most) in self.usage().items()]
+        if self._subnets is not None:
+            size = limits.SUBNET_CLIENT_OCTETS
+            found.append(Held("subnet_clients", self._subnets.remembered * size, limits.SUBNET_CLIENTS * size))
+        return found
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start, by name."""

@@ -132,6 +132,14 @@ class StreamConnection(asyncio.Protocol):
 
     # --- for the listener ------------------------------------------------------------------------------------------
 
+    @property
+    def held(self) -> int:
+        """Estimated memory of the connection, without its unanswered queries, which the service counts."""
+        secured, transport = self._owner.tls_context is not None, self._transport
+        octets = limits.TLS_OVERHEAD if secured else limits.CONNECTION_OVERHEAD
+        octets += len(self._early) + (0 if self._hello is None else len(self._hello.data))
+        return octets if transport is None else octets + transport.get_write_buffer_size()
+
     def abort(self) -> None:
         """Close the connection at once; its unanswered queries are cancelled."""
         self._owner.remove(self)

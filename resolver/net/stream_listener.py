@@ -223,6 +223,16 @@ class StreamListener:
         """Maximum number of open connections (``server.tcp-connections``)."""
         return self._limit
 
+    @property
+    def octets(self) -> int:
+        """Estimated memory of all connections, without their unanswered queries. It asks each connection."""
+        return sum(connection.held for connection in list(self._slots))
+
+    @property
+    def octets_limit(self) -> int:
+        """Most that all connections hold."""
+        return self._limit * limits.CLIENT_CONNECTION_OCTETS
+
     def statistics(self) -> dict[str, Any]:
         """Counters since the start, by name."""
         return {

@@ -64,6 +64,8 @@ class StreamUpstream:
 
     transport_name = "TCP"
     connection_type: type[UpstreamConnection] = UpstreamConnection
+    connection_octets = limits.UPSTREAM_STREAM_OCTETS
+    """Most that one connection holds."""
 
     def __init__(
         self,
@@ -297,6 +299,24 @@ class StreamUpstream:
     def connection_count(self) -> int:
         """Number of connections, including those that are not established yet."""
         return len(self._open)
+
+    @property
+    def octets(self) -> int:
+        """Estimated memory of all connections, without their queries. It asks each connection."""
+        return sum(connection.octets for connection in self._open)
+
+    @property
+    def octets_limit(self) -> int:
+        """Most that all connections hold."""
+        return self._limit * self.connection_octets
+
+    @property
+    def query_count(self) -> int:
+        """Number of queries in flight or waiting. It asks each server."""
+        return sum(
+            len(queue.waiting) + sum(len(connection.pending) for connection in queue.connections)
+            for queue in self._queues.values()
+        )
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start, by name."""

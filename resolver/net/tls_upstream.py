@@ -52,6 +52,7 @@ class TlsConnection(UpstreamConnection):
     """One connection over TLS. `facts` is None until the handshake is complete."""
 
     owner: "TlsUpstream"
+    overhead = limits.TLS_OVERHEAD
 
     def __init__(self, owner: "TlsUpstream", server: ServerQueue) -> None:
         super().__init__(owner, server)
@@ -142,6 +143,14 @@ class TlsUpstream(StreamUpstream):
         for transport in list(self.shutting_down):
             assert transport is not None
             transport.abort()
+
+    @property
+    def octets(self) -> int:
+        return super().octets + len(self.shutting_down) * limits.TLS_OVERHEAD
+
+    @property
+    def octets_limit(self) -> int:
+        return self._limit * (self.connection_octets + limits.TLS_OVERHEAD)
 
     async def open_transport(self, connection: UpstreamConnection) -> None:
         assert isinstance(connection, TlsConnection)

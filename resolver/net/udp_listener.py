@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
+from corenet.limits import LANE_BUFFER
 from resolver import limits
 from resolver.log_limit import LimitedWarning
 from resolver.net.fastpath import FastPath
@@ -117,6 +118,11 @@ class UdpListener(asyncio.DatagramProtocol):
         prepare_udp_socket(sock)
         enable_pktinfo(sock)
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=sock)
+
+    @property
+    def lane_octets(self) -> int:
+        """Memory of the buffers of its lane, which are allocated whole."""
+        return 0 if self._lane is None else 2 * LANE_BUFFER
 
     def switch(
         self, service: Service, fast: FastPath, *, access: AccessTable | None = None, proxies: Iterable[str] = (),

@@ -924,6 +924,11 @@ cdef class UdpUpstream:
         return self.outstanding
 
     @property
+    def addresses(self):
+        """Number of parsed server addresses that are kept."""
+        return len(self.peers)
+
+    @property
     def max_sockets(self):
         """Maximum number of sockets of one address family."""
         return self.sockets

@@ -14,17 +14,20 @@ __all__ = ["Unsent"]
 class Unsent:
     """The owner adds to `given` what it gives to the protocol, and calls `update` after each attempt to send."""
 
-    __slots__ = ("_due", "given", "since")
+    __slots__ = ("_due", "given", "octets", "since")
 
     def __init__(self) -> None:
         self.given = 0
         """Octets given to the protocol so far."""
+        self.octets = 0
+        """Octets of them that were not sent at the last `update`."""
         self.since: float | None = None
         """Since when the client reads too little; None when nothing is unsent."""
         self._due = 0
 
     def update(self, unsent: int, now: float) -> None:
         """`unsent` octets of those given are not sent."""
+        self.octets = unsent
         gone = self.given - unsent
         if not unsent:
             self.since = None

@@ -7,10 +7,11 @@ packet from the budget of the client query. A query to a server with encryption 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver import limits
+from resolver.cache.bounded import Held
 from resolver.effects import Ask, Failure, Reply
 from resolver.net.clock_random import Entropy
 from resolver.net.descriptors import stream_upstreams, udp_sockets
@@ -210,6 +211,34 @@ class Upstream:
             encrypted.close()
         if self.opportunistic is not None:
             self.opportunistic.close()
+
+    @property
+    def streams(self) -> "dict[str, StreamUpstream]":
+        """The transports with connections that are in use, by name."""
+        found: dict[str, StreamUpstream] = {"tcp": self.stream, **self.encrypted}
+        if self.opportunistic is not None:
+            found["opportunistic"] = self.opportunistic.tls
+        return found
+
+    def memory(self) -> Iterator[Held]:
+        """What servers, and those who name them, can fill; the connections are those of `streams`."""
+        udp, size = self.udp, limits.UPSTREAM_SOCKET_OCTETS
+        yield Held("upstream_udp_sockets", udp.open_sockets * size, 2 * udp.max_sockets * size)
+        size = limits.UPSTREAM_QUERY_OCTETS
+        queries = udp.pending + sum(stream.query_count for stream in self.streams.values())
+        # Each job has one at most, and each opportunistic probe, which has a connection.
+        yield Held("upstream_queries", queries * size, (limits.JOBS + limits.TLS_UPSTREAMS) * size)
+        size = limits.UPSTREAM_ADDRESS_OCTETS
+        yield Held("upstream_addresses", udp.addresses * size, limits.UPSTREAM_ADDRESSES * size)
+        size = limits.UPSTREAM_NETWORK_OCTETS
+        yield Held(
+            "upstream_networks", len(self._common["replied_networks"]) * size, limits.UPSTREAM_NETWORKS * size
+        )
+        if self._probed is not None:
+            size = limits.OPPORTUNISTIC_SERVER_OCTETS
+            yield Held("opportunistic_servers", len(self._probed) * size, limits.OPPORTUNISTIC_SERVERS * size)
+        if self._contexts is not None:
+            yield from self._contexts.memory()
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start: ``udp_...``, ``tcp_...``, ``tls_...``, ``https_...``, ``quic_...``, and

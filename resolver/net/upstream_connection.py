@@ -175,6 +175,9 @@ class ServerQueue:
 class UpstreamConnection(asyncio.Protocol):
     """One connection: pending queries by id, replies in any order."""
 
+    overhead = limits.CONNECTION_OVERHEAD
+    """Memory counted for it, besides octets received and not sent."""
+
     def __init__(self, owner: Owner, server: ServerQueue) -> None:
         self.owner = owner
         self.server = server
@@ -192,6 +195,12 @@ class UpstreamConnection(asyncio.Protocol):
         self.reply_count = 0
         self.idle_timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def octets(self) -> int:
+        """Estimated memory of the connection, without its queries."""
+        unsent = 0 if self.transport is None else self.transport.get_write_buffer_size()
+        return self.overhead + 2 * self.framer.pending + unsent
 
     # --- queries -----------------------------------------------------------------------------------------------
 

@@ -57,11 +57,13 @@ class _Running:
     """A transfer that has a slot since the second `since` of the loop's clock; `octets` of it have come. `timeout` is
     that of the attempt in progress, and `ended` is set when others need the slot."""
 
-    __slots__ = ("ended", "octets", "since", "timeout")
+    __slots__ = ("ended", "held", "octets", "since", "timeout")
 
     def __init__(self, since: float) -> None:
         self.since = since
         self.octets = 0
+        self.held = 0
+        """Estimated memory of what was received."""
         self.ended = False
         self.timeout: asyncio.Timeout | None = None
 
@@ -92,6 +94,11 @@ class ZoneClient:
         self._running: set[_Running] = set()
         # By address; the primaries are those of the configuration, so they are few.
         self._each = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(limits.ZONE_TRANSFERS_EACH))
+
+    @property
+    def octets(self) -> int:
+        """Estimated memory of the transfers in progress."""
+        return sum(running.held for running in self._running)
 
     async def fetch(
         self, origin: bytes, primary: UpstreamAddress, key: Key | None, current: Zone | None
@@ -206,6 +213,7 @@ class ZoneClient:
                 done = await in_thread(transfer.feed, packet, self._now())
             else:
                 done = transfer.feed(packet, self._now())
+            running.held = transfer.held
         # In a thread, because a large zone takes seconds.
         await in_thread(transfer.finish)
         return Fetched(serial, transfer.zone, transfer.differences, transfer.octets)

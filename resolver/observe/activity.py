@@ -68,6 +68,8 @@ def activity(before: Statistics, after: Statistics, seconds: float) -> dict[str,
             "cache": after.get("cache", {}).get("bytes_used", 0),
             "cache_limit": after.get("cache", {}).get("bytes_limit", 0),
             "tables": after.get("resolution", {}).get("memory", 0),
+            "other": after.get("usage", {}).get("memory", 0),
+            "other_limit": after.get("usage", {}).get("memory_limit", 0),
         },
         "drops": {
             reason: rate for reason, counters in DROPS.items()

@@ -395,6 +395,13 @@ METRICS: Final[dict[str, dict[str, Metric]]] = {
         "items_limit": Metric("usage_limit", "The limit of each bounded thing, in items.", ("resource",)),
         "octets": Metric("usage_bytes", "Memory in use by each bounded thing.", ("resource",)),
         "octets_limit": Metric("usage_limit_bytes", "The limit of memory of each bounded thing.", ("resource",)),
+        "memory": Metric(
+            "memory_bytes",
+            "Memory in use outside the cache that remote parties can fill: the sum of usage_bytes without the cache.",
+        ),
+        "memory_limit": Metric(
+            "memory_limit_bytes", "The limit of memory_bytes: the sum of usage_limit_bytes without the cache.",
+        ),
     },
     "fast_path": {
         "received": Metric("client_messages_total", "Messages received from clients over UDP and TCP."),
@@ -503,7 +510,8 @@ METRICS: Final[dict[str, dict[str, Metric]]] = {
         "memory_jobs": Metric("resolution_memory_bytes", "Memory held by resolutions in progress."),
         "memory": Metric(
             "table_memory_bytes",
-            "Memory outside the cache: tables of servers, denials, delegations and keys, and resolutions in progress.",
+            "Memory of the tables for resolution, as servers, denials, delegations and keys, and of resolutions in"
+            " progress; a part of memory_bytes.",
         ),
     },
     "signatures": {

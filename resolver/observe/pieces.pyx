@@ -145,6 +145,17 @@ cdef class Pieces:
         return self.queue.records
 
     @property
+    def octets(self):
+        """Octets of the pieces that are not empty, for the producer. The consumer may give one back meanwhile."""
+        cdef PieceQueue *q = &self.queue
+        return <size_t>(q.fresh - (atomic_get32(&q.empty_in) - q.empty_out)) * PIECE
+
+    @property
+    def limit(self):
+        """Octets of all pieces."""
+        return <size_t>self.queue.count * PIECE
+
+    @property
     def overrun(self):
         """Records dropped since the start because all pieces were full."""
         return self.queue.overrun

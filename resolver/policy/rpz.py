@@ -95,6 +95,16 @@ class RpzZone:
         """Whether a trigger depends on the answer or on the servers of it."""
         return bool(len(self.addresses)) or self.asks_servers
 
+    @property
+    def octets(self) -> int:
+        """Estimated memory. It looks at each rule."""
+        prefixes = len(self.clients) + len(self.addresses) + len(self.ns_addresses)
+        found = self.qnames.octets + self.ns_names.octets + prefixes * limits.RPZ_PREFIX_OCTETS
+        for rule in self.rules:
+            for _, _, rdatas in rule.records:
+                found += (1 + len(rdatas)) * limits.RPZ_RULE_OVERHEAD + sum(map(len, rdatas))
+        return found
+
     def match_client(self, packed: bytes) -> "Match | None":
         """The rule for a client address, 4 or 16 bytes."""
         return self._match_address(Trigger.CLIENT_IP, self.clients, (packed,))

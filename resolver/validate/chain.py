@@ -14,7 +14,7 @@ nothing is concluded from what follows it.
 from collections.abc import Iterable, Sequence
 
 from resolver import limits
-from resolver.cache.bounded import BoundedDict
+from resolver.cache.bounded import BoundedDict, SizedTable
 from resolver.effects import FOR_DNSSEC, Budget, Context, Failure, FailureKind, Need, Outcome, Question, Steps, Task
 from resolver.validate import nsec, nsec3
 from resolver.validate.anchors import Anchor, Anchors
@@ -106,6 +106,20 @@ class Chain:
         self.algorithms = ALGORITHMS if sha1 else ALGORITHMS - SHA1_ALGORITHMS
         self.parsed = BoundedDict("keys", limit=limits.PARSED_KEY_OCTETS, most=KEY_SETS)
         self._known: dict[bytes, None] = {}
+        self.signatures = SizedTable(
+            "signatures", most=KNOWN_SIGNATURES, size=limits.KNOWN_SIGNATURE_OCTETS, count=self._known.__len__,
+            clear=self._known.clear,
+        )
+
+    def remember(self, mark: bytes) -> None:
+        """Remember the signature with the digest `mark`."""
+        self._known[mark] = None
+        if len(self._known) > KNOWN_SIGNATURES:
+            del self._known[next(iter(self._known))]
+
+    def share(self, base: "Chain") -> None:
+        """Use the tables of `base`. Their entries are found by content, which means the same to all."""
+        self.parsed, self._known, self.signatures = base.parsed, base._known, base.signatures
 
     # --- one RRset ------------------------------------------------------------------------------------------------
 
@@ -245,9 +259,7 @@ class Chain:
                     good = yield check
                 if good[0]:
                     if mark is not None:
-                        self._known[mark] = None
-                        if len(self._known) > KNOWN_SIGNATURES:
-                            del self._known[next(iter(self._known))]
+                        self.remember(mark)
                     proved = SecurityStatus(VERDICT_SECURE, signature=sig, keys=(key,))
                     if task.trace is not None:
                         _note_check(task, rrset, sig, key, proved, sig.signer)

@@ -91,7 +91,7 @@ class Validator:
         self.nsec3_iterations = nsec3_iterations
         self.anchors = anchors
         self.chain = Chain(anchors, sha1=sha1, harden=harden, skew=skew, nsec3_iterations=nsec3_iterations)
-        self.tables: tuple[MemoryTable, ...] = (self.chain.parsed, loaded)
+        self.tables: tuple[MemoryTable, ...] = (self.chain.parsed, loaded, self.chain.signatures)
         """Tables that remote parties can fill, with limits in octets."""
         self.sentinel = Sentinel(anchors)
         self.aggressive_nsec = AggressiveNsec(anchors, nsec3_iterations=nsec3_iterations) if aggressive else None
@@ -439,6 +439,6 @@ def create(settings: Settings, base: Validator | None = None, negative: Iterable
         skew=(int(settings.dnssec.signature_skew_min), int(settings.dnssec.signature_skew_max)),
     )
     if base is not None:
-        made.chain.parsed = base.chain.parsed  # by their content, which means the same to all
+        made.chain.share(base.chain)
         made.tables = ()
     return made

@@ -155,6 +155,11 @@ class Transfer:
         self.messages = self.octets = self.count = self.expanded = 0
 
     @property
+    def held(self) -> int:
+        """Estimated memory: of the records, and of the zone that is made of them."""
+        return 2 * self.expanded + self.count * limits.ZONE_TRANSFER_RECORD
+
+    @property
     def qtype(self) -> int:
         """AXFR or IXFR."""
         return c.AXFR if self._current is None else c.IXFR

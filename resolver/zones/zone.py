@@ -212,6 +212,11 @@ class Zone:
                     table.pop(owner, None)
         return Zone(self.origin, *tables)
 
+    @property
+    def memory(self) -> int:
+        """Estimated memory."""
+        return self.octets + (self.records + len(self._between)) * limits.ZONE_RECORD_OVERHEAD
+
     def __repr__(self) -> str:
         return f"<Zone {names.to_text(self.origin)} serial {self.serial}, {self.records} records>"
 

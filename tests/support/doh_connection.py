@@ -112,6 +112,7 @@ class Listener:
     pipeline = 100
     path = b"/dns-query"
     own_access = None
+    tls_context: Any = "one"
     origin = ("https", "127.0.0.1:443")
     transport_number = 3
 

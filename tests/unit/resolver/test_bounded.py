@@ -16,10 +16,11 @@ from resolver.cache import Store
 from resolver.cache.bounded import BoundedDict
 from resolver.daemon import resource_exhaustion
 from resolver.effects import FailureKind, Question
+from resolver.iterate import delegation
 from resolver.mesh import Mesh
 from resolver.net import reserve
 from resolver.settings import Settings
-from resolver.validate import verify
+from resolver.validate import chain, verify
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -37,6 +38,8 @@ def few_loaded_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loaded keys are the process's: each test has its own."""
     monkeypatch.setattr(verify, "_keys", OrderedDict())
     monkeypatch.setattr(verify, "KEPT_KEYS", limits.VERIFY_KEYS // SHARE)
+    monkeypatch.setattr(chain, "KNOWN_SIGNATURES", limits.KNOWN_SIGNATURES // SHARE)
+    monkeypatch.setattr(delegation, "REMEMBERED_ADDRESSES", limits.UPSTREAM_ADDRESSES // SHARE)
 
 
 def make() -> Mesh:
@@ -89,9 +92,18 @@ def fill_loaded_keys(mesh: Mesh, number: int) -> None:
     assert not verify.check(verify.SignatureJob(8, key, bytes(512), b""))
 
 
+def fill_signatures(mesh: Mesh, number: int) -> None:
+    mesh.validation.chain.remember(number.to_bytes(32, "big"))
+
+
+def fill_addresses(mesh: Mesh, number: int) -> None:
+    assert mesh._delegations.address_of(b"\x20\x01" + bytes(range(100, 110)) + number.to_bytes(4, "big"))
+
+
 FILLERS: list[tuple[str, Callable[[Mesh, int], None]]] = [
     ("servers", fill_servers), ("delegations", fill_delegations), ("denials", fill_denials), ("denials", fill_zones),
-    ("keys", fill_keys), ("loaded_keys", fill_loaded_keys),
+    ("keys", fill_keys), ("loaded_keys", fill_loaded_keys), ("signatures", fill_signatures),
+    ("server_addresses", fill_addresses),
 ]
 
 
@@ -135,7 +147,7 @@ def test_evicted_entries_are_subtracted() -> None:
     mesh.validation.chain.parsed.clear()
     assert verify.loaded.octets
     mesh.shrink()
-    assert [table.octets for table in mesh.memory_tables()] == [0] * 5
+    assert [table.octets for table in mesh.memory_tables()] == [0] * 7
     assert not verify._keys
     for number in range(500):
         fill_servers(mesh, number)

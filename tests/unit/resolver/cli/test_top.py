@@ -22,7 +22,8 @@ ACTIVITY: dict[str, Any] = {
     "client_latency": {"p50": 0.00005, "p90": 0.0012, "p99": 0.25},
     "upstream": {"rate": 130.0, "timeouts": 0.5, "latency": {"p50": None, "p90": None, "p99": None}},
     "outstanding": {"client_queries": 7, "resolutions": 9},
-    "memory": {"cache": 3 << 20, "cache_limit": 64 << 20, "tables": 1 << 19},
+    "memory": {"cache": 3 << 20, "cache_limit": 64 << 20, "tables": 1 << 18, "other": 1 << 19,
+               "other_limit": 1 << 30},
     "drops": {"query-rate": 12.5},
     "sampling": {"replies": 2400, "samples": 600},
     "top": {
@@ -154,7 +155,7 @@ def test_views_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
         "answers/s   cache hits 91.6 %; hit 1100, miss 100",
         "latency ms  clients p50 0.05 p90 1.2 p99 250; servers p50 - p90 - p99 -",
         "upstream    130 queries/s, 0.5 timeouts/s; outstanding 7 client queries, 9 resolutions",
-        "memory      cache 3.0 of 64.0 MiB, tables 0.5 MiB",
+        "memory      cache 3.0 of 64.0 MiB; all else 0.5 of at most 1024 MiB",
         "drops/s     query-rate 12",
         "lists       estimated from one reply of 4.0: 600 of 2400",
         "names",

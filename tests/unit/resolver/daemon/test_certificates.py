@@ -93,6 +93,30 @@ def test_the_certificate_is_selected_by_sni(authority: Authority) -> None:
     assert names_served(context, authority, "other.example") == ["one.example"]
 
 
+def test_the_sessions_that_openssl_keeps_are_counted(authority: Authority) -> None:
+    """TLS 1.2 without tickets: the state of the session stays with the server, also when the connection has ended."""
+    certificates = load(settings(authority.leaf("dns.example")))
+    assert certificates is not None
+    client = client_of(authority)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.options |= ssl.OP_NO_TICKET
+    context, before = certificates.context("tls"), certificates.memory()
+    assert before.octets == 0
+    assert before.limit == 2 * limits.TLS_SERVER_SESSIONS * limits.TLS_SERVER_SESSION_OCTETS, "of TLS and HTTPS"
+    for _ in range(3):
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        one = client.wrap_bio(to_client, to_server, server_hostname="dns.example")
+        other = context.wrap_bio(to_server, to_client, server_side=True)
+        for step in ("do_handshake", "do_handshake", "do_handshake", "unwrap", "unwrap"):
+            for side in (one, other):
+                try:
+                    getattr(side, step)()
+                except ssl.SSLWantReadError:
+                    continue
+    del one, other
+    assert certificates.memory().octets == 3 * limits.TLS_SERVER_SESSION_OCTETS
+
+
 def missing(leaf: Leaf) -> None:
     leaf.key.unlink()
 

@@ -162,7 +162,8 @@ class Source:
             "lists": {"entries": {"ads": 3, "bad": 0}, "failing": {"ads": 0, "bad": 1}},
             "cache": {"hits_answer": 5, "servers_addresses": 7, "servers_dead": 2},
             "usage": {"items": {"jobs": 3, "zones": 0}, "items_limit": {"jobs": 4, "zones": 9},
-                      "octets": {"cache": 1, "keys": 1}, "octets_limit": {"cache": 2, "keys": 8}},
+                      "octets": {"cache": 1, "keys": 1, "rate_limits": 4},
+                      "octets_limit": {"cache": 2, "keys": 8, "rate_limits": 4}},
         }
         return {"watch": "w", "activity": {"seconds": 2} if begun else None}, statistics
 

@@ -191,6 +191,10 @@ def test_look_ups_and_writes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
             member.share()
         assert member.counts["waiting_writes"] == 2
         assert member.counts["writes_dropped"] == 68
+        held = {one.name: one for one in member.second.memory()}
+        assert held["second_level_look_ups"].octets == 4 * limits.SECOND_LEVEL_LOOK_UP_OCTETS
+        assert 50 < held["second_level_writes"].octets - 2 * limits.SECOND_LEVEL_WRITE_OCTETS < 2 * 1000
+        assert held["second_level_writes"].limit == 2 * (limits.SECOND_LEVEL_ENTRY + limits.SECOND_LEVEL_WRITE_OCTETS)
         member.engine.gate.set()
         await until(lambda: len(member.replies) == 4, "all replies")
         await until(lambda: member.counts["in_flight"] == 0, "nothing in flight")

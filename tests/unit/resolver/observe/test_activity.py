@@ -40,6 +40,7 @@ AFTER: dict[str, dict[str, Any]] = {
     "upstream": {"udp_timeouts": 6, "tls_timeouts": 2},
     "upstream_latency": {"udp": histogram(*[0.004] * 10), "tcp": histogram(11.0)},
     "cache": {"bytes_used": 2, "bytes_limit": 10},
+    "usage": {"memory": 9, "memory_limit": 90},
 }
 
 
@@ -51,7 +52,7 @@ def test_an_interval() -> None:
     assert found["answers"]["cache_hit_ratio"] == pytest.approx(29 / 39)
     assert found["outstanding"] == {"client_queries": 3, "resolutions": 4}
     assert found["upstream"]["rate"] == 10.0 and found["upstream"]["timeouts"] == 2.0
-    assert found["memory"] == {"cache": 2, "cache_limit": 10, "tables": 8}
+    assert found["memory"] == {"cache": 2, "cache_limit": 10, "tables": 8, "other": 9, "other_limit": 90}
     assert found["drops"] == {"query-rate": 4.0, "pending-limit": 2.0, "ended-for-others": 1.0}
 
 
