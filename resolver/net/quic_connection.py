@@ -170,7 +170,6 @@ class QuicClient:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._ending = doq.EXCESSIVE_LOAD
-        """Octets that the library had to send after the last call."""
 
     def begin(self, original: bytes, retried: bytes | None) -> None:
         """Be the server of a connection whose client has sent to the id `original` first, and after a Retry packet to
