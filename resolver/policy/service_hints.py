@@ -28,8 +28,8 @@ def read_parameters(rdata: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
 
 
 def hinted_addresses(rdata: bytes) -> Iterator[bytes]:
-    """All addresses in the hints of a record."""
+    """All addresses in the hints of a record. What is left of a hint of another length is no address."""
     for key, value in read_parameters(rdata)[1]:
         octets = HINTS.get(key)
         if octets is not None:
-            yield from (value[n : n + octets] for n in range(0, len(value), octets))
+            yield from (value[n : n + octets] for n in range(0, len(value) - octets + 1, octets))

@@ -4,7 +4,9 @@ The first two bytes are the type. Text is also parsed again: when dnspython can 
 same.
 """
 
+from resolver.policy.service_hints import hinted_addresses, read_parameters
 from resolver.wire import RRset, WireError, edns, name, present
+from resolver.wire import consts as c
 from resolver.wire import rdata as rdatas
 
 
@@ -30,5 +32,9 @@ def run(data: bytes) -> None:
     rdatas.check(rtype, canonical)
     assert rdatas.canonical(rtype, canonical) == canonical
     assert canonical.lower() == rdata.lower()
+    if rtype in (c.SVCB, c.HTTPS):
+        head, parameters = read_parameters(rdata)
+        assert rdata == head + b"".join(key + len(value).to_bytes(2, "big") + value for key, value in parameters)
+        assert all(len(address) in (4, 16) for address in hinted_addresses(rdata))
     rrset = RRset(name.ROOT, rtype, 0, [rdata])
     assert rrset.canonical_rdatas() == [canonical]

@@ -65,6 +65,7 @@ TARGETS = {
     "resolver/policy/list_source.py": ["lists"],
     "resolver/policy/rpz_text.py": ["lists"],
     "resolver/policy/rpz_zone.py": ["lists", "zone"],
+    "resolver/policy/service_hints.py": ["wire_rdata"],
     "resolver/system.py": ["system"],
     "resolver/validate/anchor_file.py": ["anchors"],
     "resolver/validate/fields.pyx": ["dnssec"],

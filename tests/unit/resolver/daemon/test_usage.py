@@ -101,9 +101,9 @@ FIXED = "some hundred octets each, at a fixed number of places"
 
 EXEMPT = {
     PART: """DENIAL_RECORDS_PER_ZONE FETCHES_PER_SERVER FETCHES_PER_ZONE HTTPS_UPSTREAMS_PER_SERVER
-        LATE_PER_NETWORK PENDING_PER_CLIENT PREFETCH_JOBS STREAM_BACKLOG STREAM_UPSTREAMS_PER_SERVER
+        LATE_PER_NETWORK PENDING_PER_CLIENT PREFETCH_JOBS QUIC_PORTS STREAM_BACKLOG STREAM_UPSTREAMS_PER_SERVER
         STREAM_WITHOUT_SLOT SUBNETS_PER_NAME SUBNET_JOBS TCP_CONNECTIONS_PER_CLIENT TCP_PIPELINE UDP_PORTS
-        UDP_PORT_PENDING UDP_SOCKETS_KEPT VIEW_PARTS ZONE_TRANSFERS_EACH WEB_EXPLAINS WEB_REFUSALS""",
+        UDP_PORT_PENDING UDP_SOCKETS_KEPT VIEW_PARTS ZONE_TRANSFERS_EACH ZONE_TYPES WEB_EXPLAINS WEB_REFUSALS""",
     QUERY: """ADDRESS_LOOKUPS ALIAS_PROBES CACHE_ENTRY_RECORDS COMPRESSION_ENTRIES DENIAL_RRSETS DOH_FIELDS
         DS_MISMATCHES EDNS_OPTIONS KEYS_PER_TAG LOOK_UPS MAX_ADDRESSES MAX_ALIASES MAX_DEPTH MAX_NAME_SERVERS
         MESSAGE_RECORDS NAME_SERVER_ALIASES REPLY_EDES RRSET_RECORDS SECOND_LEVEL_SETS SIGNATURES_PER_RRSET
@@ -132,7 +132,7 @@ EXEMPT = {
 
 NUMBERS = frozenset("""addresses answers certificates changes connections coroutines counters datagrams
     entries errors fetches fields jobs keys lanes lines lists listeners log look-ups members messages
-    modules names networks nodes options prefixes processes queries questions reasons records requests
+    modules names networks nodes options ports prefixes processes queries questions reasons records requests
     rows rules samples servers sessions sets signatures sockets sub-queries transfers views watchers zones""".split())
 """Units of what can be kept, by their first words."""
 
