@@ -11,7 +11,9 @@ def record(*parameters: tuple[int, bytes]) -> bytes:
     return HEAD + b"".join(key.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value for key, value in parameters)
 
 
-@pytest.mark.parametrize(("value", "complete"), [(b"", 0), (b"\xc0\0\2", 0), (b"\xc0\0\2\1", 1), (b"\xc0\0\2\1\xc0", 1)])
+@pytest.mark.parametrize(
+    ("value", "complete"), [(b"", 0), (b"\xc0\0\2", 0), (b"\xc0\0\2\1", 1), (b"\xc0\0\2\1\xc0", 1)]
+)
 def test_what_is_left_of_a_hint_is_no_address(value: bytes, complete: int) -> None:
     """A server may send any octets there: a message with them is read."""
     found = list(hinted_addresses(record((1, b"\2h2"), (4, value), (6, bytes(16) + value))))
