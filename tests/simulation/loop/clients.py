@@ -104,6 +104,12 @@ class Clients:
             self.server.close()
             getattr(self.server, self.program["last"])()
 
+    def give_up(self) -> None:
+        """Programs of this kind do not fork."""
+
+    def give_up_later(self) -> None:
+        """Programs of this kind do not fork."""
+
     def check(self) -> None:
         """Complain about connections that have not ended."""
         for client in self.known:

@@ -9,10 +9,10 @@ import asyncio
 import os
 import re
 import select
-import signal
 import socket
 from typing import Any
 
+from simulation.loop.forks import fork
 from simulation.loop.world import PERIOD, Planned, World, piece_of, readiness, unread
 
 CALLBACK_BUFFER = 70000
@@ -264,23 +264,8 @@ class End:
             self.sending_file = False
 
     def do_fork(self, leave: str) -> None:
-        """Fork; the child exits at once, or closes the loop, or leaves by SystemExit."""
-        if self.world.on_reference and leave != "exit":
-            # On asyncio's loop the child shares the epoll instance, so what it removes is removed for the parent.
-            return
-        child = os.fork()
-        if child:
-            _, status = os.waitpid(child, 0)
-            if status:
-                self.complain("fork", f"the child that does {leave} ended with status {status}")
-            return
-        signal.alarm(30)
-        if leave == "exit":
-            os._exit(0)
-        if leave == "close":
-            self.world.loop.close()
-            return
-        raise SystemExit
+        """Fork; the child does one of `generate.WAYS`."""
+        fork(self.world, self.name, leave)
 
     # --- the model ------------------------------------------------------------------------------------------------
 
@@ -325,6 +310,14 @@ class End:
             self.closed = True
             self.transport.close()
 
+    def give_up(self) -> None:
+        if self.made and not self.lost:
+            # Unlike abort, this would send what is queued, and in the child nothing may be.
+            self.transport.close()
+
+    def give_up_later(self) -> None:
+        """Nothing is left."""
+
     def check(self) -> None:
         """Complain about what is wrong at the end."""
         if self.refused is not None and not self.made:
@@ -340,7 +333,10 @@ class End:
             self.complain("loss", f"ended cleanly, the peer has {peer.received} of {self.written} bytes")
         if clean and self.saw_eof and self.received != peer.sent and not peer.failed and not peer.cut:
             self.complain("loss", f"ended cleanly, {self.received} of the {peer.sent} bytes sent by the peer arrived")
-        if self.error is not None and not (self.raised or peer.gone_early or self.world.shortages):
+        # A TLS peer that blocks in sending reads no close_notify. It is not told of the end of the connection while a
+        # child holds the descriptor.
+        blocked = self.closed and self.world.held and not peer.done and isinstance(self.error, TimeoutError)
+        if self.error is not None and not (self.raised or peer.gone_early or self.world.shortages or blocked):
             self.complain("error", f"connection_lost({self.error!r}) without a reason")
         self.transport = self.protocol = None
 

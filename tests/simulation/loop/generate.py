@@ -11,6 +11,9 @@ from typing import Any
 
 Program = dict[str, Any]
 
+# What the child of a fork does, see `forks`.
+WAYS = ("exit", "close", "leave", "new", "run", "hold")
+
 KINDS = (
     "stream", "stream", "stream_server", "sock_methods", "tls", "framed", "datagrams", "pipes", "http_client",
     "unclosed_loop", "dropped_connections",
@@ -71,7 +74,7 @@ def random_action(rng: random.Random) -> list[Any]:
         return ["protocol", rng.choice(("plain", "buffered"))]
     if draw < 98:
         return ["sendfile", random_size(rng)]
-    return ["fork", rng.choice(("exit", "close", "leave"))]
+    return ["fork", rng.choice(WAYS)]
 
 
 def random_trigger(rng: random.Random) -> str:
@@ -159,24 +162,47 @@ def random_coroutine(rng: random.Random) -> dict[str, Any]:
     return {
         "script": script,
         "cancels": [rng.randrange(1, 40) for _ in range(rng.choice((0, 0, 1, 3)))],
+        "forks": [],
         "peer": random_peer(rng),
         "sndbuf": rng.choice((0, 0, 4608, 20000)),
     }
 
 
+def random_moment(rng: random.Random) -> str:
+    """A trigger outside coroutines: an iteration or a time."""
+    return rng.choice((f"turn{1 + random_count(rng, 40)}", f"at{rng.choice((1, 50, 1000, 1000000))}"))
+
+
+def fork_coroutines(rng: random.Random, talkers: list[dict[str, Any]], triggers: tuple[str, ...]) -> None:
+    """Let one of four programs of coroutines fork: in a coroutine, in a callback, or when one of `triggers` happens."""
+    if rng.randrange(4):
+        return
+    for _ in range(rng.choice((1, 1, 2))):
+        talker = rng.choice(talkers)
+        way = rng.choice(WAYS)
+        if rng.randrange(2):
+            talker["script"].insert(rng.randrange(len(talker["script"]) + 1), ["fork", way])
+        else:
+            talker["forks"].append([rng.choice((random_moment(rng), random_moment(rng), *triggers)), way])
+
+
 def stream_server(rng: random.Random) -> Program:
     """A server of streams, asyncio's or ours."""
-    return {
+    program = {
         "streams": rng.choice(("asyncio", "corenet")),
         "limit": rng.choice((1000, 65536)),
         "accept_faults": rng.choice((0, 0, 100, 400)),
         "talkers": [random_coroutine(rng) for _ in range(1 + random_count(rng, 3))],
     }
+    fork_coroutines(rng, program["talkers"], ("accept", "begun"))
+    return program
 
 
 def sock_methods(rng: random.Random) -> Program:
     """Coroutines with their own sockets."""
-    return {"talkers": [random_coroutine(rng) for _ in range(1 + random_count(rng, 2))]}
+    talkers = [random_coroutine(rng) for _ in range(1 + random_count(rng, 2))]
+    fork_coroutines(rng, talkers, ())
+    return {"talkers": talkers}
 
 
 def tls(rng: random.Random) -> Program:
@@ -195,7 +221,7 @@ def add_fork(rng: random.Random, ends: list[dict[str, Any]]) -> None:
     """Let one of eight programs fork in one of its callbacks."""
     if rng.randrange(8) == 0:
         entry = rng.choice(rng.choice(ends)["script"])
-        entry.insert(rng.randrange(2, len(entry) + 1), ["fork", rng.choice(("exit", "close", "leave"))])
+        entry.insert(rng.randrange(2, len(entry) + 1), ["fork", rng.choice(WAYS)])
 
 
 def random_framed_action(rng: random.Random) -> list[Any]:
@@ -309,7 +335,13 @@ def http_client(rng: random.Random) -> Program:
                 "cancel": rng.choice((0, 0, 0, 0, 10, 1000, 3000000)),
             }
         )
-    return {"requests": requests, "sndbuf": rng.choice((4608, 20000, 200000))}
+    sndbuf = rng.choice((4608, 20000, 200000))
+    forks = []
+    if rng.randrange(4) == 0:
+        for _ in range(rng.choice((1, 1, 2))):
+            point = f"{rng.choice(('step', 'trace'))}{1 + random_count(rng, 30)}"
+            forks.append([rng.choice((point, point, random_moment(rng))), rng.choice(WAYS)])
+    return {"requests": requests, "sndbuf": sndbuf, "forks": forks}
 
 
 def dropped_connections(rng: random.Random) -> Program:

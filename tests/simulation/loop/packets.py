@@ -183,6 +183,9 @@ class PacketEnd(asyncio.DatagramProtocol):
         if self.made and not self.lost:
             self.transport.close()
 
+    give_up = End.give_up
+    give_up_later = End.give_up_later
+
     def check(self) -> None:
         """Complain of what is wrong at the end."""
         if self.made != 1 or self.lost != 1:

@@ -20,6 +20,7 @@ from typing import Any
 
 from simulation.loop import kernel as kernels
 from simulation.loop.ends import PROTOCOLS, End, Planned, socket_pair
+from simulation.loop.forks import end_child, end_held
 from simulation.loop.generate import Program
 from simulation.loop.packets import play_datagrams, play_pipes
 from simulation.loop.secure import NAME, TlsPeer, contexts
@@ -125,10 +126,7 @@ async def connect(world: World, end: End, spec: Program, secure: bool) -> None:
 
 def talkers_of(world: World, program: Program) -> list[Talker]:
     """The coroutines of `program`."""
-    return [
-        Talker(world, f"talker{number}", spec["script"], spec["cancels"], 1000 * number)
-        for number, spec in enumerate(program["talkers"])
-    ]
+    return [Talker(world, f"talker{number}", spec, 1000 * number) for number, spec in enumerate(program["talkers"])]
 
 
 async def play_stream_server(world: World, program: Program) -> None:
@@ -290,13 +288,14 @@ def run(
                     loop.run_until_complete(loop.shutdown_asyncgens())
             except BaseException as error:
                 if os.getpid() != world.pid:
-                    os._exit(0)
+                    end_child(world)
                 if isinstance(error, KeyboardInterrupt):
                     raise
                 world.complain("crash", f"{type(error).__name__}: {error}")
             finally:
                 if os.getpid() != world.pid:
-                    os._exit(0)
+                    end_child(world)
+                end_held(world)
                 if loop is not None and (program["kind"] != "unclosed_loop" or on_reference):
                     loop.close()
             outcome.text = KERNEL.text

@@ -1,7 +1,9 @@
 """Coroutines on the loop under test: `sock_*`, asyncio's streams and ours, cancelled at any await.
 
 A script is a list of operations: ["read", n], ["exactly", n], ["until"], ["write", n], ["both", n] write and drain,
-["drain"], ["eof"], ["sleep", microseconds], ["close"]. After it the coroutine reads to the end, then closes. A
+["drain"], ["eof"], ["sleep", microseconds], ["close"], ["fork", way] (see `forks`). A fork outside the coroutine has a
+trigger: "accept" and "begun" in the handler of a connection, before and after the coroutine is started, "turn5" and
+"at300" as in `ends`. After it the coroutine reads to the end, then closes. A
 cancelled operation is repeated, because nothing may be lost by cancelling; only how much a cancelled `sock_sendall` has
 sent is unknown.
 """
@@ -13,6 +15,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from simulation.loop.forks import fork
 from simulation.loop.world import Peer, World, piece_of, readiness, unread
 
 SHORTAGES = (12, 105)  # ENOMEM, ENOBUFS
@@ -21,12 +24,13 @@ SHORTAGES = (12, 105)  # ENOMEM, ENOBUFS
 class Talker:
     """A coroutine that exchanges data with a peer over one connection, and the model of it."""
 
-    def __init__(self, world: World, name: str, script: list[list[Any]], cancels: list[int], sends_from: int) -> None:
+    def __init__(self, world: World, name: str, spec: dict[str, Any], sends_from: int) -> None:
         self.world = world
         self.name = name
-        self.script = script
+        self.script = spec["script"]
         # asyncio's sock_recv loses received data when it is cancelled in the same iteration.
-        self.cancels = [] if world.on_reference else cancels
+        self.cancels = [] if world.on_reference else spec["cancels"]
+        self.forks = spec["forks"]
         self.sends_from, self.reads_from = sends_from, sends_from + 500
         self.peer: Peer = None  # type: ignore[assignment]
         self.channel: Any = None
@@ -43,7 +47,20 @@ class Talker:
     def begin(self, channel: Any) -> None:
         """Exchange data over `channel` in a new task."""
         self.channel = channel
+        if os.getpid() != self.world.pid:
+            # A connection that was accepted before the fork, in a child that runs the inherited loop.
+            channel.abort()
+            return
+        if self.fork_when("accept"):
+            return
         self.task = self.world.loop.create_task(self.talk())
+        if self.fork_when("begun"):
+            return
+        for trigger, way in self.forks:
+            if trigger.startswith("turn"):
+                self.fork_after_turns(int(trigger[4:]), way)
+            elif trigger.startswith("at"):
+                self.world.loop.call_later(int(trigger[2:]) / 1e6, self.fork, way)
         for turns in self.cancels:
             self.after_turns(turns)
 
@@ -55,6 +72,21 @@ class Talker:
         else:
             self.world.note(f"{self.name} cancelled")
             self.task.cancel()
+
+    def fork(self, way: str) -> bool:
+        """Fork; True in a child that must return from its callback."""
+        self.world.note(f"{self.name} forks, {way}")
+        return fork(self.world, self.name, way)
+
+    def fork_when(self, when: str) -> bool:
+        """Do the forks with the trigger `when`; as `fork`."""
+        return any(self.fork(way) for trigger, way in self.forks if trigger == when)
+
+    def fork_after_turns(self, left: int, way: str) -> None:
+        if left:
+            self.world.loop.call_soon(self.fork_after_turns, left - 1, way)
+        else:
+            self.fork(way)
 
     async def talk(self) -> None:
         """Perform the script, read to the end, close."""
@@ -69,7 +101,9 @@ class Talker:
             self.error = error
         finally:
             self.doing = ""
-            await self.close()
+            # A child that leaves by SystemExit must not wait here.
+            if os.getpid() == self.world.pid or self.ending:
+                await self.close()
 
     async def attempt(self, name: str, *arguments: Any) -> None:
         """Perform one operation, and repeat it when it was cancelled."""
@@ -144,6 +178,11 @@ class Talker:
     async def do_sleep(self, microseconds: int) -> None:
         await asyncio.sleep(microseconds / 1e6)
 
+    async def do_fork(self, way: str) -> None:
+        if self.fork(way):
+            # In a child that has closed the loop: the step of the task ends here.
+            await asyncio.Future(loop=self.world.loop)
+
     async def do_close(self) -> None:
         await self.close()
 
@@ -184,6 +223,14 @@ class Talker:
         self.ending = True
         if self.task is not None and not self.task.done():
             self.task.cancel()
+
+    def give_up(self) -> None:
+        self.ending = True
+        if self.channel is not None:
+            self.channel.abort()
+
+    def give_up_later(self) -> None:
+        """The task is cancelled."""
 
     def check(self) -> None:
         """Complain about what is wrong at the end."""
@@ -244,6 +291,9 @@ class StreamChannel:
         self.writer.close()
         await self.writer.wait_closed()
 
+    def abort(self) -> None:
+        self.writer.close()
+
 
 class SocketChannel:
     """A socket and the loop's `sock_*` methods."""
@@ -281,6 +331,9 @@ class SocketChannel:
     async def close(self) -> None:
         self.sock.close()
 
+    def abort(self) -> None:
+        self.sock.close()
+
 
 class Acceptor:
     """A server of streams, and the talkers for its connections, in the order of the connections."""
@@ -302,8 +355,8 @@ class Acceptor:
 
     def accepted(self, reader: Any, writer: Any) -> None:
         """The handler of a connection."""
-        self.talkers[self.number].begin(StreamChannel(reader, writer))
         self.number += 1
+        self.talkers[self.number - 1].begin(StreamChannel(reader, writer))
 
     def quiet(self, stage: str) -> None:
         """Complain about connections that are not accepted."""
@@ -320,6 +373,15 @@ class Acceptor:
     def finish(self) -> None:
         if self.server is not None:
             self.server.close()
+
+    def give_up(self) -> None:
+        if self.server is not None:
+            self.server.close()
+            # Those whose handler was not called yet.
+            self.server.close_clients()
+
+    def give_up_later(self) -> None:
+        """Nothing is left."""
 
     def check(self) -> None:
         self.server = None

@@ -2,6 +2,10 @@
 
 The path of a request says how to answer it: "good", "slow" in small pieces, "early" before the request was read, whose
 rest is then not read, "cut" in the middle. The model knows every body in both directions.
+
+The program's forks are lists of a trigger and a way (see `forks`). Triggers: "turn5", "at300" as in `ends`; "step7" the
+seventh of the points at which a request begins or ends, a connection begins or is there, or a piece of a body is sent
+or received; "trace7" the seventh call of the trace callback.
 """
 
 import asyncio
@@ -11,6 +15,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+from simulation.loop.forks import fork
 from simulation.loop.world import PATTERN, Peer, World, readiness
 
 from corenet.http import HttpClient, HttpError
@@ -156,15 +161,21 @@ class Web:
 
     def __init__(self, world: World, program: dict[str, Any]) -> None:
         self.world, self.program = world, program
-        self.client = HttpClient(limits=Limits(connections=LIMIT, per_origin=LIMIT), decode=False, timeout=30.0)
+        # Without such a fork there is no trace, because a traced request has further steps.
+        traced = any(trigger.startswith("trace") for trigger, _ in program["forks"])
+        self.client = HttpClient(
+            limits=Limits(connections=LIMIT, per_origin=LIMIT), decode=False, timeout=30.0,
+            trace=self.on_trace if traced else None,
+        )  # fmt: skip
         self.ours: list[socket.socket] = []
         self.tasks: list[asyncio.Task[None]] = []
-        self.connections = 0
+        self.connections = self.steps = self.traces = 0
         self.ending = False
         world.parts.append(self)
 
     async def connect(self, _loop: Any, _origin: Any, _addresses: Any, _local: Any) -> socket.socket:
         """Replaces the client's own connect."""
+        await self.step()
         ours, theirs = (socket.socket(socket.AF_UNIX) for _ in range(2))
         listener = socket.socket(socket.AF_UNIX)
         path = f"\0simulation-{os.getpid():08}-{self.connections:04}"
@@ -183,6 +194,7 @@ class Web:
             self.world.complain("limit", f"{len(self.ours) + 1} connections are open at a limit of {LIMIT}")
         self.ours.append(ours)
         self.world.peers.append(Server(self.world, theirs, self))
+        await self.step()
         return ours
 
     def begin(self) -> None:
@@ -194,11 +206,43 @@ class Web:
             self.tasks.append(task)
             if spec["cancel"]:
                 self.world.loop.call_later(spec["cancel"] / 1e6, task.cancel)
+        for trigger, way in self.program["forks"]:
+            if trigger.startswith("turn"):
+                self.fork_after_turns(int(trigger[4:]), way)
+            elif trigger.startswith("at"):
+                self.world.loop.call_later(int(trigger[2:]) / 1e6, self.fork, way)
+
+    def fork(self, way: str) -> bool:
+        """Fork; True in a child that must return from its callback."""
+        self.world.note(f"forks, {way}")
+        return fork(self.world, "web", way)
+
+    def fork_after_turns(self, left: int, way: str) -> None:
+        if left:
+            self.world.loop.call_soon(self.fork_after_turns, left - 1, way)
+        else:
+            self.fork(way)
+
+    def on_trace(self, _point: Any) -> None:
+        """The client's trace callback, called in the middle of its work: a child must not return from it."""
+        self.traces += 1
+        for trigger, way in self.program["forks"]:
+            if trigger == f"trace{self.traces}":
+                self.fork("new" if way in ("close", "leave") else way)
+
+    async def step(self) -> None:
+        """One of the points at which a coroutine may fork."""
+        self.steps += 1
+        for trigger, way in self.program["forks"]:
+            # A child whose SystemExit went through the client would continue with what the client does then.
+            if trigger == f"step{self.steps}" and self.fork("close" if way == "leave" else way):
+                await asyncio.Future(loop=self.world.loop)
 
     async def pieces(self, body: bytes, wait: bool) -> AsyncIterator[bytes]:
         for at in range(0, len(body), 7000):
             if wait:
                 await asyncio.sleep(0.001)
+            await self.step()
             yield body[at : at + 7000]
 
     async def request(self, number: int, spec: dict[str, Any]) -> None:
@@ -210,12 +254,14 @@ class Web:
         body: Any = self.pieces(sent, spec["waits"]) if spec["chunked"] else sent or None
         method = "POST" if sent else "GET"
         received = b""
+        await self.step()
         try:
             if not spec["stream"]:
                 received = (await self.client.request(method, url, body=body)).body
             else:
                 async with self.client.stream(method, url, body=body) as response:
                     received = await self.read(response, spec["stream"], size)
+            await self.step()
         except HttpError as error:
             self.world.note(f"request {number}: {error}")
             if kind not in ("cut", "early") and not self.ending and not self.world.shortages:
@@ -235,11 +281,13 @@ class Web:
             if way == "both":
                 async for piece in response:
                     pieces.append(piece)
+                    await self.step()
                     break
                 pieces.append(await response.read())
             else:
                 async for piece in response:
                     pieces.append(piece)
+                    await self.step()
                     await asyncio.sleep(0)
         except (HttpError, asyncio.CancelledError) as error:
             try:
@@ -264,6 +312,12 @@ class Web:
 
     def finish(self) -> None:
         self.ending = True
+        self.tasks.append(self.world.loop.create_task(self.client.close()))
+
+    def give_up(self) -> None:
+        self.ending = True
+
+    def give_up_later(self) -> None:
         self.tasks.append(self.world.loop.create_task(self.client.close()))
 
     def check(self) -> None:

@@ -57,6 +57,12 @@ class Part(Protocol):
     def check(self) -> None:
         """Complain about what is wrong at the end."""
 
+    def give_up(self) -> None:
+        """In the child of a fork: close what was inherited, without a running loop."""
+
+    def give_up_later(self) -> None:
+        """In the child of a fork that runs the inherited loop: create the tasks that close the rest."""
+
 
 class World:
     """One run: the peers, the parts under test, the complaints."""
@@ -71,6 +77,8 @@ class World:
         self.stage = 0
         self.steps = 0
         self.pid = os.getpid()
+        # Children that end with the program, each with the socket whose close ends it.
+        self.held: list[tuple[int, socket.socket]] = []
         self.pattern_file = ""
         self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
         self.over: asyncio.Future[None] = None  # type: ignore[assignment]
@@ -108,6 +116,9 @@ class World:
         if self.on_reference and ending and isinstance(error, AttributeError):
             # asyncio's transports call connection_lost twice when they are aborted while they close.
             return
+        if os.getpid() != self.pid and str(error) == "Event loop is closed":
+            # A child that closed the loop in a callback continues in this callback, and in what has called it.
+            return
         if not isinstance(error, Planned):
             self.complain("handler", f"{context.get('message')}: {error!r}")
 
@@ -134,7 +145,9 @@ class World:
         for i in range(len(peers)):
             if peers[(first + i) % len(peers)].act():
                 return 1
-        due = [peer.due for peer in peers if peer.due]
+        # One that is overdue is blocked: the other end of its socket is full, and still open in the child of a fork.
+        now = self.kernel.now()
+        due = [peer.due for peer in peers if peer.due > now]
         return -min(due) if due else 0
 
     def stuck(self) -> bool:
