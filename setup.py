@@ -68,13 +68,15 @@ TYPED = [] if not COMPILED else [
 ]
 
 
-def optimisation(path: Path) -> list[str]:
-    """What the release build of a module is optimised for."""
+def optimisation() -> list[str]:
+    """How the release build is optimised.
+
+    Not with -Os: it calls the functions that count references, and leaves the code for errors between that of the
+    usual way. A cold query then takes a third more time.
+    """
     if DEBUG or QUICK:
         return [] if DEBUG else ["-O0"]
-    # For size where the interpreter's functions take most of the time: a third less code, which a cold query reads from
-    # memory, and a wheel that is a third smaller.
-    return ["-Os" if path.suffix == ".py" else "-O2"]
+    return ["-O2"]
 
 
 def extensions(paths: list[Path]) -> list[Extension]:
@@ -96,7 +98,7 @@ def extensions(paths: list[Path]) -> list[Extension]:
         name = ".".join(path.with_suffix("").parts)
         if PATTERNS and not any(fnmatch.fnmatch(name, p) for p in PATTERNS):
             continue
-        found.append(Extension(name, [str(path)], extra_compile_args=[*compile_args, *optimisation(path)],
+        found.append(Extension(name, [str(path)], extra_compile_args=[*compile_args, *optimisation()],
                                extra_link_args=link_args, include_dirs=["."],
                                depends=["corenet/core/syscalls.h"],
                                define_macros=[("CORENET_DEBUG", "1" if DEBUG else "0"), ("_GNU_SOURCE", None)]))
