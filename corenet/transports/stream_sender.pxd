@@ -32,7 +32,8 @@ cdef class StreamSender(Transport):
     cdef bytes pending
     cdef object empty_waiter
     cdef uint64_t last_write_callback     # number of the last callback that wrote (`callback_of`), or NEVER
-    cdef bint eof_requested
+    cdef bint eof_requested         # write_eof was called; nothing can be written any more
+    cdef bint eof_due               # what is queued is sent before it
     cdef bint in_writelines         # parts of one write are being queued; `after_write` follows
     cdef bint multiple_writes           # the last callback that wrote made several small writes
     cdef int cork_support              # whether MSG_MORE works (TCP); probed at its first use

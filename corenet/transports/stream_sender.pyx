@@ -146,7 +146,7 @@ cdef inline bint only_sending(StreamSender self) noexcept:
         or self.protocol_paused
         or self.closing
         or self.conn_lost
-        or self.eof_requested
+        or self.eof_due
         or self.empty_waiter is not None
     )
 
@@ -458,7 +458,8 @@ cdef class StreamSender(Transport):
             return 0
         if self.closing:
             return self.schedule_connection_lost(None)
-        if self.eof_requested:
+        if self.eof_due:
+            self.eof_due = False
             self.half_close()
         return 0
 
@@ -480,6 +481,8 @@ cdef class StreamSender(Transport):
         self.eof_requested = True
         if self.pending is None and self.queue.count == 0:
             self.half_close()
+        else:
+            self.eof_due = True
 
     def close(self) -> None:
         """Stop receiving, send what is queued, then close; connection_lost(None) follows."""
@@ -551,5 +554,6 @@ cdef class StreamSender(Transport):
 
     cdef int on_fork_in_child(self) except -1:
         self.corked = False
+        self.eof_due = False  # after the queue, which the parent sends; from here it would cut that off
         self.fail_empty_waiter(ConnectionAbortedError("The file is sent by the parent process"))
         return Transport.on_fork_in_child(self)

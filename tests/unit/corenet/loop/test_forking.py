@@ -720,3 +720,65 @@ def test_the_child_may_run_the_loop_inside_a_repeated_callback(kind: str) -> Non
     loop.close()
     left.close()
     right.close()
+
+
+def test_a_fork_in_resume_writing_leaves_the_end_to_the_parent() -> None:
+    """The child returns from the callback with an empty queue, and must not end the direction that the parent uses."""
+    loop: Any = corenet.new_event_loop()
+    ours, peer = socket.socketpair()
+    ours.setblocking(False)
+    peer.setblocking(False)
+    part = bytes(1 << 22)
+    pids: list[int] = []
+    lost: list[BaseException | None] = []
+
+    class Sender(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+            transport.write(part)
+
+        def resume_writing(self) -> None:
+            if pids:
+                return
+            self.transport.write(part)
+            self.transport.write_eof()
+            pids.append(os.fork())
+            if pids[0]:
+                ended_well(pids[0])  # what it does to the socket is done before the queue is sent
+            else:
+                loop.close()
+
+        def connection_lost(self, exc: BaseException | None) -> None:
+            lost.append(exc)
+
+    received = 0
+
+    def read() -> None:
+        nonlocal received
+        data = peer.recv(1 << 20)
+        received += len(data)
+        if not data:
+            loop.stop()
+
+    async def begin() -> Any:
+        return (await loop.create_connection(Sender, sock=ours))[0]
+
+    code = 1
+    try:
+        transport = loop.run_until_complete(begin())
+        loop.add_reader(peer, read)
+        ended = ended_by_closing(loop)
+        assert ended is not bool(pids[0])
+        code = 0
+    except BaseException:  # noqa: BLE001 - neither side may be taken for the other
+        traceback.print_exc()
+    finally:
+        if pids and not pids[0]:
+            os._exit(code)
+    assert (code, received, lost) == (0, 2 * len(part), [])
+    loop.remove_reader(peer)
+    transport.abort()
+    loop.run_until_complete(asyncio.sleep(0))
+    assert lost == [None]
+    peer.close()
+    loop.close()
