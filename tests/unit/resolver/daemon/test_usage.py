@@ -4,7 +4,7 @@ import ast
 import asyncio
 import gc
 import logging
-import os
+import random
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -488,7 +488,7 @@ def top_keys() -> tuple[Callable[[int], object], Told]:
 
 def records(number: int, count: int = 20, size: int = 30) -> list[Any]:
     return [(b"\x0c%012d" % (number * count + n) + names.from_text("example.com."), c.TXT, 300 + n,
-             bytes([size]) + os.urandom(size)) for n in range(count)]
+             bytes([size]) + random.Random(number * count + n).randbytes(size)) for n in range(count)]
 
 
 SOA = (names.from_text("example.com."), c.SOA, 60, names.ROOT * 2 + bytes(20))
