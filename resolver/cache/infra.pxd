@@ -30,3 +30,17 @@ cdef class InfraEntry:
     cdef public double no_subnet_until
     cdef public object zones
     cpdef ZoneEntry zone_at(self, bytes zone, double now)
+
+
+cdef class InfraCache:
+    cdef public object _capacity
+    cdef public dict _known
+    cdef public object _zones
+    cdef public object _evicted
+    cdef public object limit
+    cdef public object name
+    cpdef InfraEntry find(self, address)
+    cpdef ZoneEntry zone_at(self, address, bytes zone, double now)
+    cpdef double timeout(self, address, bytes zone, double now)
+    cpdef double quota_share(self, address)
+    cpdef InfraEntry _note(self, address, double now)

@@ -177,6 +177,8 @@ class InfraCache:
         ValueError: the capacity is outside `limits.CACHE_SERVERS`.
     """
 
+    __slots__ = ("_capacity", "_evicted", "_known", "_zones", "limit", "name")
+
     def __init__(self, capacity: int = limits.CACHE_SERVERS.default) -> None:
         self._capacity = limits.CACHE_SERVERS.check(capacity, "servers")
         self._known: dict[Hashable, InfraEntry] = {}

@@ -1,7 +1,10 @@
 # C layout of the classes of fetch_quota.py, for its compilation by Cython, as that of delegation.pxd.
 
+from resolver.cache.infra cimport InfraCache
+
+
 cdef class FetchQuota:
-    cdef public object infra
+    cdef public InfraCache infra
     cdef public object _per_zone
     cdef public object _per_server
     cdef public dict _zones
@@ -14,3 +17,7 @@ cdef class FetchQuota:
     cdef public object _lines
     cdef public object smallest
     cpdef _quota(self, key)
+    cpdef bint is_full(self, key, bytes zone)
+    cpdef bint _has_quota(self, key)
+    cpdef take_server(self, key, bytes zone)
+    cpdef give_server(self, key, bytes zone)

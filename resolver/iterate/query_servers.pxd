@@ -2,9 +2,10 @@
 # attributes are accessed without a dictionary or a descriptor. Without compilation this file is not used.
 # tests/unit/resolver/test_effects.py compares the names here with ``__slots__`` there.
 
-from resolver.cache.infra cimport InfraEntry, ZoneEntry
+from resolver.cache.infra cimport InfraCache, InfraEntry, ZoneEntry
 from resolver.effects cimport Ask, Context, Failure, Need, Outcome, Question, Reply, Server, Task
 from resolver.iterate.delegation cimport DelegationPoint
+from resolver.iterate.fetch_quota cimport FetchQuota
 from resolver.iterate.scrub cimport Scrubbed
 from resolver.wire.message cimport MessageView
 from resolver.wire.rrset cimport RRset

@@ -50,9 +50,10 @@ from resolver.wire import name as names
 from resolver.wire.client_subnet import describe_subnet, encode_subnet
 
 if TYPE_CHECKING:
-    from resolver.cache.infra import InfraEntry, ZoneEntry
+    from resolver.cache.infra import InfraCache, InfraEntry, ZoneEntry
     from resolver.cache.scoped import Scope
     from resolver.effects import Reply
+    from resolver.iterate.fetch_quota import FetchQuota
     from resolver.wire.client_subnet import Subnet
     from resolver.wire.message import MessageView
 
@@ -106,7 +107,7 @@ def query_servers(
     copy = None if delegations.zones is None else ask_copy(cut, qname, qtype, context, task, search.avoid)
     if copy is not None:
         return copy
-    quota = delegations.fetches
+    quota: FetchQuota = delegations.fetches
     zone = cut.zone
     if cut.recursive or len(zone) == 1:
         return (yield from _query_zone(cut, qname, qtype, context, task, search, probing, False))
@@ -133,7 +134,7 @@ def without_room(cut: DelegationPoint, qname: bytes, qtype: int, context: Contex
         delegations.zones is not None and delegations.zones.get(zone) is not None
     ):
         return None
-    quota = delegations.fetches
+    quota: FetchQuota = delegations.fetches
     fetched = names.lower(qname)
     counted = (delegations.part, zone)
     if not quota.has_zone_room(counted, fetched, qtype) and not quota.has_zone_room(counted, fetched, PROBE_TYPE):
@@ -171,7 +172,7 @@ def _query_zone(
 ) -> Steps[Scrubbed | Failure]:
     """`query_servers` after the own copy of the zone and its quota; with `limited`, servers have a quota, too."""
     zone = cut.zone
-    quota = delegations_of(context).fetches
+    quota: FetchQuota = delegations_of(context).fetches
     full: Server | None = None
     tries: dict[tuple[object, ...], int] = {}
     looked_up: set[bytes] | None = None
@@ -182,7 +183,7 @@ def _query_zone(
     packets = 0
     no_route: Failure | None = None
     checked_servers = -1
-    table = context.store.servers
+    table: InfraCache = context.store.servers
     while packets < TRIES_PER_CUT:
         server = select_server(cut, context, tries, search.avoid)
         if server is None:
@@ -307,9 +308,9 @@ def _query_with_fallback(
 
     `earlier` is how many attempts there were before, and `wait` for how long to wait (seconds). `search.scope` is set.
     """
-    table = context.store.servers
+    table: InfraCache = context.store.servers
     delegations = delegations_of(context)
-    fetches = delegations.fetches
+    fetches: FetchQuota = delegations.fetches
     budget = task.budget
     key = server.key
     zone = cut.zone

@@ -17,7 +17,7 @@ from resolver.effects import Context, Server
 from resolver.iterate.delegation import DelegationPoint, delegations_of
 
 if TYPE_CHECKING:
-    from resolver.cache.infra import InfraEntry, ZoneEntry
+    from resolver.cache.infra import InfraCache, InfraEntry, ZoneEntry
 
 __all__ = ["reason", "select_server", "server_states", "server_timeout"]
 
@@ -34,7 +34,7 @@ def select_server(
 ) -> Server | None:
     """Choose the next server of `cut`; None when no try is left for any. `tries` counts those of this step by address.
     """
-    find = context.store.servers.find
+    servers: InfraCache = context.store.servers
     now = context.monotonic
     zone = cut.zone
     without = delegations_of(context).family_down(now)
@@ -49,7 +49,7 @@ def select_server(
         done = tries.get(key, 0) if tries else 0
         if done > fewest or done >= TRIES or (avoid and server.address in avoid):
             continue
-        info = find(key)
+        info = servers.find(key)
         if info is None:
             expected = UNKNOWN
         else:
@@ -63,7 +63,7 @@ def select_server(
                     if entry.dead:
                         routed = not without or (6 if ":" in server.address else 4) != without
                         if not tries and routed and now >= entry.probe_after and (
-                            context.store.servers.is_usable(key, zone, now)
+                            servers.is_usable(key, zone, now)
                         ):
                             return server
                         # One attempt, after all servers that may respond.
