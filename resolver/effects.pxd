@@ -22,6 +22,7 @@ cdef class Question:
 
 cdef class Server:
     cdef public object address
+    cdef public double edns_broken_until
     cdef public object encryption
     cdef public object key
     cdef public object name

@@ -190,9 +190,12 @@ class Server:
     """One upstream address. `name` is the name-server name it was found by, for traces; `key` is for tables.
 
     `encryption` is how an encrypted server is reached, None for plain DNS. Then it is part of `key`.
+    `edns_broken_until` is the monotonic second until which it is queried without EDNS, because it fails with it. It is
+    of this zone only: another program may answer for another zone at the same address, to which anyone can delegate
+    his, and without EDNS no signed zone there could be validated.
     """
 
-    __slots__ = ("address", "encryption", "key", "name", "port")
+    __slots__ = ("address", "edns_broken_until", "encryption", "key", "name", "port")
 
     def __init__(
         self, address: str, port: int, name: bytes | None = None, encryption: "Encryption | None" = None
@@ -201,6 +204,7 @@ class Server:
         self.port = port
         self.name = name
         self.encryption = encryption
+        self.edns_broken_until = 0.0
         self.key: tuple[object, ...] = (address, port) if encryption is None else (address, port, encryption)
 
     @property

@@ -218,6 +218,10 @@ SERVER_TIMEOUT_STREAM = 1_000
 SERVER_TIMEOUT_MAXIMUM = 12_000
 """milliseconds: The doubling of timeouts (RFC 6298 section 5.5) stops here. From half of it on, an address counts as
 dead for the zone."""
+SERVER_TIMEOUT_SHARED = 1_000
+"""milliseconds: Timeouts in a row of an address, whatever the zone, lengthen the timeout of each zone there to this at
+most. Longer than most servers need that became slow; an attacker whose zones time out there can make lost packets of
+others cost this time."""
 SERVER_PROBE_INTERVAL = 60
 """seconds: A dead server is queried once per this time for each zone, so that its recovery is noticed. More often costs
 queries the time of a timeout."""
@@ -229,7 +233,7 @@ after a while, because the path may have changed."""
 SERVER_LAME = 900
 """seconds: A server counts as lame for a zone for this long. Servers are repaired, so it is queried again later."""
 SERVER_ZONES = 256
-"""zones: Zones kept for one address that time out there, are lame, or fail with EDNS. An attacker can delegate many
+"""zones: Zones kept for one address that time out there, or are lame. An attacker can delegate many
 zones to a server. With fewer, one that many zones share would not stay dead for them when it is down."""
 SERVER_EDNS_BROKEN = 3600
 """seconds: A server that fails with EDNS is queried without it for this long. Not longer, because validation is not

@@ -3,7 +3,6 @@
 # tests/unit/resolver/test_effects.py checks that the names agree with ``__slots__``.
 
 cdef class ZoneEntry:
-    cdef public double edns_broken_until
     cdef public double lame_until
     cdef public double probe_after
     cdef public double timed_out_at
@@ -30,6 +29,7 @@ cdef class InfraEntry:
     cdef public double no_subnet_until
     cdef public object zones
     cpdef ZoneEntry zone_at(self, bytes zone, double now)
+    cpdef double timeout_of(self, ZoneEntry entry)
 
 
 cdef class InfraCache:

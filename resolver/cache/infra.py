@@ -1,11 +1,12 @@
 """The infrastructure cache: what is known of each upstream address, and of zones at an address. Sans-IO.
 
 Of an address: round-trip time, EDNS and cookie support, and the timeouts in a row. Of a zone at an address: back-off
-after timeouts, lameness and broken EDNS. `iterate` selects servers by them.
+after timeouts, and lameness. `iterate` selects servers by them.
 
 Back-off is per address and zone, because anyone can delegate zones to a server that ignores queries for them. Those
-timeouts must not take attempts from the zones that the server does serve. Of an address they only change its place in
-the order of servers, so that zones with a server that is really down prefer the others.
+timeouts must take no attempts from the zones that the server does serve. But the server may really be down, or slower
+than it was, and then each zone would have to find that out. So timeouts in a row of an address, whatever the zone,
+change its place in the order of servers, and lengthen the timeouts of all zones there to `SERVER_TIMEOUT_SHARED`.
 
 The numbers follow RFC 6298 (smoothed round-trip time, variance, doubled timeouts). A server that is dead for a zone
 gets one query per interval, so that a network that comes back is noticed without a restart. The part of its quota of
@@ -34,7 +35,7 @@ DEAD = HIGHEST / 2
 PROBE_INTERVAL = limits.SERVER_PROBE_INTERVAL
 AGE = limits.INFRA_TTL
 LAME = limits.SERVER_LAME
-EDNS_BROKEN = limits.SERVER_EDNS_BROKEN
+SHARED = limits.SERVER_TIMEOUT_SHARED / 1000
 ZONES = limits.SERVER_ZONES
 TCP_ONLY = limits.SERVER_TCP_ONLY
 COOKIELESS = limits.SERVER_COOKIELESS
@@ -53,13 +54,13 @@ LEAST_QUOTA = limits.FETCH_QUOTA_LEAST / 100
 
 
 class ZoneEntry:
-    """Data about one zone at one address. Without timeouts, lameness or broken EDNS there is none. Times are seconds.
+    """Data about one zone at one address. Without timeouts or lameness there is none. Times are seconds.
 
     States: without timeouts; backed off, with a doubled `timeout`; dead, when the timeout has doubled so often that the
     address only gets probes. A reply for the zone ends back-off.
     """
 
-    __slots__ = ("edns_broken_until", "lame_until", "probe_after", "timed_out_at", "timeout", "timeouts", "until")
+    __slots__ = ("lame_until", "probe_after", "timed_out_at", "timeout", "timeouts", "until")
 
     def __init__(self) -> None:
         self.timeouts = 0
@@ -72,9 +73,6 @@ class ZoneEntry:
         """A dead server gets no query before this time."""
         self.lame_until = 0.0
         """The server does not serve the zone, though it should."""
-        self.edns_broken_until = 0.0
-        """Queries are sent without EDNS, because the server fails with it. It is of this zone only: another program may
-        answer for another zone at the address, and without EDNS no signed zone there could be validated."""
         self.until = 0.0
         """When all this expires."""
 
@@ -113,7 +111,7 @@ class InfraEntry:
         self.srtt: float | None = None
         self.rttvar = 0.0
         self.timeout = FIRST
-        """How long a reply is waited for, without back-off."""
+        """How long a reply is waited for, without timeouts."""
         self.timeouts = 0
         """Timeouts in a row, whatever the zone."""
         self.timed_out_at = NEVER
@@ -149,6 +147,11 @@ class InfraEntry:
         if self.timeouts or self.srtt is None:
             return min(self.timeout * (1 << min(self.timeouts, DOUBLINGS)), HIGHEST)
         return self.srtt
+
+    def timeout_of(self, entry: ZoneEntry | None) -> float:
+        """How long a reply for the zone of `entry` is waited for."""
+        timeout = self.timeout if entry is None or not entry.timeouts else entry.timeout
+        return max(timeout, min(self.rtt_estimate(), SHARED)) if self.timeouts else timeout
 
     def zone_at(self, zone: bytes, now: float) -> ZoneEntry | None:
         """What is known of `zone` at this address, or None."""
@@ -207,10 +210,15 @@ class InfraCache:
     def timeout(self, address: Hashable, zone: bytes, now: float) -> float:
         """Seconds to wait for a reply of this address for `zone` before another one is tried."""
         info = self._known.get(address)
+        return FIRST if info is None else info.timeout_of(info.zone_at(zone, now))
+
+    def may_answer(self, address: Hashable, zone: bytes, now: float) -> bool:
+        """Whether a reply for `zone` may be expected: the server is neither lame for it, nor dead for it or at all."""
+        info = self._known.get(address)
         if info is None:
-            return FIRST
+            return True
         entry = info.zone_at(zone, now)
-        return info.timeout if entry is None or not entry.timeouts else entry.timeout
+        return not info.dead and (entry is None or not (entry.dead or entry.lame_until > now))
 
     def is_usable(self, address: Hashable, zone: bytes, now: float) -> bool:
         """Whether this address may be queried for `zone`. For a dead one, True is returned once per interval: the
@@ -259,6 +267,7 @@ class InfraCache:
         pause of a busy machine would make a server dead for which a hundred queries wait.
         """
         info = self._note(address, now)
+        waited = info.timeout_of(info.zone_at(zone, now))
         if sent >= info.timed_out_at:
             info.timed_out_at = now
             info.timeouts += 1
@@ -266,7 +275,7 @@ class InfraCache:
         if sent < entry.timed_out_at:
             return
         entry.timed_out_at = now
-        entry.timeout = min((entry.timeout if entry.timeouts else info.timeout) * 2, HIGHEST)
+        entry.timeout = min(waited * 2, HIGHEST)
         entry.timeouts += 1
         if entry.dead:
             entry.probe_after = now + PROBE_INTERVAL
@@ -301,35 +310,38 @@ class InfraCache:
         until = now + LAME
         self._note_zone(address, self._note(address, now), zone, until, now).lame_until = until
 
-    def note_edns_broken(self, address: Hashable, zone: bytes, now: float) -> None:
-        """The server answers queries for `zone` only without EDNS (RFC 6891 section 6.2.2)."""
-        until = now + EDNS_BROKEN
-        self._note_zone(address, self._note(address, now), zone, until, now).edns_broken_until = until
-
     def _note_zone(self, address: Hashable, info: InfraEntry, zone: bytes, until: float, now: float) -> ZoneEntry:
         """Make `zone` the most recently noted one of `address`, with its entry, which is kept until `until` at least.
+
+        Raises:
+            MemoryError: nothing is known of the zone any more.
         """
         if info.zones is None:
             info.zones = {}
-        entry = info.zones.pop(zone, None)
+        entry = info.zones.get(zone)
         if entry is None or entry.until <= now:
             entry = ZoneEntry()
         entry.until = max(entry.until, until)
-        info.zones[zone] = entry
-        if len(info.zones) > ZONES:
-            self._forget_zone(address, info.zones, next(iter(info.zones)))
+        self._forget_zone(address, zone)
+        if len(info.zones) >= ZONES:
+            self._forget_zone(address, next(iter(info.zones)))
         zones = self._zones
         cost = len(zone) + ZONE_COST
-        zones.pop((address, zone))
         while zones.entries and zones.octets + cost > zones.limit:  # the oldest of all addresses
-            other, old = next(iter(zones.entries))
-            self._forget_zone(other, self._known[other].zones or {}, old)
-        zones.put((address, zone), None, cost)
+            self._forget_zone(*next(iter(zones.entries)))
+        try:
+            info.zones[zone] = entry
+            zones.put((address, zone), None, cost)
+        except MemoryError:
+            self._forget_zone(address, zone)
+            raise
         return entry
 
-    def _forget_zone(self, address: Hashable, zones: dict[bytes, ZoneEntry], zone: bytes) -> None:
-        zones.pop(zone, None)
+    def _forget_zone(self, address: Hashable, zone: bytes) -> None:
         self._zones.pop((address, zone))
+        info = self._known.get(address)
+        if info is not None and info.zones is not None:
+            info.zones.pop(zone, None)
 
     def _forget_zones(self, address: Hashable, info: InfraEntry) -> None:
         for zone in info.zones or ():
@@ -365,18 +377,30 @@ class InfraCache:
         return ServerStatistics(len(self._known), sum(info.dead for info in self._known.values()), self._evicted)
 
     def _note(self, address: Hashable, now: float) -> InfraEntry:
-        """Make `address` the most recently noted, with its entry. Data that is too old is discarded."""
+        """Make `address` the most recently noted, with its entry. Data that is too old is discarded.
+
+        Raises:
+            MemoryError: nothing is known of the address any more.
+        """
         known = self._known
-        info = known.pop(address, None)
+        info = known.get(address)
         if info is None:
             info = InfraEntry()
             if len(known) >= self._capacity:
                 oldest = next(iter(known))
-                self._forget_zones(oldest, known.pop(oldest))
+                self._forget_zones(oldest, known[oldest])
+                del known[oldest]
                 self._evicted += 1
-        elif now - info.updated_at > AGE:
-            self._forget_zones(address, info)
-            info = InfraEntry()
+        else:
+            if now - info.updated_at > AGE:
+                new = InfraEntry()
+                self._forget_zones(address, info)
+                info = new
+            del known[address]
         info.updated_at = now
-        known[address] = info
+        try:
+            known[address] = info
+        except MemoryError:
+            self._forget_zones(address, info)
+            raise
         return info

@@ -64,6 +64,7 @@ TRIES_PER_SERVER = limits.TRIES_PER_SERVER
 LOOKUPS = limits.ADDRESS_LOOKUPS
 MISSING, MISSING_IN_ALL = limits.MISSING_ADDRESSES, limits.MISSING_ADDRESSES_IN_ALL
 EDNS_GIVE_UP = limits.EDNS_GIVE_UP
+EDNS_BROKEN = limits.SERVER_EDNS_BROKEN
 FIRST_TIMEOUT = limits.SERVER_TIMEOUT_FIRST / 1000
 STREAM_TIMEOUT = limits.SERVER_TIMEOUT_STREAM / 1000
 SHORTEST = limits.SERVER_TIMEOUT_MINIMUM / 1000
@@ -328,7 +329,7 @@ def _query_with_fallback(
     if not case and delegations.randomise_case:
         qname = names.lower(qname)  # a zone of iteration.case-exempt, whose servers fail with mixed case
     if info is not None:
-        timeout = info.timeout
+        timeout = info.timeout_of(entry)
         # A timeout does not show broken EDNS when the server has replied with EDNS before (RFC 6891 section 6.2.2).
         silent = earlier >= EDNS_GIVE_UP and not info.edns_seen and not encrypted
         if silent:
@@ -342,11 +343,9 @@ def _query_with_fallback(
         elif info.no_cookie_until > now:
             cookie = None
     if entry is not None:
-        if entry.timeouts:
-            timeout = entry.timeout
-            dead = entry.dead
-        if entry.edns_broken_until > now:
-            payload, silent = None, False
+        dead = entry.dead
+    if server.edns_broken_until > now:
+        payload, silent = None, False
     if payload is None:
         cookie, known = None, b""
     subnets, subnet, refused_subnet = context.subnets, None, False
@@ -495,7 +494,7 @@ def _query_with_fallback(
             cookie, known, subnet = None, b"", None
             continue
         if refused_edns and rcode in (c.NOERROR, c.NXDOMAIN):
-            table.note_edns_broken(key, zone, context.monotonic)
+            server.edns_broken_until = context.monotonic + EDNS_BROKEN  # RFC 6891 section 6.2.2
         if refused_subnet and rcode in (c.NOERROR, c.NXDOMAIN):
             table.note_no_subnet(key, context.monotonic)
         if subnet is not None and subnets is not None:

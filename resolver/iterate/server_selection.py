@@ -113,8 +113,7 @@ def server_timeout(
             continue
         if without and (6 if ":" in other.address else 4) == without:
             continue
-        entry = servers.zone_at(other.key, zone, now)
-        if entry is None or not (entry.dead or entry.lame_until > now):
+        if servers.may_answer(other.key, zone, now):
             shortest = min(shortest, servers.timeout(other.key, zone, now))
     return max(shortest, FIRST)
 

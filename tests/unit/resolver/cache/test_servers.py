@@ -1,5 +1,7 @@
 """The infrastructure cache, with a clock that the test sets."""
 
+import _testcapi
+
 import pytest
 from support.dead_servers import is_dead, make_dead, note_timeouts
 
@@ -11,6 +13,7 @@ ADDRESS = ("192.0.2.1", 53)
 ZONE, OTHER = b"\7example\0", b"\4evil\0"
 FIRST = limits.SERVER_TIMEOUT_FIRST / 1000
 HIGHEST = limits.SERVER_TIMEOUT_MAXIMUM / 1000
+SHARED = limits.SERVER_TIMEOUT_SHARED / 1000
 INTERVAL = limits.SERVER_PROBE_INTERVAL
 
 
@@ -52,30 +55,72 @@ def test_timeouts_double_and_a_reply_resets_them():
     assert table.timeout(ADDRESS, ZONE, 3.0) == pytest.approx(0.6)
 
 
-def test_timeouts_of_one_zone_do_not_delay_another_one():
+def test_timeouts_of_one_zone_do_not_make_the_server_dead_for_another_one():
     """Anyone can delegate a zone to a server that ignores queries for it."""
     table = InfraCache()
     table.note_reply(ADDRESS, ZONE, 0.1, 0.0)
     make_dead(table, ADDRESS, OTHER, 1.0)
-    assert table.timeout(ADDRESS, ZONE, 1.0) == pytest.approx(0.3)
     assert not is_dead(table, ADDRESS, ZONE, 1.0)
     assert all(table.is_usable(ADDRESS, ZONE, 1.0) for _ in range(10))
+    assert table.timeout(ADDRESS, ZONE, 1.0) == SHARED, "but it may be slower than it was"
     table.note_reply(ADDRESS, ZONE, 0.1, 2.0)
+    assert table.timeout(ADDRESS, ZONE, 2.0) < SHARED
     assert is_dead(table, ADDRESS, OTHER, 2.0), "and the replies for one do not revive the other"
     assert not table.find(ADDRESS).dead
 
 
-def test_timeouts_of_any_zone_change_the_place_of_an_address():
-    """Zones of which nothing is known yet prefer servers that reply."""
+def test_timeouts_of_any_zone_change_the_place_of_an_address_and_the_timeouts_there():
+    """Else each zone would have to find out that a server is down, or slower than it was."""
     table = InfraCache()
-    table.note_reply(ADDRESS, ZONE, 0.1, 0.0)
+    table.note_reply(ADDRESS, ZONE, 0.05, 0.0)
     info = table.find(ADDRESS)
-    for number in range(6):
+    shared = []
+    for number in range(7):
         note_timeouts(table, ADDRESS, b"\1%d\0" % number, 1.0, 1)
+        shared.append(table.timeout(ADDRESS, ZONE, 1.0))
+        assert table.may_answer(ADDRESS, ZONE, 1.0) is not info.dead
+    assert shared == [pytest.approx(seconds) for seconds in (0.3, 0.6, SHARED, SHARED, SHARED, SHARED, SHARED)]
     assert info.rtt_estimate() == HIGHEST and info.dead
     assert table.statistics().dead == 1
-    table.note_reply(ADDRESS, ZONE, 0.1, 2.0)
+    note_timeouts(table, ADDRESS, ZONE, 1.0, 1)
+    assert table.timeout(ADDRESS, ZONE, 1.0) == 2 * SHARED, "doubled from the time that was waited"
+    table.note_reply(ADDRESS, ZONE, 0.05, 2.0)
     assert info.rtt_estimate() == info.srtt
+    assert table.may_answer(ADDRESS, ZONE, 2.0)
+
+
+@pytest.mark.parametrize("kind", ["lame", "dead"])
+def test_a_server_that_is_lame_or_dead_for_a_zone_answers_for_others_only(kind):
+    table = InfraCache()
+    assert table.may_answer(ADDRESS, ZONE, 0.0)
+    if kind == "lame":
+        table.note_lame(ADDRESS, ZONE, 0.0)
+    else:
+        make_dead(table, ADDRESS, ZONE, 0.0)
+    table.note_reply(ADDRESS, OTHER, 0.1, 0.0)
+    assert not table.may_answer(ADDRESS, ZONE, 0.0)
+    assert table.may_answer(ADDRESS, OTHER, 0.0)
+
+
+@pytest.mark.parametrize("failing", range(12))
+def test_without_memory_the_table_stays_usable_and_bounded(failing):
+    """Whichever allocation fails. Tables of some sizes have to grow."""
+    for size in (1, 5, 6, 10, 11, 21, 22, 42, 43, 85, 86):
+        table = InfraCache()
+        table._zones.limit = size * (len(ZONE) + limits.SERVER_ZONE_OVERHEAD)
+        for number in range(size):
+            note_timeouts(table, number, ZONE, 1.0, 1)
+        _testcapi.set_nomemory(failing, failing + 1)
+        try:
+            table.note_timeout(0, OTHER, 2.0, 2.0)
+        except MemoryError:
+            pass
+        finally:
+            _testcapi.remove_mem_hooks()
+        for number in range(3 * size):
+            note_timeouts(table, number, OTHER, 3.0, 1)
+            assert table._zones.octets <= table._zones.limit
+        assert table.zone_at(3 * size - 1, OTHER, 3.0).timeouts
 
 
 def test_timeouts_of_concurrent_queries_count_once():
@@ -134,19 +179,6 @@ def test_lameness_is_per_zone_and_expires():
     assert not is_lame(table, ZONE, 10.0 + limits.SERVER_LAME)
     assert not is_lame(table, OTHER, 10.0)
     assert table.find(("192.0.2.2", 53)) is None
-
-
-def test_broken_edns_is_per_zone_and_expires_by_itself():
-    table = InfraCache()
-    table.note_edns_broken(ADDRESS, ZONE, 10.0)
-    note_timeouts(table, ADDRESS, ZONE, 11.0, 1)
-    table.note_reply(ADDRESS, ZONE, 0.1, 12.0)
-    for now in range(12, 10 + limits.SERVER_EDNS_BROKEN, 100):
-        table.note_reply(ADDRESS, OTHER, 0.1, float(now))
-    end = 10.0 + limits.SERVER_EDNS_BROKEN
-    assert table.zone_at(ADDRESS, ZONE, end - 1).edns_broken_until == end
-    assert table.zone_at(ADDRESS, ZONE, end) is None
-    assert table.zone_at(ADDRESS, OTHER, 13.0) is None
 
 
 def test_zones_of_an_address_are_bounded():
