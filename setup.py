@@ -68,17 +68,28 @@ TYPED = [] if not COMPILED else [
 ]
 
 
+# Modules of COMPILED that take little of the time of a cold query: validation, where most is cryptography, and some
+# that are small or for few queries. Compiled for size, so that the wheel stays below 6 MB.
+SMALL = {
+    "resolver/cache/aggressive_nsec.py", "resolver/net/driver.py", "resolver/policy/pipeline.py",
+    "resolver/stale_answers.py", "resolver/view_contexts.py",
+    *(path for path in COMPILED if path.startswith("resolver/validate/")),
+}
+
+
 def optimisation(path: Path) -> list[str]:
     """How the release build of a module is optimised.
 
-    Not with -Os: it calls the functions that count references, and leaves the code for errors between that of the
-    usual way. A cold query then takes a third more time. Modules in Python consist of calls of the interpreter, so they
-    call it without the PLT: 8 % less time. Others keep it, because each function of the interpreter would be looked up
-    when they are imported, not when it is first called.
+    Not with -Os where time counts: it calls the functions that count references, and leaves the code for errors between
+    that of the usual way. A cold query then takes a third more time. Modules in Python consist of calls of the
+    interpreter, so they call it without the PLT: 8 % less time. Others keep it, because each function of the
+    interpreter would be looked up when they are imported, not when it is first called.
     """
     if DEBUG or QUICK:
         return [] if DEBUG else ["-O0"]
-    return ["-O2", "-fno-plt"] if path.suffix == ".py" else ["-O2"]
+    if path.suffix != ".py":
+        return ["-O2"]
+    return ["-Os"] if str(path) in SMALL else ["-O2", "-fno-plt"]
 
 
 def extensions(paths: list[Path]) -> list[Extension]:
@@ -90,7 +101,9 @@ def extensions(paths: list[Path]) -> list[Extension]:
     # -g1: line numbers for tracebacks and sanitizer reports. With variables (-g2) compiling takes two thirds longer.
     compile_args += ["-O1", "-g1", "-fno-omit-frame-pointer", "-UNDEBUG"] if DEBUG else ["-g0"]
     if "bdist_wheel" in sys.argv and not DEBUG:
-        link_args += ["-Wl,--strip-all"]  # the symbol table is a fifteenth of a wheel; profilers of a checkout use it
+        # Symbols and unwind tables are an eighth of a wheel. Profilers and debuggers of a checkout use them.
+        link_args += ["-Wl,--strip-all"]
+        compile_args += ["-fno-asynchronous-unwind-tables"]
     if SANITIZE:
         flag = f"-fsanitize={SANITIZE}"
         compile_args += [flag, "-fno-sanitize-recover=all"]
