@@ -233,8 +233,8 @@ after a while, because the path may have changed."""
 SERVER_LAME = 900
 """seconds: A server counts as lame for a zone for this long. Servers are repaired, so it is queried again later."""
 SERVER_ZONES = 256
-"""zones: Zones kept for one address that time out there, or are lame. An attacker can delegate many
-zones to a server. With fewer, one that many zones share would not stay dead for them when it is down."""
+"""zones: Zones kept for one address that time out there, or are lame. An attacker can delegate many zones to a server.
+With fewer, one that many zones share would not stay dead for them when it is down."""
 SERVER_EDNS_BROKEN = 3600
 """seconds: A server that fails with EDNS is queried without it for this long. Not longer, because validation is not
 possible meanwhile, and servers are updated."""

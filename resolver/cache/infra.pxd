@@ -29,6 +29,7 @@ cdef class InfraEntry:
     cdef public double no_subnet_until
     cdef public object zones
     cpdef ZoneEntry zone_at(self, bytes zone, double now)
+    cpdef double expected(self, ZoneEntry entry)
     cpdef double timeout_of(self, ZoneEntry entry)
 
 

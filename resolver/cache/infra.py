@@ -142,11 +142,16 @@ class InfraEntry:
         return self.timeouts > 0 and self.rtt_estimate() >= DEAD
 
     def rtt_estimate(self) -> float:
-        """The expected time of a query (seconds), by which addresses are ordered: after timeouts the doubled timeout,
-        else `srtt`."""
+        """The expected time of a query (seconds), whatever the zone: after timeouts the doubled timeout, else `srtt`.
+        """
         if self.timeouts or self.srtt is None:
             return min(self.timeout * (1 << min(self.timeouts, DOUBLINGS)), HIGHEST)
         return self.srtt
+
+    def expected(self, entry: ZoneEntry | None) -> float:
+        """The expected time of a query (seconds) for the zone of `entry`, by which servers are ordered."""
+        expected = self.srtt if not self.timeouts and self.srtt is not None else self.rtt_estimate()
+        return expected if entry is None or not entry.timeouts else max(expected, entry.timeout)
 
     def timeout_of(self, entry: ZoneEntry | None) -> float:
         """How long a reply for the zone of `entry` is waited for."""
@@ -339,9 +344,7 @@ class InfraCache:
 
     def _forget_zone(self, address: Hashable, zone: bytes) -> None:
         self._zones.pop((address, zone))
-        info = self._known.get(address)
-        if info is not None and info.zones is not None:
-            info.zones.pop(zone, None)
+        (self._known[address].zones or {}).pop(zone, None)
 
     def _forget_zones(self, address: Hashable, info: InfraEntry) -> None:
         for zone in info.zones or ():

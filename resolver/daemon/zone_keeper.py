@@ -478,6 +478,9 @@ class ZoneKeeper:
             if status.failures:
                 self.counts["transfer_failures"] += 1
                 self._fail(status, "; ".join(problems))
+            elif problems and self._leads:
+                logger.warning("zone %s: refreshed, but not by all primaries: %s", names.to_text(status.origin),
+                               "; ".join(problems))
         finally:
             status.task = None
             if status.again:

@@ -53,23 +53,19 @@ def select_server(
         if info is None:
             expected = UNKNOWN
         else:
-            expected = info.srtt if not info.timeouts and info.srtt is not None else info.rtt_estimate()
             entry = None if info.zones is None else info.zone_at(zone, now)
+            expected = info.expected(entry)
             if entry is not None:
                 if entry.lame_until > now:
                     continue
-                if entry.timeouts:
-                    expected = max(expected, entry.timeout)
-                    if entry.dead:
-                        routed = not without or (6 if ":" in server.address else 4) != without
-                        if not tries and routed and now >= entry.probe_after and (
-                            servers.is_usable(key, zone, now)
-                        ):
-                            return server
-                        # One attempt, after all servers that may respond.
-                        done += TRIES - 1
-                        if done > fewest or done >= TRIES:
-                            continue
+                if entry.timeouts and entry.dead:
+                    routed = not without or (6 if ":" in server.address else 4) != without
+                    if not tries and routed and now >= entry.probe_after and servers.is_usable(key, zone, now):
+                        return server
+                    # One attempt, after all servers that may respond.
+                    done += TRIES - 1
+                    if done > fewest or done >= TRIES:
+                        continue
         if without and (6 if ":" in server.address else 4) == without:
             done += TRIES - 1
             if done > fewest or done >= TRIES:
@@ -127,7 +123,7 @@ def reason(server: Server, cut: DelegationPoint, context: Context, tried: int) -
     elif entry is not None and entry.dead:
         why = "counts as dead: tried once per interval, and when no other server is left"
     else:
-        expected = _expected(info, entry) * 1000
+        expected = info.expected(entry) * 1000
         why = f"expected in {expected:.0f} ms" if expected >= 10 else f"expected in {expected:.2f} ms"
     again = f", try {tried + 1}" if tried else ""
     return f"{why}, one of {len(cut.servers)}{again}"
@@ -151,11 +147,5 @@ def server_states(cut: DelegationPoint, context: Context) -> list[tuple[Server, 
             word = "dead"
         else:
             word = "timed out" if info.timeouts or (entry is not None and entry.timeouts) else "known"
-        found.append((server, word, None if info is None else _expected(info, entry)))
+        found.append((server, word, None if info is None else info.expected(entry)))
     return found
-
-
-def _expected(info: InfraEntry, entry: ZoneEntry | None) -> float:
-    """The expected time of a query (seconds), as `select_server` orders servers by it."""
-    expected = info.rtt_estimate()
-    return expected if entry is None or not entry.timeouts else max(expected, entry.timeout)

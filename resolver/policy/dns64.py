@@ -21,7 +21,11 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-__all__ = ["DISCOVERY_ADDRESSES", "DISCOVERY_NAME", "Dns64", "Nat64Prefix"]
+__all__ = ["DISCOVERY_ADDRESSES", "DISCOVERY_NAME", "WELL_KNOWN_PREFIX", "Dns64", "Nat64Prefix"]
+
+WELL_KNOWN_PREFIX = b"\x00\x64\xff\x9b" + bytes(8)
+"""The first 96 bits of addresses that translators have by default (RFC 6052 section 2.1). A network may have one
+although its clients get no DNS64 here."""
 
 DISCOVERY_NAME = "ipv4only.arpa."
 """Clients learn the prefixes from the AAAA records of this name (RFC 7050)."""

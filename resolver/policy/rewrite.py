@@ -8,7 +8,7 @@ this happens after it, once for each outcome, and after DNS64. A changed set has
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from resolver.effects import Outcome
-from resolver.policy.dns64 import Dns64
+from resolver.policy.dns64 import WELL_KNOWN_PREFIX, Dns64
 from resolver.policy.module import Decision, PolicyModule
 from resolver.policy.service_hints import HINTS, MANDATORY, read_parameters
 from resolver.query import Query
@@ -22,7 +22,7 @@ __all__ = ["Rewriter"]
 
 # The first 96 bits of IPv6 addresses that end with an IPv4 address: mapped ones (RFC 4291 section 2.5.5.2), and those
 # with the well-known prefix of translators (RFC 6052 section 2.1).
-_MAPPED, _TRANSLATED = 0xFFFF, 0x64FF9B << 64
+_MAPPED, _TRANSLATED = 0xFFFF, int.from_bytes(WELL_KNOWN_PREFIX, "big")
 _WITH_ADDRESSES = frozenset({c.A, c.AAAA, c.SVCB, c.HTTPS})
 
 

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from resolver import limits
 from resolver.effects import Outcome, Question, Server
 from resolver.log_limit import LimitedWarning
+from resolver.policy.dns64 import WELL_KNOWN_PREFIX
 from resolver.policy.module import PASS, Action, Decision, PolicyModule
 from resolver.policy.rpz import Action as RuleAction
 from resolver.policy.rpz import Match, PolicyZones, RpzZone, Rule, Trigger, respond
@@ -192,9 +193,6 @@ class RpzAliases(PolicyModule):
         return self._zones.followed(question)
 
 
-_TRANSLATED = b"\x00\x64\xff\x9b" + bytes(8)
-"""The well-known prefix of translators (RFC 6052 section 2.1), which a network may have although its clients get no
-DNS64 here."""
 _lines = LimitedWarning(logger, limits.LOG_INTERVAL.default, limits.LOG_FAILURES)
 
 
@@ -222,5 +220,5 @@ def _chain(outcome: Outcome) -> tuple[list[bytes], list[bytes]]:
         elif rrset.rtype in (c.SVCB, c.HTTPS):
             for rdata in rrset.rdatas():
                 addresses += hinted_addresses(rdata)
-    addresses += [one[len(_TRANSLATED):] for one in addresses if one.startswith(_TRANSLATED)]
+    addresses += [one[len(WELL_KNOWN_PREFIX):] for one in addresses if one.startswith(WELL_KNOWN_PREFIX)]
     return chain, addresses

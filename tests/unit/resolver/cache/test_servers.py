@@ -117,10 +117,10 @@ def test_without_memory_the_table_stays_usable_and_bounded(failing):
             pass
         finally:
             _testcapi.remove_mem_hooks()
-        for number in range(3 * size):
+        for number in range(1, 3 * size + 1):
             note_timeouts(table, number, OTHER, 3.0, 1)
             assert table._zones.octets <= table._zones.limit
-        assert table.zone_at(3 * size - 1, OTHER, 3.0).timeouts
+        assert table.zone_at(3 * size, OTHER, 3.0).timeouts
 
 
 def test_timeouts_of_concurrent_queries_count_once():

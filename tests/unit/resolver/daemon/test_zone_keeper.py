@@ -212,7 +212,8 @@ def test_the_next_primary_is_asked_when_memory_runs_out(tmp_path: Path, monkeypa
     ],
 )
 def test_all_primaries_are_asked_until_one_has_a_newer_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: dict[str, int], asked: int, serial: int, state: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, others: dict[str, int],
+    asked: int, serial: int, state: str,
 ) -> None:
     """The first of them may not have the change yet, or never get it. `others` are their serials, 0 without reply."""
     calls: list[str] = []
@@ -245,15 +246,27 @@ def test_all_primaries_are_asked_until_one_has_a_newer_version(
     assert shown["age"] == (1000 if state == "failed" else 0)
     saved = read_journal((tmp_path / "e.test.zone").read_bytes(), ORIGIN)
     assert (saved.zone.serial, saved.confirmed) == (serial, NOW - shown["age"])
+    silent = sum(not other for other in list(others.values())[:asked])
+    assert caplog.text.count(": no reply") == silent
+    assert caplog.text.count("refreshed, but not by all primaries") == bool(silent and state == "serving")
+
+
+async def next_query(reader: asyncio.StreamReader) -> bytes:
+    """The next query of a connection over TCP."""
+    return await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+
+
+def soa_reply(query: bytes, zone: Zone) -> bytes:
+    """The reply to a query for the SOA record."""
+    builder = Builder()
+    builder.start(int.from_bytes(query[:2], "big"), c.QR | c.AA, ORIGIN, c.SOA)
+    builder.add(c.ANSWER, zone.soa)
+    return builder.finish()
 
 
 def test_a_primary_with_an_older_version_confirms_nothing() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-        builder = Builder()
-        builder.start(int.from_bytes(query[:2], "big"), c.QR | c.AA, ORIGIN, c.SOA)
-        builder.add(c.ANSWER, version(5).soa)
-        packet = builder.finish()
+        packet = soa_reply(await next_query(reader), version(5))
         writer.write(len(packet).to_bytes(2, "big") + packet)
         await reader.read()
         writer.close()
@@ -504,14 +517,10 @@ def test_a_large_message_of_a_transfer_is_read_in_a_thread(monkeypatch: pytest.M
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for qtype in (c.SOA, c.AXFR):
-            query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-            query_id = int.from_bytes(query[:2], "big")
-            packets = list(transfer_messages(zone, ORIGIN, c.AXFR, query_id))
+            query = await next_query(reader)
+            packets = list(transfer_messages(zone, ORIGIN, c.AXFR, int.from_bytes(query[:2], "big")))
             if qtype == c.SOA:
-                builder = Builder()
-                builder.start(query_id, c.QR | c.AA, ORIGIN, c.SOA)
-                builder.add(c.ANSWER, zone.soa)
-                packets = [builder.finish()]
+                packets = [soa_reply(query, zone)]
             for packet in packets:
                 writer.write(len(packet).to_bytes(2, "big") + packet)
         await reader.read()
