@@ -88,36 +88,67 @@ class Server:
 
 @asynccontextmanager
 async def serving(serve: Callable[[Peer], Awaitable[None]], tls: Any = None) -> AsyncIterator[Server]:
-    """Serve each connection with `serve` for the length of the context."""
+    """Serve each connection with `serve` for the length of the context.
+
+    Each connection is a task of ours from `accept` on, its TLS handshake included, and ends before the context does.
+    `asyncio.start_server` would not tell of one whose handshake goes on: it would stay open in a loop that is closed.
+    """
+    loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connection(sock: socket.socket) -> None:
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock, ssl=tls)
+        except OSError:
+            # The client ended the handshake, which is an ordinary end here.
+            return
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         server.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
         try:
             await serve(Peer(server.connections, reader, writer))
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            # The client is gone or the test is over; both are ordinary ends here.
-            pass
-        finally:
-            tasks.discard(task)
             writer.close()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            # The client is gone, which is an ordinary end here.
+            writer.close()
+        except asyncio.CancelledError:
+            # The test is over: nothing waits for the client's close_notify.
+            transport.abort()
+        except BaseException:
+            transport.abort()
+            raise
 
-    listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
-    server = Server(listener.sockets[0].getsockname()[1])
-    if tls is not None:
-        server.url = f"https://localhost:{server.port}"
-    try:
-        yield server
-    finally:
-        listener.close()
-        for task in list(tasks):
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        await listener.wait_closed()
+    def ended(task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            loop.call_exception_handler({"message": "the peer's coroutine failed", "exception": error, "task": task})
+
+    async def accept() -> None:
+        while True:
+            sock, _ = await loop.sock_accept(listener)
+            task = loop.create_task(connection(sock))
+            tasks.add(task)
+            task.add_done_callback(ended)
+
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        listener.setblocking(False)
+        # Accepted sockets inherit it. asyncio sets it only on sockets that name their protocol, which these do not.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server = Server(listener.getsockname()[1])
+        if tls is not None:
+            server.url = f"https://localhost:{server.port}"
+        accepting = loop.create_task(accept())
+        try:
+            yield server
+        finally:
+            # All tasks have begun when this one has ended: one cancelled before it begins would not close its socket.
+            accepting.cancel()
+            await asyncio.wait([accepting])
+            for task in list(tasks):
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
 
 
 async def always_ok(peer: Peer) -> None:
