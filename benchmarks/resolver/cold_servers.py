@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cold_world import ColdWorld
 from ratio import Contender, cpu_of
-from resolver_servers import ask, free_port, running, statistics, unbound_with
+from resolver_servers import START_SECONDS, ask, free_port, running, statistics, unbound_with
 
 from resolver.wire import name as names
 from resolver.wire.build import make_query
@@ -27,8 +27,10 @@ FAILED_PART = 50
 
 
 @contextlib.contextmanager
-def cold_resolverd(world: ColdWorld) -> Iterator[tuple[int, int, Path]]:
-    """(pid, port, control socket) of our daemon with an empty cache."""
+def cold_resolverd(
+    world: ColdWorld, run_by: tuple[str, ...] = (), seconds: float = START_SECONDS
+) -> Iterator[tuple[int, int, Path]]:
+    """(pid, port, control socket) of our daemon with an empty cache. `run_by` is a program that runs it."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bench-cold-") as folder:
         control = Path(folder) / "control"
@@ -51,7 +53,8 @@ socket = "{control}"
 [log]
 level = "error"
 """)
-        with running([sys.executable, "-m", "resolver.daemon", "--config", str(config)], port, first(world)) as pid:
+        command = [*run_by, sys.executable, "-m", "resolver.daemon", "--config", str(config)]
+        with running(command, port, first(world), seconds) as pid:
             yield pid, port, control
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,15 @@ def ask(port: int, query: bytes, timeout: float = 1.0, address: str = "127.0.0.1
             return None
 
 
-def wait_for_answer(process: subprocess.Popen, port: int, query: bytes, address: str = "127.0.0.1") -> None:
+def wait_for_answer(
+    process: subprocess.Popen, port: int, query: bytes, address: str = "127.0.0.1", seconds: float = START_SECONDS
+) -> None:
     """Wait until the server gives an answer with records.
 
     Raises:
-        RuntimeError: it has ended, or gave no such answer within `START_SECONDS`.
+        RuntimeError: it has ended, or gave no such answer within `seconds`.
     """
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"{process.args[0]} ended with status {process.returncode}")
@@ -93,16 +95,18 @@ def wait_for_answer(process: subprocess.Popen, port: int, query: bytes, address:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int, names_to_answer: Iterable[str] = NAMES) -> Iterator[int]:
-    """The pid of a server that answers on `port`."""
+def running(
+    command: list[str], port: int, names_to_answer: Iterable[str] = NAMES, seconds: float = START_SECONDS
+) -> Iterator[int]:
+    """The pid of a server that answers on `port`; it starts and stops within `seconds` each."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for text in names_to_answer:
-            wait_for_answer(process, port, make_query(1, names.from_text(text), A))
+            wait_for_answer(process, port, make_query(1, names.from_text(text), A), seconds=seconds)
         yield process.pid
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(seconds)
 
 
 @contextlib.contextmanager
@@ -193,9 +197,9 @@ def has_unbound() -> bool:
 
 
 @contextlib.contextmanager
-def hits(name: str, pid: int, port: int) -> Iterator[Contender]:
-    """A contender: one operation is one cached answer over UDP, `DEPTH` in flight."""
-    queries = [make_query(n, names.from_text(NAMES[n % len(NAMES)]), A) for n in range(DEPTH)]
+def hits(name: str, pid: int, port: int, texts: Sequence[str] = NAMES) -> Iterator[Contender]:
+    """A contender: one operation is one cached answer over UDP to a name of `texts`, `DEPTH` in flight."""
+    queries = [make_query(n, names.from_text(texts[n % len(texts)]), A) for n in range(DEPTH)]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
         sock.connect(("127.0.0.1", port))
