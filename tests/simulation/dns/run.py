@@ -327,7 +327,11 @@ class _Run:
 
     @contextmanager
     def charged(self, number: int, queries: int) -> Iterator[None]:
-        """Compare the work done in this context with the permitted cost of so many queries."""
+        """Compare the work done in this context with the permitted cost of so many queries.
+
+        Earlier ones may still go on, with what is left of their budgets: their clients have got what the cache had.
+        """
+        queries += len({job.usage for job in self.mesh._unfinished})
         packets, checks, hashes = len(self.net.log), self.crypto.checked, self.hashes.made
         jobs = self.mesh.statistics()["jobs"]
         yield
