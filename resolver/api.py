@@ -332,9 +332,10 @@ class Resolver:
         """The clocks of the mesh."""
         return self._open.clock
 
-    def process_timers(self) -> None:
-        """Process the timers of the mesh; to be called after questions were submitted to it directly."""
-        self._open.driver.process_timers()
+    @property
+    def timers(self) -> MeshTimer:
+        """The timer of the mesh; to be updated after questions were submitted to it directly."""
+        return self._open.driver
 
     # --- resolution -----------------------------------------------------------------------------------------------
 

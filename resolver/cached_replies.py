@@ -22,8 +22,8 @@ from resolver.verdict import (
     Trust,
     Verdict,
 )
-from resolver.wire import consts as c
-from resolver.wire import name as names
+from resolver.wire.consts import ANY, CNAME, DNAME, DS, NS, NSEC, NXDOMAIN, RRSIG, YXDOMAIN
+from resolver.wire.name import label_count, lower, parent, replace_suffix, suffix, wildcard
 from resolver.wire.rrset import RRset
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ WILDCARD_PROOF = 248
 # Offset of the label count in the first packed RRSIG: after length, type covered and algorithm (RFC 4034 section 3.1).
 RRSIG_LABELS = 5
 # The types of a delegation. `cache.min-ttl` does not apply to them.
-DELEGATION_TYPES = frozenset({c.NS, c.DS})
+DELEGATION_TYPES = frozenset({NS, DS})
 # These may exist beside a CNAME (RFC 4035 section 2.5), or belong to the parent, which need not know the CNAME of the
 # child (section 2.4).
-ALLOWED_BESIDE_CNAME = frozenset({c.RRSIG, c.NSEC, c.DS})
+ALLOWED_BESIDE_CNAME = frozenset({RRSIG, NSEC, DS})
 # Records of an unsigned reply for later names of its alias chain are for the answer to that question only (RFC 2181
 # section 5.4.1). They are stored with a trust too low to answer queries, and used when the same answer is stale.
 CHAIN_ONLY_TRUST = Trust.ADDITIONAL
@@ -63,7 +63,8 @@ def find_reply(
     rrsets, now = context.store.rrsets, context.now
     raw: RawReply | None = None
     verdict = int(VERDICT_INDETERMINATE)
-    rrset = rrsets.find(name, qtype, now, min_trust=TRUST_NONAUTH_ANSWER)
+    known: bool = rrsets.holds(name, qtype)  # of nearly all names that are resolved, nothing
+    rrset = rrsets.find(name, qtype, now, min_trust=TRUST_NONAUTH_ANSWER) if known else None
     if rrset is not None:
         raw = RawReply(name, qtype)
         raw.answer.append(rrset)
@@ -75,7 +76,7 @@ def find_reply(
             elif verdict == VERDICT_SECURE or cd:
                 return None  # a validating client needs the proof that no closer name exists
     else:
-        negative = rrsets.find_negative(name, qtype, now)
+        negative = rrsets.find_negative(name, qtype, now) if known else None
         # The denial of DS in a referral has no SOA: enough for validation, but not for a client (RFC 2308 section 3).
         if negative is not None and (negative.soa is not None or not client):
             raw = RawReply(name, qtype)
@@ -84,11 +85,11 @@ def find_reply(
             verdict = negative.verdict
         else:
             # A cached failure precedes a cached alias, which may be from the answer for another type.
-            failure = _failed_before(name, qtype, context, cd=cd)
+            failure = _failed_before(name, qtype, context, cd=cd) if known else None
             if failure is not None:
                 return failure
-            if qtype != c.CNAME:
-                raw = _find_cached_alias(name, qtype, context)
+            if qtype != CNAME:
+                raw = _find_cached_alias(name, qtype, context) if known else _find_cached_dname(name, qtype, context)
                 if raw is not None:
                     verdict = raw.answer[0].verdict
     if raw is None:
@@ -130,38 +131,44 @@ def _synthesise_from_nsec(
 
 
 def _find_cached_alias(name: bytes, qtype: int, context: Context) -> RawReply | None:
-    """A cached CNAME of the name, or a cached DNAME of an ancestor (RFC 6672).
-
-    A DNAME applies to a whole subtree, so only a validated one is used: without validation the servers are queried for
-    each name.
-    """
+    """A cached CNAME of the name, or a cached DNAME of an ancestor."""
     rrsets, now = context.store.rrsets, context.now
     via_alias = qtype not in ALLOWED_BESIDE_CNAME
-    rrset = rrsets.find(name, c.CNAME, now, min_trust=TRUST_NONAUTH_ANSWER) if via_alias else None
+    rrset = rrsets.find(name, CNAME, now, min_trust=TRUST_NONAUTH_ANSWER) if via_alias else None
     if rrset is not None:
         raw = RawReply(name, qtype)
         raw.answer.append(rrset)
         raw.alias = raw.name = rrset.targets()[0]
         return raw
+    return _find_cached_dname(name, qtype, context)
+
+
+def _find_cached_dname(name: bytes, qtype: int, context: Context) -> RawReply | None:
+    """A cached DNAME of an ancestor (RFC 6672).
+
+    It applies to a whole subtree, so only a validated one is used: without validation the servers are queried for each
+    name.
+    """
     if context.validator is None:
         return None
-    owner = names.lower(name)
+    rrsets, now = context.store.rrsets, context.now
+    owner = lower(name)
     side = context.delegations.forward_or_stub_for(owner)
     for _ in range(ALIAS_PROBES):
         owner = owner[owner[0] + 1 :]
         if len(owner) <= 1 or context.delegations.forward_or_stub_for(owner) is not side:
             break
-        rrset = rrsets.find(owner, c.DNAME, now, min_trust=TRUST_VALIDATED)
+        rrset = rrsets.find(owner, DNAME, now, min_trust=TRUST_VALIDATED)
         if rrset is not None:
             if context.validation is not None and not context.validation.shares_anchor(name, owner, now):
                 break  # the zone of the DNAME cannot sign for this name
             raw = RawReply(name, qtype)
             raw.answer.append(rrset)
-            target = names.replace_suffix(name, owner, rrset.targets()[0])
+            target = replace_suffix(name, owner, rrset.targets()[0])
             if target is None:
-                raw.rcode = c.YXDOMAIN
+                raw.rcode = YXDOMAIN
             else:
-                raw.answer.append(RRset(name, c.CNAME, rrset.ttl, [target], verdict=rrset.verdict))
+                raw.answer.append(RRset(name, CNAME, rrset.ttl, [target], verdict=rrset.verdict))
                 raw.alias = raw.name = target
             return raw
     return None
@@ -174,7 +181,7 @@ def find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool, via
     """
     rrsets, now = context.store.rrsets, context.now
     longest, ttl = context.settings.cache.max_stale_ttl, context.settings.cache.stale_answer_ttl
-    data, alias = rrsets.created(name, qtype), 0 if qtype in ALLOWED_BESIDE_CNAME else rrsets.created(name, c.CNAME)
+    data, alias = rrsets.created(name, qtype), 0 if qtype in ALLOWED_BESIDE_CNAME else rrsets.created(name, CNAME)
     denial = rrsets.created(name, qtype, denied=True)
     latest = max(data, alias, denial)
     if not latest:
@@ -182,7 +189,7 @@ def find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool, via
     raw = RawReply(name, qtype)
     if latest == data or latest == alias:
         trust = CHAIN_ONLY_TRUST if via_alias else TRUST_NONAUTH_ANSWER
-        rrset = rrsets.find(name, qtype if latest == data else c.CNAME, now, min_trust=trust, stale=longest)
+        rrset = rrsets.find(name, qtype if latest == data else CNAME, now, min_trust=trust, stale=longest)
         if rrset is None or rrset.trust == TRUST_GLUE:  # glue is never for clients
             return None
         verdict = rrset.verdict
@@ -221,6 +228,7 @@ def store_reply(raw: RawReply, verdict: int, context: Context) -> None:
     lowest, highest = cache.min_ttl, cache.max_ttl
     raw.ttl = min(raw.ttl, cache.max_negative_ttl)
     after_cname = False
+    rrset: RRset
     for position, rrset in enumerate(raw.answer):
         if not lowest <= rrset.ttl <= highest:
             # The first client gets the TTL that the cache will give to the next ones. The TTL of secure data is not
@@ -233,23 +241,23 @@ def store_reply(raw: RawReply, verdict: int, context: Context) -> None:
         elif after_cname:
             rrset.trust = CHAIN_ONLY_TRUST
         rtype = rrset.rtype
-        after_cname = after_cname or rtype == c.CNAME
+        after_cname = after_cname or rtype == CNAME
         if raw.dname_of(rrset) is not None:
             continue  # it is synthesised again from the DNAME, whose signature goes with it
-        if raw.qtype == c.ANY or rtype == c.RRSIG:
+        if raw.qtype == ANY or rtype == RRSIG:
             continue
         rrsets.put(rrset, now)
         if raw.proofs and _comes_from_wildcard(rrset):
             _store_wildcard(rrset, raw.proofs, context)
-        if rtype == c.NS:
-            context.delegations.forget(names.lower(rrset.name))
+        if rtype == NS:
+            context.delegations.forget(lower(rrset.name))
     # A secure denial behind an alias that is not secure is not stored: `verdict` is the lower of both.
     insecure_chain = (
         after_cname and verdict != VERDICT_SECURE and any(proof.verdict == VERDICT_SECURE for proof in raw.proofs)
     )
     if raw.denied and not insecure_chain and not _denies_configured_zone(raw, context):
         rrsets.put_negative(
-            raw.name, 0 if raw.rcode == c.NXDOMAIN else raw.qtype, soa=raw.soa, proofs=raw.proofs, ttl=raw.ttl,
+            raw.name, 0 if raw.rcode == NXDOMAIN else raw.qtype, soa=raw.soa, proofs=raw.proofs, ttl=raw.ttl,
             verdict=verdict, now=now,
         )
     if context.second_level is not None and raw.server is not None and (
@@ -277,11 +285,11 @@ def _denies_configured_zone(raw: RawReply, context: Context) -> bool:
     The public parent does not know that zone. In the cache its NXDOMAIN would deny all data of the zone
     (CVE-2026-44687).
     """
-    if raw.qtype != c.DS or raw.rcode != c.NXDOMAIN:
+    if raw.qtype != DS or raw.rcode != NXDOMAIN:
         return False
-    name = names.lower(raw.name)
+    name = lower(raw.name)
     return context.delegations.forward_or_stub_for(name) is not context.delegations.forward_or_stub_for(
-        names.parent(name)
+        parent(name)
     )
 
 
@@ -302,7 +310,7 @@ def _comes_from_wildcard(rrset: RRset) -> bool:
     if not rrset.sig_len:
         return False
     name = rrset.name
-    return rrset.packed_sigs[RRSIG_LABELS] < names.label_count(name) - (name[:2] == b"\x01*")
+    return rrset.packed_sigs[RRSIG_LABELS] < label_count(name) - (name[:2] == b"\x01*")
 
 
 def _store_wildcard(rrset: RRset, proofs: list[RRset], context: Context) -> None:
@@ -315,8 +323,8 @@ def _store_wildcard(rrset: RRset, proofs: list[RRset], context: Context) -> None
             rrset.name, WILDCARD_PROOF, soa=None, proofs=proofs, ttl=ttl, verdict=rrset.verdict, now=now
         )
     if rrset.verdict == VERDICT_SECURE:
-        encloser = names.suffix(rrset.name, rrset.packed_sigs[RRSIG_LABELS])
-        rrsets.put(rrset.with_name(names.wildcard(encloser)), now)
+        encloser = suffix(rrset.name, rrset.packed_sigs[RRSIG_LABELS])
+        rrsets.put(rrset.with_name(wildcard(encloser)), now)
 
 
 def drop_reply(raw: RawReply, context: Context) -> None:
@@ -325,7 +333,7 @@ def drop_reply(raw: RawReply, context: Context) -> None:
     for rrset in raw.answer:
         rrsets.drop(rrset.name, rrset.rtype, failure=False)
     if raw.denied:
-        rrsets.drop(raw.name, 0 if raw.rcode == c.NXDOMAIN else raw.qtype, failure=False)
+        rrsets.drop(raw.name, 0 if raw.rcode == NXDOMAIN else raw.qtype, failure=False)
 
 
 def store_failure(name: bytes, qtype: int, failure: Failure, context: Context) -> None:

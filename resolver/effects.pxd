@@ -31,17 +31,17 @@ cdef class Server:
 
 cdef class Ask:
     cdef public object budget
-    cdef public object checking_disabled
+    cdef public bint checking_disabled
     cdef public object cookie
-    cdef public object do
+    cdef public bint do
     cdef public object edns_payload
     cdef public bint joined
     cdef public object qname
     cdef public object qtype
-    cdef public object randomise_case
-    cdef public object rd
-    cdef public object server
-    cdef public object tcp
+    cdef public bint randomise_case
+    cdef public bint rd
+    cdef public Server server
+    cdef public bint tcp
     cdef public object timeout
     cdef public object zone
     cdef public object subnet
@@ -77,8 +77,8 @@ cdef class Reply:
     cdef public object connection
     cdef public object cookie
     cdef public object rtt
-    cdef public object server
-    cdef public object tcp
+    cdef public Server server
+    cdef public bint tcp
     cdef public object view
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 from resolver import limits
 from resolver.query import Applied, Query
 from resolver.verdict import Verdict
-from resolver.wire import consts as c
-from resolver.wire import name as names
+from resolver.wire.consts import CNAME, DNAME, EDE_OTHER, IN, class_to_text, ede_to_text, rcode_to_text, type_to_text
+from resolver.wire.name import ROOT, equal, is_subdomain, lower, replace_suffix, to_text
 
 if TYPE_CHECKING:
     from resolver.cache import Store
@@ -162,7 +162,7 @@ class Failure:
         return self.kind not in (FailureKind.BOGUS, FailureKind.CYCLE, FailureKind.INTERNAL)
 
     def __repr__(self) -> str:
-        return f"Failure({self.kind.name}, {c.ede_to_text(self.ede)}, {self.text!r})"
+        return f"Failure({self.kind.name}, {ede_to_text(self.ede)}, {self.text!r})"
 
 
 class Question:
@@ -170,11 +170,11 @@ class Question:
 
     __slots__ = ("key", "qclass", "qname", "qtype")
 
-    def __init__(self, qname: bytes, qtype: int, qclass: int = c.IN) -> None:
+    def __init__(self, qname: bytes, qtype: int, qclass: int = IN) -> None:
         self.qname = qname
         self.qtype = qtype
         self.qclass = qclass
-        self.key = (names.lower(qname), qtype, qclass)
+        self.key = (lower(qname), qtype, qclass)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Question) and self.key == other.key
@@ -183,7 +183,7 @@ class Question:
         return hash(self.key)
 
     def __repr__(self) -> str:
-        return f"Question({names.to_text(self.qname)} {c.class_to_text(self.qclass)} {c.type_to_text(self.qtype)})"
+        return f"Question({to_text(self.qname)} {class_to_text(self.qclass)} {type_to_text(self.qtype)})"
 
 
 class Server:
@@ -274,7 +274,7 @@ class Ask:
         randomise_case: bool = True,
         cookie: bytes | None = None,
         subnet: bytes | None = None,
-        zone: bytes = names.ROOT,
+        zone: bytes = ROOT,
         budget: "Budget | None" = None,
     ) -> None:
         self.budget = budget
@@ -294,7 +294,7 @@ class Ask:
         self.cookie = cookie
 
     def __repr__(self) -> str:
-        return f"Ask({self.server!r}, {names.to_text(self.qname)} {c.type_to_text(self.qtype)}, tcp={self.tcp})"
+        return f"Ask({self.server!r}, {to_text(self.qname)} {type_to_text(self.qtype)}, tcp={self.tcp})"
 
 
 class Need:
@@ -421,7 +421,7 @@ class RawReply:
         self.alias: bytes | None = None
         self.denied = False
         self.aa = False
-        self.zone: bytes = names.ROOT
+        self.zone: bytes = ROOT
         self.server: Server | None = None
         self.scope: Scope | None = None
         self.synthesised = False
@@ -443,16 +443,16 @@ class RawReply:
         A DNAME applies to names strictly below its owner, and the target must be exactly the name that it yields (RFC
         6672 sections 2.2 and 5.3.1).
         """
-        if cname.rtype != c.CNAME or cname.sig_len:
+        if cname.rtype != CNAME or cname.sig_len:
             return None
         name = cname.name
         for dname in self.answer:
             if dname is cname:
                 break  # a DNAME precedes the CNAME made from it
-            if dname.rtype != c.DNAME or len(name) <= len(dname.name) or not names.is_subdomain(name, dname.name):
+            if dname.rtype != DNAME or len(name) <= len(dname.name) or not is_subdomain(name, dname.name):
                 continue
-            target = names.replace_suffix(name, dname.name, dname.targets()[0])
-            if target is not None and names.equal(target, cname.targets()[0]):
+            target = replace_suffix(name, dname.name, dname.targets()[0])
+            if target is not None and equal(target, cname.targets()[0]):
                 return dname
         return None
 
@@ -505,7 +505,7 @@ class Outcome:
         self.embedded: tuple[bytes, ...] = ()
 
     def __repr__(self) -> str:
-        return (f"Outcome({self.question!r}, {c.rcode_to_text(self.rcode)}, answer={len(self.answer)}, "
+        return (f"Outcome({self.question!r}, {rcode_to_text(self.rcode)}, answer={len(self.answer)}, "
                 f"verdict={self.verdict}, failure={self.failure!r})")
 
 
@@ -632,7 +632,7 @@ class Budget:
     def _run_out(self, text: str) -> None:
         self.exhausted = True
         if self.failure is None:
-            self.failure = Failure(FailureKind.BUDGET, c.EDE_OTHER, text)
+            self.failure = Failure(FailureKind.BUDGET, EDE_OTHER, text)
 
     def take_packet(self) -> bool:
         """Count one upstream packet; False when none is left."""

@@ -52,3 +52,5 @@ cdef class JobTable:
     cpdef on_verified(self, Job job, results)
     cpdef _register(self, Job job, QueryUsage usage, MeshRequest request, Job parent)
     cpdef _drop_deadline(self, Job job)
+    cpdef double _first_timer(self)
+    cpdef Job _joinable(self, tuple key)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Handle", "Job", "JobTable", "MeshRequest", "Wait"]
 
 SLOT_SECONDS = limits.DEADLINE_SLOT / 1000
+FOREVER = float("inf")
 """Deadlines are kept in slots of this width. A job ends when its slot is over, so at most this much late."""
 
 
@@ -272,6 +273,12 @@ class JobTable:
         members = self._slots.get(job.slot)
         if members is not None:
             members.pop(job, None)
+
+    def _first_timer(self) -> float:
+        """A monotonic time that no deadline or timer of an unfinished job is before; infinity without one."""
+        heap, timers = self._slot_heap, self._timers
+        due = (heap[0] + 1) * SLOT_SECONDS if heap else FOREVER
+        return timers[0][0] if timers and timers[0][0] < due else due
 
     def _next_deadline(self) -> float | None:
         """The monotonic time of the next deadline or timer of an unfinished job; None without one."""

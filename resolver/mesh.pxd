@@ -6,8 +6,10 @@ from resolver.effects cimport (
     Ask, Budget, Context, Failure, Fetch, Need, Outcome, Pause, Question, Reply, Task, TraceStep, Verify,
 )
 from resolver.jobs cimport Job, JobTable, MeshRequest
+from resolver.observe.histogram cimport UpstreamLatency
 from resolver.query cimport Query
 from resolver.query_quota cimport QueryQuota, QueryUsage
+from resolver.query_sharing cimport QuerySharing
 
 
 cdef class Mesh(JobTable):
@@ -23,6 +25,7 @@ cdef class Mesh(JobTable):
     cdef public object _fault_lines
     cdef public list _parts
     cdef public object _stale_timers
+    cdef public object _is_low
     cdef public object _is_short
     cdef public long _octets_limit
     cdef public object _packets
@@ -30,7 +33,7 @@ cdef class Mesh(JobTable):
     cdef public bint _shedding
     cdef public object _prefetched_in
     cdef public object _prefetching
-    cdef public object _queries
+    cdef public QuerySharing _queries
     cdef public object _rrsets
     cdef public bint _serve_stale
     cdef public object _shortage_lines
@@ -38,9 +41,11 @@ cdef class Mesh(JobTable):
     cdef public long _steps_left
     cdef public object _table
     cdef public object _views
-    cdef public object latency
+    cdef public UpstreamLatency latency
     cdef public object subnets
     cdef public object validation
+    cpdef double next_timer(self)
+    cpdef bint _memory_is_short(self)
     cpdef _update_time(self)
     cpdef Job _start(self, tuple key, Task task, QueryUsage usage, serial, MeshRequest request, Job parent)
     cpdef _drain(self)

@@ -68,7 +68,7 @@ from resolver.effects import (
 from resolver.iterate import DelegationCache, refuse_without_room
 from resolver.jobs import CHECKS, CHILD, NOTHING, READY, REPLY, Job, JobTable, MeshRequest
 from resolver.log_limit import LineLimit
-from resolver.observe import UpstreamLatency
+from resolver.observe.histogram import UpstreamLatency
 from resolver.partial_response import failure_outcome
 from resolver.policy import PolicyPipeline
 from resolver.query import PROGRAM, Query
@@ -139,7 +139,7 @@ class Mesh(JobTable):
 
     __slots__ = (
         "_clock", "_closed", "_context", "_contexts", "_counts", "_crypto", "_deadline", "_delegations", "_draining",
-        "_fault_lines", "_is_short", "_octets_limit", "_packets", "_parts", "_prefetched_in",
+        "_fault_lines", "_is_low", "_is_short", "_octets_limit", "_packets", "_parts", "_prefetched_in",
         "_prefetching", "_queries", "_rrsets", "_serve_stale", "_shedding", "_shortage_lines", "_stale_delay",
         "_stale_timers", "_stale_ttl", "_steps_left", "_table", "_views", "latency", "subnets", "validation",
     )
@@ -196,7 +196,8 @@ class Mesh(JobTable):
         self.latency = UpstreamLatency()
         self._fault_lines = LineLimit(FAULT_INTERVAL)
         self._shortage_lines = LineLimit(1)
-        self._is_short: Callable[[], bool] | None = None
+        self._is_low: Callable[[], bool] = _never
+        self._is_short: Callable[[], bool] = _always
 
     # --- from outside ---------------------------------------------------------------------------------------------
 
@@ -272,7 +273,7 @@ class Mesh(JobTable):
                     trace.append(_policy_step(outcome))
             self._deliver(request, outcome, self._serial)
             return
-        short = self._is_short is not None and self._is_short()
+        short = self._memory_is_short()
         task = Task(question, budget, cd=cd, trace=trace, cache_checked=not outcome)
         if not short and trace is None and not outcome and 0 < self._delegations.fetches.smallest <= self._quota.held:
             # Before a slot is freed for it: no other query is ended for one that fails.
@@ -359,7 +360,7 @@ class Mesh(JobTable):
         if self._closed or key in self._jobs:
             return False
         own = self._quota.own
-        short = self._is_short is not None and self._is_short()
+        short = self._memory_is_short()
         if short or self._prefetching >= PREFETCH_JOBS or count >= PREFETCH_RATE or not self._quota.has_free_slot(own):
             self._counts["prefetch_refused"] += 1
             return False
@@ -428,7 +429,7 @@ class Mesh(JobTable):
     def tick(self, now: float) -> float | None:
         """Process all timers due at `now`. Returns the time of the next call, None when no timer is left.
 
-        Both times are in monotonic seconds. To be called after each call that may have started work.
+        Both times are in monotonic seconds. To be called at `next_timer`, which each call of the mesh may change.
         """
         self._update_time()
         self._context.monotonic = max(now, self._context.monotonic)
@@ -451,9 +452,24 @@ class Mesh(JobTable):
             return now  # `STEPS_PER_TURN` was reached with work left
         return due
 
-    def set_shed_load(self, is_short: Callable[[], bool]) -> None:
-        """Start no query and no sub-query while `is_short()` is true; answers from the cache are still given."""
-        self._is_short = is_short
+    def next_timer(self) -> float:
+        """The monotonic time in seconds before which `tick` has nothing to do; infinity without a timer. Some time
+        before the first timer, when those before that have become needless."""
+        if self._ready and not self._draining:
+            return 0.0
+        due = self._first_timer()
+        waiting = self._stale_timers
+        return waiting[0][0] if waiting and waiting[0][0] < due else due
+
+    def set_shed_load(self, is_short: Callable[[], bool], is_low: Callable[[], bool] | None = None) -> None:
+        """Start no query and no sub-query while `is_short()` is true; answers from the cache are still given.
+
+        `is_low` tells cheaply whether `is_short` must be called at all; None: always.
+        """
+        self._is_short, self._is_low = is_short, is_low or _always
+
+    def _memory_is_short(self) -> bool:
+        return self._is_low() and self._is_short()
 
     def set_second_level(self, second: SecondLevel) -> bool:
         """Share replies by the cache `second`. Returns whether they are also read from it (`ViewContexts`)."""
@@ -641,6 +657,7 @@ class Mesh(JobTable):
         """The result of an upstream query, for each `Ask` that shares it; copies of a reply are made later."""
         self._update_time()
         noted = False
+        job: Job
         for job, result in results:
             if job.finished or job.waits_for is not REPLY:  # the one before may have ended it, for lack of memory
                 continue
@@ -1009,7 +1026,7 @@ class Mesh(JobTable):
 
     def _may_start_sub_query(self, job: Job) -> bool:
         """Whether `job` may have one more sub-query."""
-        if self._is_short is not None and self._is_short():
+        if self._memory_is_short():
             return False
         quota, usage, now = self._quota, job.usage, self._context.monotonic
         if quota.has_free_sub_slot(usage, now):
@@ -1028,7 +1045,7 @@ class Mesh(JobTable):
     def _refuse_sub_query(self, task: Task) -> Failure:
         """No job slot is free for a sub-query: the client query that needs it fails and frees its slots."""
         self._counts["refused_sub_queries"] += 1
-        failure = OUT_OF_MEMORY if self._is_short is not None and self._is_short() else TOO_MANY
+        failure = OUT_OF_MEMORY if self._memory_is_short() else TOO_MANY
         task.budget.failure = task.budget.failure or failure
         task.local_error = failure
         return failure
@@ -1171,6 +1188,14 @@ class Mesh(JobTable):
             return
         self._stop(job)
         self._queue(job, budget.failure)
+
+
+def _always() -> bool:
+    return True
+
+
+def _never() -> bool:
+    return False
 
 
 def _failed_again(known: FailedQuery, job: Job) -> Failure:

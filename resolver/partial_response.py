@@ -11,8 +11,8 @@ from resolver import limits
 from resolver.cache.scoped import narrower
 from resolver.effects import Failure, FailureKind, Outcome, Question, RawReply, Validation
 from resolver.verdict import VERDICT_BOGUS, VERDICT_INDETERMINATE, VERDICT_INSECURE, VERDICT_SECURE
-from resolver.wire import consts as c
-from resolver.wire import name as names
+from resolver.wire.consts import ANY, CNAME, DNAME, EDE_OTHER, SERVFAIL
+from resolver.wire.name import lower
 from resolver.wire.rrset import RRset
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = ["CNAME_IS_ANSWER", "PartialResponse", "failure_outcome"]
 
 ALIASES = limits.MAX_ALIASES
 # For these types a CNAME is the answer and is not followed (RFC 1034 section 4.3.2).
-CNAME_IS_ANSWER = frozenset({c.CNAME, c.ANY})
+CNAME_IS_ANSWER = frozenset({CNAME, ANY})
 
 
 class PartialResponse:
@@ -56,16 +56,17 @@ class PartialResponse:
             self.scope = narrower(self.scope, raw.scope)
         if reason is not None:
             self.ede.append(reason)
+        rrset: RRset
         for rrset in raw.answer:
-            if rrset.rtype == c.CNAME:
-                owner = names.lower(rrset.name)
+            if rrset.rtype == CNAME:
+                owner = lower(rrset.name)
                 if owner in self.seen and raw.qtype not in CNAME_IS_ANSWER:
                     return False
                 self.seen.add(owner)
-                if names.lower(rrset.targets()[0]) == owner and raw.qtype not in CNAME_IS_ANSWER:
+                if lower(rrset.targets()[0]) == owner and raw.qtype not in CNAME_IS_ANSWER:
                     self.answer.append(rrset)
                     return False
-            elif rrset.rtype == c.DNAME and rrset in self.answer:
+            elif rrset.rtype == DNAME and rrset in self.answer:
                 continue
             self.answer.append(rrset)
             self.ttl = rrset.ttl if self.ttl < 0 else min(self.ttl, rrset.ttl)
@@ -85,11 +86,11 @@ class PartialResponse:
         self.additional += [rrset for rrset in local.additional if rrset not in self.additional]
         self.ede += [reason for reason in local.ede if reason not in self.ede]
         for rrset in local.answer:
-            if rrset.rtype == c.DNAME:  # it may rename several names of one chain
+            if rrset.rtype == DNAME:  # it may rename several names of one chain
                 if rrset not in self.answer:
                     self.answer.append(rrset)
                 continue
-            owner = names.lower(rrset.name)
+            owner = lower(rrset.name)
             if owner in self.seen:
                 return False
             self.seen.add(owner)
@@ -101,7 +102,7 @@ class PartialResponse:
         if self.verdict == VERDICT_SECURE and validation is not None:
             forbidden = validation.sentinel.forbids(question, now)
             if forbidden is not None:
-                return failure_outcome(question, Failure(FailureKind.BOGUS, c.EDE_OTHER, forbidden))
+                return failure_outcome(question, Failure(FailureKind.BOGUS, EDE_OTHER, forbidden))
         outcome = Outcome(question, raw.rcode, self.answer, self.authority, self.verdict, max(self.ttl, 0),
                           from_cache=self.from_cache)
         outcome.authoritative = self.authoritative
@@ -115,7 +116,7 @@ class PartialResponse:
         """End the chain with a local answer."""
         if not self.steps:
             return local
-        answer = [rrset for rrset in local.answer if rrset.rtype != c.DNAME or rrset not in self.answer]
+        answer = [rrset for rrset in local.answer if rrset.rtype != DNAME or rrset not in self.answer]
         outcome = Outcome(question, local.rcode, self.answer + answer, self.authority + local.authority,
                           VERDICT_INSECURE, min(max(self.ttl, 0), local.ttl), from_cache=self.from_cache)
         outcome.authoritative = self.authoritative
@@ -129,6 +130,6 @@ class PartialResponse:
 def failure_outcome(question: Question, failure: Failure) -> Outcome:
     """A SERVFAIL outcome for `failure`."""
     verdict = VERDICT_BOGUS if failure.kind is FailureKind.BOGUS else VERDICT_INDETERMINATE
-    outcome = Outcome(question, c.SERVFAIL, [], [], verdict, 0, failure=failure)
+    outcome = Outcome(question, SERVFAIL, [], [], verdict, 0, failure=failure)
     outcome.ede.append((failure.ede, failure.text))
     return outcome

@@ -98,7 +98,7 @@ class QueryQuota:
         Raises:
             MemoryError: the job is counted nevertheless; the caller must call `give_back`.
         """
-        share = usage.share
+        share: NetworkUsage = usage.share
         if not share.held and share is not self.own:
             # Ending other queries calls their callbacks, which may have started a query of the same network.
             share = usage.share = self._shares.get(share.network) or share

@@ -32,4 +32,7 @@ cdef class QuerySharing:
     cdef public object _on_results
     cdef public object _quota
     cdef public long sent
+    cpdef Waiting start(self, Ask ask, job, serial)
+    cpdef forget(self, _InFlight query)
+    cpdef end(self, _InFlight query, result)
     cpdef _join_or_send(self, Waiting one, tuple key, double now, double least)

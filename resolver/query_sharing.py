@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.wire import MessageView
-from resolver.wire import name as names
+from resolver.wire.name import lower
 
 if TYPE_CHECKING:
     from resolver.jobs import Handle, Job
@@ -189,8 +189,9 @@ class QuerySharing:
         now = self._monotonic()
         one = Waiting(ask, job, now)
         # Only whether there is a cookie: its value is the same for all queries to a server, except while it changes.
-        key = (ask.server.key, names.lower(ask.qname), ask.qtype, ask.tcp, ask.edns_payload, ask.do, ask.rd,
-               ask.checking_disabled, ask.randomise_case, ask.cookie is None, ask.subnet, serial)
+        marks = (ask.tcp | ask.do << 1 | ask.rd << 2 | ask.checking_disabled << 3 | ask.randomise_case << 4
+                 | (ask.cookie is None) << 5)
+        key = (ask.server.key, lower(ask.qname), ask.qtype, marks, ask.edns_payload, ask.subnet, serial)
         self._join_or_send(one, key, now, 0.0)
         return one
 

@@ -48,8 +48,25 @@ from resolver.verdict import (
     VERDICT_SECURE,
     Verdict,
 )
-from resolver.wire import consts as c
-from resolver.wire import name as names
+from resolver.wire.consts import (
+    AAAA,
+    ANY,
+    CNAME,
+    DNAME,
+    DNSKEY,
+    DS,
+    EDE_DNSSEC_BOGUS,
+    EDE_INVALID_DATA,
+    EDE_NOT_SUPPORTED,
+    EDE_OTHER,
+    IN,
+    LAST_DATA_TYPE,
+    NOERROR,
+    NXDOMAIN,
+    A,
+    type_to_text,
+)
+from resolver.wire.name import label_count, lower, to_text, zone_lookup_name
 from resolver.wire.rrset import PUBLIC_ZONE_LABELS, UNKNOWN_ZONE_LABELS, octets_of
 
 if TYPE_CHECKING:
@@ -72,10 +89,10 @@ NEVER_CACHED = frozenset({
 # Failures of a sub-query that its client query may have caused: cached only for the question of a client.
 CACHED_FOR_CLIENT_ONLY = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
 # The types of the chain of trust. No alias is followed for them: an alias shows that no zone begins at the name.
-CHAIN_TYPES = frozenset({c.DS, c.DNSKEY})
+CHAIN_TYPES = frozenset({DS, DNSKEY})
 # RFC 1034 section 3.6.2: a loop of aliases is signalled as an error.
-ALIAS_LOOP = Failure(FailureKind.LAME, c.EDE_INVALID_DATA, "the aliases form a loop")
-TOO_MANY_ALIASES = Failure(FailureKind.BUDGET, c.EDE_OTHER, "too many aliases")
+ALIAS_LOOP = Failure(FailureKind.LAME, EDE_INVALID_DATA, "the aliases form a loop")
+TOO_MANY_ALIASES = Failure(FailureKind.BUDGET, EDE_OTHER, "too many aliases")
 
 Known = Outcome | ChainStep | RawReply | Failure | None
 """What is known about one name: policy data, a step of the chain, an unvalidated reply, a cached failure, nothing."""
@@ -87,13 +104,13 @@ def _refuse_meta_query(question: Question) -> Outcome | None:
     Only class IN is resolved (CVE-2026-5946), so the code below does not check the class.
     """
     qtype = question.qtype
-    if question.qclass != c.IN:
+    if question.qclass != IN:
         text = "only class IN is resolved"
-    elif 0 < qtype <= c.LAST_DATA_TYPE or qtype >= c.ANY:
+    elif 0 < qtype <= LAST_DATA_TYPE or qtype >= ANY:
         return None
     else:
-        text = f"{c.type_to_text(qtype)} is not a data type"
-    return failure_outcome(question, Failure(FailureKind.RCODE, c.EDE_NOT_SUPPORTED, text))
+        text = f"{type_to_text(qtype)} is not a data type"
+    return failure_outcome(question, Failure(FailureKind.RCODE, EDE_NOT_SUPPORTED, text))
 
 
 def resolve(task: Task, context: Context) -> Steps[Outcome]:
@@ -107,7 +124,7 @@ def resolve(task: Task, context: Context) -> Steps[Outcome]:
 
 def dns64_applies(question: Question, *, cd: bool) -> bool:
     """Whether DNS64 applies: to AAAA, unless the client validates itself (CD; RFC 6147 section 5.5)."""
-    return question.qtype == c.AAAA and not cd
+    return question.qtype == AAAA and not cd
 
 
 def _with_dns64(dns64: AddressSynthesis, steps: Steps[Outcome], task: Task) -> Steps[Outcome]:
@@ -120,7 +137,7 @@ def _with_dns64(dns64: AddressSynthesis, steps: Steps[Outcome], task: Task) -> S
     if not dns64.needs_addresses(outcome):
         return dns64.without_excluded(outcome)
     question = task.question
-    found = yield Need(Question(question.qname, c.A), task.purpose)  # anew for a prefetch, as the AAAA query was
+    found = yield Need(Question(question.qname, A), task.purpose)  # anew for a prefetch, as the AAAA query was
     if isinstance(found, Failure):
         return outcome if outcome.failure is not None else failure_outcome(question, found)
     if task.trace is not None:
@@ -141,7 +158,7 @@ def _resolve_chain(task: Task, context: Context) -> Steps[Outcome]:
     assert isinstance(end, Failure)  # with a task, `follow_aliases` returns nothing else
     outcome = _failed(task, context, end, has_alias=response.steps > 0)
     # A loop made by a DNAME is returned as far as it was followed, because the DNAME is at fault and not the qname.
-    if end is ALIAS_LOOP and any(rrset.rtype == c.DNAME for rrset in response.answer):
+    if end is ALIAS_LOOP and any(rrset.rtype == DNAME for rrset in response.answer):
         outcome.answer, outcome.scope = response.answer, response.scope
     return outcome
 
@@ -210,7 +227,7 @@ def follow_aliases(
             return TOO_MANY_ALIASES
         name = raw.alias
         if task is not None and task.trace is not None:
-            task.note("alias", f"on to {names.to_text(name)}", qname=name, qtype=qtype)
+            task.note("alias", f"on to {to_text(name)}", qname=name, qtype=qtype)
 
 
 def run_without_effects(steps: Steps[Any]) -> Any:
@@ -252,11 +269,18 @@ def find_outcome(
     """
     if context.dns64 is not None and client and dns64_applies(question, cd=cd):
         return True
+    first = find_known(question.qname, question, context, budget, cd=cd, client=client)
+    if first is None:
+        return False
+
+    def find(name: bytes) -> Known:
+        if name is question.qname:
+            return first
+        return find_known(name, question, context, budget, cd=cd, client=client)
 
     response = PartialResponse()
     end = run_without_effects(follow_aliases(
-        response, question, context, lambda name: find_known(name, question, context, budget, cd=cd, client=client),
-        cd=cd, first_only=not client and question.qtype in CHAIN_TYPES))
+        response, question, context, find, cd=cd, first_only=not client and question.qtype in CHAIN_TYPES))
     if isinstance(end, Outcome):
         return end
     if isinstance(end, Failure) and end is not ALIAS_LOOP:
@@ -278,7 +302,7 @@ def find_known(
     # The RRset cache is shared by views and sub-queries, so cached data may be from servers that this view forbids.
     # Without cached data, `iterate` asks for each zone.
     labels, public = zone_of(found)
-    cut, path = known_path(names.zone_lookup_name(names.lower(name), question.qtype), context, public=public)
+    cut, path = known_path(zone_lookup_name(lower(name), question.qtype), context, public=public)
     for zone in path:
         known = policy(Question(name, question.qtype), zone.zone, zone.names, zone.servers)
         if known is not None:
@@ -315,7 +339,7 @@ def zone_of(known: ChainStep | RawReply | Failure) -> tuple[int, bool]:
         return UNKNOWN_ZONE_LABELS, False
     raw = known if isinstance(known, RawReply) else known[0]
     if not raw.answer:
-        return UNKNOWN_ZONE_LABELS if raw.soa is None else names.label_count(raw.soa.name), False
+        return UNKNOWN_ZONE_LABELS if raw.soa is None else label_count(raw.soa.name), False
     labels = int(raw.answer[0].zone_labels)
     public = PUBLIC_ZONE_LABELS <= labels < UNKNOWN_ZONE_LABELS
     return (labels - PUBLIC_ZONE_LABELS if public else labels), public
@@ -324,7 +348,7 @@ def zone_of(known: ChainStep | RawReply | Failure) -> tuple[int, bool]:
 def _local_cname_target(local: Outcome, qtype: int) -> bytes | None:
     """The target when a local answer ends with a CNAME to be followed; None when it is complete."""
     answer = local.answer
-    if not answer or answer[-1].rtype != c.CNAME or qtype in CNAME_IS_ANSWER or local.rcode != c.NOERROR:
+    if not answer or answer[-1].rtype != CNAME or qtype in CNAME_IS_ANSWER or local.rcode != NOERROR:
         return None
     return answer[-1].targets()[0]
 
@@ -395,7 +419,7 @@ def _resolve_step(
         if spent is not None and spent.kind is FailureKind.DEADLINE:
             verdict = VERDICT_INDETERMINATE  # signatures were not checked for lack of time
         if bogus is None or verdict == VERDICT_BOGUS:  # INDETERMINATE of the second reply does not replace BOGUS
-            bogus = Failure(FailureKind.BOGUS, ede or c.EDE_DNSSEC_BOGUS, reason, verdict=Verdict(verdict))
+            bogus = Failure(FailureKind.BOGUS, ede or EDE_DNSSEC_BOGUS, reason, verdict=Verdict(verdict))
         first = _first_cname_only(raw)
         if first is not None:
             # One bogus member makes the whole chain bogus. If its first alias is valid, the target is resolved again.
@@ -423,7 +447,7 @@ def _denies_all_below(raw: RawReply, verdict: int) -> bool:
     empty non-terminals from names that do not exist (RFC 4035 section 3.1.3, RFC 8020 section 3). Unbound goes as far.
     Such a denial is stored for the qname only. In an unsigned zone nothing is verified, and the qname is queried.
     """
-    if raw.rcode != c.NXDOMAIN:  # the proof shows an empty non-terminal
+    if raw.rcode != NXDOMAIN:  # the proof shows an empty non-terminal
         return False
     return verdict == VERDICT_SECURE or (
         verdict == VERDICT_INSECURE and bool(raw.proofs) and all(one.verdict == VERDICT_SECURE for one in raw.proofs)
@@ -439,7 +463,7 @@ def _has_same_anchor(raw: RawReply, context: Context) -> bool:
     """
     validation, qtype = context.validation, raw.qtype
     return validation is None or validation.shares_anchor(
-        names.zone_lookup_name(raw.qname, qtype), names.zone_lookup_name(raw.name, qtype), context.now
+        zone_lookup_name(raw.qname, qtype), zone_lookup_name(raw.name, qtype), context.now
     )
 
 
@@ -472,8 +496,8 @@ def _fetch_step(name: bytes, qtype: int, context: Context, task: Task) -> Steps[
 def _first_cname_only(raw: RawReply) -> RawReply | None:
     """The reply `raw` cut after its first alias; None when it has no alias or nothing else."""
     answer = raw.answer
-    length = 2 if answer and answer[0].rtype == c.DNAME else 1
-    if len(answer) < length or answer[length - 1].rtype != c.CNAME or raw.qtype in CNAME_IS_ANSWER:
+    length = 2 if answer and answer[0].rtype == DNAME else 1
+    if len(answer) < length or answer[length - 1].rtype != CNAME or raw.qtype in CNAME_IS_ANSWER:
         return None
     if len(answer) == length and not raw.denied:
         return None

@@ -44,4 +44,6 @@ cdef class InfraCache:
     cpdef ZoneEntry zone_at(self, address, bytes zone, double now)
     cpdef double timeout(self, address, bytes zone, double now)
     cpdef double quota_share(self, address)
+    cpdef note_reply(self, address, bytes zone, double rtt, double now, bint edns=*)
+    cpdef int note_fetch(self, address, bint timed_out)
     cpdef InfraEntry _note(self, address, double now)

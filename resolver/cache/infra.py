@@ -162,7 +162,7 @@ class InfraEntry:
         """What is known of `zone` at this address, or None."""
         if self.zones is None:
             return None
-        entry = self.zones.get(zone)
+        entry: ZoneEntry | None = self.zones.get(zone)
         return None if entry is None or entry.until <= now else entry
 
     def __repr__(self) -> str:
@@ -209,17 +209,17 @@ class InfraCache:
 
     def zone_at(self, address: Hashable, zone: bytes, now: float) -> ZoneEntry | None:
         """What is known of `zone` at `address`, or None."""
-        info = self._known.get(address)
+        info: InfraEntry | None = self._known.get(address)
         return None if info is None else info.zone_at(zone, now)
 
     def timeout(self, address: Hashable, zone: bytes, now: float) -> float:
         """Seconds to wait for a reply of this address for `zone` before another one is tried."""
-        info = self._known.get(address)
+        info: InfraEntry | None = self._known.get(address)
         return FIRST if info is None else info.timeout_of(info.zone_at(zone, now))
 
     def may_answer(self, address: Hashable, zone: bytes, now: float) -> bool:
         """Whether a reply for `zone` may be expected: the server is neither lame for it, nor dead for it or at all."""
-        info = self._known.get(address)
+        info: InfraEntry | None = self._known.get(address)
         if info is None:
             return True
         entry = info.zone_at(zone, now)
@@ -238,7 +238,7 @@ class InfraCache:
 
     # --- results of queries ---------------------------------------------------------------------------------------
 
-    def note_reply(self, address: Hashable, zone: bytes, rtt: float, now: float, *, edns: bool = False) -> None:
+    def note_reply(self, address: Hashable, zone: bytes, rtt: float, now: float, edns: bool = False) -> None:
         """A reply to a query for `zone` came after `rtt` seconds, with an OPT record if `edns` (RFC 6298 section 2)."""
         info = self._note(address, now)
         rtt = max(0.0, rtt)
@@ -290,9 +290,9 @@ class InfraCache:
         info = self._known.get(address)
         return 1.0 if info is None else info.quota_share
 
-    def note_fetch(self, address: Hashable, *, timed_out: bool) -> int:
+    def note_fetch(self, address: Hashable, timed_out: bool) -> int:
         """Count a query that ended. After each sample the quota falls (-1), rises (1) or stays (0), as BIND does it."""
-        info = self._known.get(address)
+        info: InfraEntry | None = self._known.get(address)
         if info is None:
             return 0
         info.fetches += 1

@@ -20,9 +20,9 @@ from resolver.iterate.scrub import (
     ResponseType,
     Scrubbed,
 )
-from resolver.wire import consts as c
-from resolver.wire import name as names
+from resolver.wire.consts import ANY, CNAME, DNAME, DS, NOERROR, NXDOMAIN
 from resolver.wire.message import MessageView
+from resolver.wire.name import equal
 
 __all__ = ["classify"]
 
@@ -34,9 +34,9 @@ def classify(
     rcode = view.rcode
     if found.dname_overflow:
         return RESPONSE_YXDOMAIN
-    if rcode == c.NXDOMAIN:
+    if rcode == NXDOMAIN:
         return _classify_nxdomain(found, qname, qtype, recursive=recursive)
-    if rcode != c.NOERROR:
+    if rcode != NOERROR:
         return RESPONSE_THROWAWAY
     if found.complete:
         return RESPONSE_ANSWER
@@ -48,7 +48,7 @@ def classify(
         return RESPONSE_THROWAWAY if _wrong_side(soa.name, qname, qtype) else RESPONSE_NODATA
     ns = found.ns
     if ns is not None:
-        if names.equal(ns.name, zone):
+        if equal(ns.name, zone):
             if recursive:
                 return RESPONSE_EMPTY
             return RESPONSE_EMPTY if view.aa else RESPONSE_LAME
@@ -70,7 +70,7 @@ def _classify_nxdomain(found: Scrubbed, qname: bytes, qtype: int, *, recursive: 
         # After the CNAME made from a DNAME, the response code is that of the last name (RFC 6604 section 3).
         return (
             RESPONSE_ANSWER
-            if qtype in (c.CNAME, c.ANY) and found.answer[0].rtype == c.DNAME
+            if qtype in (CNAME, ANY) and found.answer[0].rtype == DNAME
             else RESPONSE_THROWAWAY
         )
     if found.alias:
@@ -84,4 +84,4 @@ def _classify_nxdomain(found: Scrubbed, qname: bytes, qtype: int, *, recursive: 
 
 def _wrong_side(owner: bytes, qname: bytes, qtype: int) -> bool:
     """Whether a DS query was answered by the child, which is not authoritative for it (RFC 4035 section 2.4)."""
-    return qtype == c.DS and len(qname) > 1 and names.equal(owner, qname)
+    return qtype == DS and len(qname) > 1 and equal(owner, qname)

@@ -20,8 +20,8 @@ from resolver.cache.bounded import BoundedDict, SizedTable
 from resolver.effects import Context, Server
 from resolver.iterate.fetch_quota import FetchQuota
 from resolver.verdict import TRUST_GLUE
-from resolver.wire import consts as c
-from resolver.wire import name as names
+from resolver.wire.consts import AAAA, A
+from resolver.wire.name import ROOT, closest_in, from_text, is_subdomain, label_count, lower, to_text
 from resolver.wire.rrset import RRset
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class DelegationPoint:
 
     def __init__(self, zone: bytes, expires: int) -> None:
         self.zone = zone
-        self.labels = names.label_count(zone)
+        self.labels = label_count(zone)
         self.names: list[bytes] = []
         self.missing: list[bytes] = []
         self.servers: list[Server] = []
@@ -102,11 +102,17 @@ class DelegationPoint:
         return all(server.address in mine for server in other.servers) and set(other.missing) <= set(self.names)
 
     def __repr__(self) -> str:
-        return f"Cut({names.to_text(self.zone)}, servers={self.servers!r}, missing={len(self.missing)})"
+        return f"Cut({to_text(self.zone)}, servers={self.servers!r}, missing={len(self.missing)})"
 
 
 class DelegationCache:
     """The delegations of a worker. `own` are the addresses of this resolver, which must not query itself."""
+
+    __slots__ = (
+        "_addresses", "_case_exempt", "_configured", "_family_down_until", "_forbidden", "_hints", "_loopback", "_own",
+        "_rrsets", "addresses", "cookies", "delegations", "fetches", "harden_glue", "minimising", "part", "payload",
+        "port", "priming", "randomise_case", "tcp_only", "types", "zones",
+    )
 
     def __init__(
         self,
@@ -132,7 +138,7 @@ class DelegationCache:
         self.randomise_case = iteration.case_randomisation
         self.cookies = iteration.send_cookies
         self._case_exempt = frozenset(
-            names.lower(names.from_text(zone)) for zone in iteration.case_randomisation_exempt
+            lower(from_text(zone)) for zone in iteration.case_randomisation_exempt
         )
         self.tcp_only = iteration.tcp_only
         self.harden_glue = iteration.harden_glue
@@ -153,12 +159,12 @@ class DelegationCache:
         )
         self._configured = configured
         self.types: tuple[int, ...] = tuple(
-            rtype for rtype, wanted in ((c.A, iteration.do_ip4), (c.AAAA, iteration.do_ip6)) if wanted
+            rtype for rtype, wanted in ((A, iteration.do_ip4), (AAAA, iteration.do_ip6)) if wanted
         )
         self._hints: dict[bytes, list[str]] = {}
         for hint in settings.root_hints:
             usable = [text for text in hint.addresses if self.permits(text)]
-            self._hints.setdefault(names.lower(names.from_text(hint.name)), []).extend(usable)
+            self._hints.setdefault(lower(from_text(hint.name)), []).extend(usable)
 
     # --- addresses ---
 
@@ -167,7 +173,7 @@ class DelegationCache:
         return self._may_query(ip_address(text))
 
     def _may_query(self, address: IPv4Address | IPv6Address) -> bool:
-        if (c.A if address.version == 4 else c.AAAA) not in self.types:
+        if (A if address.version == 4 else AAAA) not in self.types:
             return False
         if address.is_unspecified or address.is_multicast or str(address) in self._own:
             return False
@@ -196,7 +202,7 @@ class DelegationCache:
     def use_caps_for_id(self, name: bytes) -> bool:
         """Whether the letter case of `name` may be randomised (0x20)."""
         return self.randomise_case and (
-            not self._case_exempt or names.closest_in(names.lower(name), self._case_exempt) is None
+            not self._case_exempt or closest_in(lower(name), self._case_exempt) is None
         )
 
     def note_no_family(self, address: str, now: float) -> None:
@@ -223,7 +229,7 @@ class DelegationCache:
         table = self._configured
         if not table:
             return None
-        zone = names.closest_in(name, table)
+        zone = closest_in(name, table)
         return None if zone is None else table[zone]
 
     def closest(self, name: bytes, now: int, *, above: bytes | None = None) -> DelegationPoint | None:
@@ -254,21 +260,21 @@ class DelegationCache:
             return found
         # Another worker, or a query for another name, may have stored a deeper one in the shared cache.
         stored = self._rrsets.closest_cut(name, now)
-        if stored is None or (found is not None and names.label_count(stored[0]) <= found.labels):
+        if stored is None or (found is not None and label_count(stored[0]) <= found.labels):
             return found
         return self.from_rrset(stored[1], now)
 
     def zone_of(self, name: bytes, now: int) -> bytes:
         """The deepest zone of `name` (lower case) that is known: an own, forward or stub zone, or one whose NS set is
         cached; else the root."""
-        own = None if self.zones is None else self.zones.closest(name, c.A)
+        own = None if self.zones is None else self.zones.closest(name, A)
         configured = self.forward_or_stub_for(name)
         stored = self._rrsets.closest_cut(name, now)
         return max(
-            names.ROOT,
-            names.ROOT if own is None else own.origin,
-            names.ROOT if configured is None else configured.zone,
-            names.ROOT if stored is None else stored[0],
+            ROOT,
+            ROOT if own is None else own.origin,
+            ROOT if configured is None else configured.zone,
+            ROOT if stored is None else stored[0],
             key=len,
         )
 
@@ -277,11 +283,11 @@ class DelegationCache:
     ) -> DelegationPoint:
         """A delegation point from an NS set, with addresses from `glue` or else from the cache, `stale` as in
         `RRsetCache.find`; with `keep` it is added to the delegation cache."""
-        cut = DelegationPoint(names.lower(ns.name), now + ns.ttl)
+        cut = DelegationPoint(lower(ns.name), now + ns.ttl)
         rrsets = self._rrsets
         until = cut.expires
         for target in ns.targets()[:NAME_SERVERS]:
-            name = names.lower(target)
+            name = lower(target)
             cut.names.append(name)
             sets = glue.get(name) if glue is not None else None
             if sets is None:
@@ -324,7 +330,7 @@ class DelegationCache:
 
     def from_hints(self) -> DelegationPoint:
         """The root with the servers of the root hints."""
-        cut = DelegationPoint(names.ROOT, FOREVER)
+        cut = DelegationPoint(ROOT, FOREVER)
         for name, addresses in self._hints.items():
             cut.names.append(name)
             for text in addresses:
@@ -339,7 +345,7 @@ class DelegationCache:
 
     def forget_below(self, name: bytes) -> None:
         """Remove every delegation at or below `name`."""
-        for zone in [zone for zone in self.delegations.entries if names.is_subdomain(zone, name)]:
+        for zone in [zone for zone in self.delegations.entries if is_subdomain(zone, name)]:
             self.delegations.pop(zone)
 
     def clear(self) -> None:

@@ -3,13 +3,18 @@
 from resolver.cache.infra cimport InfraCache
 
 
+cdef class ServerUse:
+    cdef public long count
+    cdef public dict zones
+
+
 cdef class FetchQuota:
     cdef public InfraCache infra
     cdef public object _per_zone
     cdef public object _per_server
+    cdef public long _least
     cdef public dict _zones
     cdef public dict _servers
-    cdef public dict _at_server
     cdef public object _zone_share
     cdef public dict _refused
     cdef public long _falls
@@ -18,6 +23,7 @@ cdef class FetchQuota:
     cdef public object smallest
     cpdef _quota(self, key)
     cpdef bint is_full(self, key, bytes zone)
-    cpdef bint _has_quota(self, key)
+    cpdef bint _has_quota(self, key, ServerUse use)
+    cpdef note_result(self, key, bint timed_out)
     cpdef take_server(self, key, bytes zone)
     cpdef give_server(self, key, bytes zone)

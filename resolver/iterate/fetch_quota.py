@@ -24,7 +24,7 @@ what is outstanding, so they are not larger than the table of jobs.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from resolver import limits
 from resolver.effects import Failure, FailureKind, Server
@@ -48,11 +48,21 @@ ZoneKey = tuple[int, bytes]
 """`DelegationCache.part` and the zone, in lower case."""
 
 
+class ServerUse:
+    """The outstanding queries at one server: `count`, and those for each zone."""
+
+    __slots__ = ("count", "zones")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.zones: dict[bytes, int] = {}
+
+
 class FetchQuota:
     """The outstanding fetches of one mesh, and the limits of them."""
 
     __slots__ = (
-        "_at_server", "_falls", "_lines", "_per_server", "_per_zone", "_refused", "_rises", "_servers", "_zone_share",
+        "_falls", "_least", "_lines", "_per_server", "_per_zone", "_refused", "_rises", "_servers", "_zone_share",
         "_zones", "infra", "smallest",
     )
 
@@ -60,15 +70,14 @@ class FetchQuota:
         self.infra = infra
         self._per_zone = settings.fetch_limit.per_zone
         self._per_server = settings.fetch_limit.per_server
-        least = max(int(self._per_server * LEAST_QUOTA), 1) if self._per_server else 0
-        self.smallest = min(filter(None, (self._per_zone, least)), default=0)
+        self._least = max(int(self._per_server * LEAST_QUOTA), 1) if self._per_server else 0
+        """No quota of a server is smaller."""
+        self.smallest = min(filter(None, (self._per_zone, self._least)), default=0)
         """No quota is smaller than this, so none is used up while fewer jobs run: what is outstanding belongs to jobs,
         and each has one fetch and one query outstanding at most. 0: there are no quotas."""
         self._zones: dict[ZoneKey, dict[tuple[bytes, int], int]] = {}
         """By zone, what is fetched, with the number of jobs."""
-        self._servers: dict[Key, int] = {}
-        self._at_server: dict[tuple[Key, bytes], int] = {}
-        """The outstanding queries of each zone at each server."""
+        self._servers: dict[Key, ServerUse] = {}
         self._zone_share = max(self._per_server * ZONE_SHARE // 100, 1)
         self._refused = {"zone": 0, "server": 0}
         self._falls = self._rises = 0
@@ -95,20 +104,22 @@ class FetchQuota:
     def give_zone(self, zone: ZoneKey, qname: bytes, qtype: int) -> None:
         """A fetch for which `take_zone` was true has ended."""
         what, fetches = (qname, qtype), self._zones[zone]
-        fetches[what] -= 1
-        if not fetches[what]:
+        count = fetches[what] - 1
+        if count:
+            fetches[what] = count
+        elif len(fetches) > 1:
             del fetches[what]
-        if not fetches:
+        else:
             del self._zones[zone]
 
     def is_full(self, key: Key, zone: bytes) -> bool:
         """Whether the server has as many outstanding queries as its quota permits, and `zone` (lower case) the part
         there that it has in any case."""
-        return self._has_quota(key) and self._at_server.get((key, zone), 0) >= self._zone_share
+        use: ServerUse | None = self._servers.get(key)
+        return use is not None and self._has_quota(key, use) and use.zones.get(zone, 0) >= self._zone_share
 
-    def _has_quota(self, key: Key) -> bool:
-        count = self._servers.get(key, 0)
-        return count > 0 and self._per_server > 0 and count >= self._quota(key)
+    def _has_quota(self, key: Key, use: ServerUse) -> bool:
+        return use.count >= self._least > 0 and use.count >= self._quota(key)
 
     def _quota(self, key: Key) -> int:
         return max(int(self._per_server * self.infra.quota_share(key)), 1)
@@ -119,22 +130,30 @@ class FetchQuota:
         Raises:
             MemoryError: it is not counted.
         """
-        place = (key, zone)
-        self._at_server[place] = self._at_server.get(place, 0) + 1
-        try:
-            self._servers[key] = self._servers.get(key, 0) + 1
-        except MemoryError:
-            _give(self._at_server, place)
-            raise
+        use: ServerUse | None = self._servers.get(key)
+        if use is None:
+            use = ServerUse()
+            use.zones[zone] = 1
+            self._servers[key] = use
+        else:
+            use.zones[zone] = use.zones.get(zone, 0) + 1
+        use.count += 1  # last, when nothing can fail any more
 
     def give_server(self, key: Key, zone: bytes) -> None:
         """A query to the server for `zone` has ended."""
-        _give(self._servers, key)
-        _give(self._at_server, (key, zone))
+        use: ServerUse = self._servers[key]
+        use.count -= 1
+        left = use.zones[zone] - 1
+        if not use.count:
+            del self._servers[key]
+        elif left:
+            use.zones[zone] = left
+        else:
+            del use.zones[zone]
 
-    def note_result(self, key: Key, *, timed_out: bool) -> None:
+    def note_result(self, key: Key, timed_out: bool) -> None:
         """A query to the server was answered, or was not in time."""
-        change = self.infra.note_fetch(key, timed_out=timed_out)
+        change = self.infra.note_fetch(key, timed_out)
         if change < 0:
             self._falls += 1
         elif change > 0:
@@ -156,8 +175,9 @@ class FetchQuota:
         key = server.key
         left_out = self._lines.admit(key, now)
         if left_out is not None:
-            self._log(f"server {server.address} of zone {text} has {self._servers.get(key, 0)} outstanding queries, of"
-                      f" {self._quota(key)} permitted", left_out)
+            use = self._servers.get(key)
+            self._log(f"server {server.address} of zone {text} has {0 if use is None else use.count} outstanding"
+                      f" queries, of {self._quota(key)} permitted", left_out)
         return Failure(FailureKind.QUOTA, c.EDE_NO_REACHABLE_AUTHORITY,
                        f"too many queries to the servers of {text} are outstanding")
 
@@ -175,16 +195,7 @@ class FetchQuota:
             "zones_full": full,
             "largest_zone": max(zones, default=0),
             "servers": len(self._servers),
-            "servers_full": sum(self._has_quota(key) for key in self._servers),
+            "servers_full": sum(self._has_quota(key, use) for key, use in self._servers.items()),
             "quota_falls": self._falls,
             "quota_rises": self._rises,
         }
-
-
-def _give(counts: dict[Any, int], key: object) -> None:
-    """Count one less of `key`, and remove it when none is left."""
-    count = counts[key] - 1
-    if count:
-        counts[key] = count
-    else:
-        del counts[key]

@@ -3,6 +3,6 @@
 
 from resolver.effects cimport Context, Failure, Need, Question, RawReply, Task
 from resolver.iterate.query_servers cimport IterationState
-from resolver.iterate.delegation cimport DelegationPoint
+from resolver.iterate.delegation cimport DelegationCache, DelegationPoint, delegations_of
 from resolver.iterate.scrub cimport Scrubbed
 from resolver.wire.rrset cimport RRset

@@ -39,8 +39,8 @@ from resolver.iterate.scrub import (
     with_misplaced_rrsigs,
 )
 from resolver.verdict import TRUST_ADDITIONAL, TRUST_ANSWER, TRUST_AUTHORITY, TRUST_GLUE, TRUST_NONAUTH_ANSWER
-from resolver.wire import consts as c
-from resolver.wire import name as names
+from resolver.wire.consts import AAAA, DS, EDE_NO_REACHABLE_AUTHORITY, NOERROR, NS, NXDOMAIN, YXDOMAIN, A
+from resolver.wire.name import ROOT, equal, is_subdomain, label_count, lower, parent, suffix, to_text, zone_lookup_name
 from resolver.wire.rrset import PUBLIC_ZONE_LABELS, RRset, negative_ttl, octets_of
 
 __all__ = ["iterate", "refuse_without_room"]
@@ -73,8 +73,8 @@ def iterate(
     NXDOMAIN, because many servers of unsigned zones deny empty non-terminals.
     """
     delegations = delegations_of(context)
-    target = names.lower(qname)
-    place = names.zone_lookup_name(target, qtype)
+    target = lower(qname)
+    place = zone_lookup_name(target, qtype)
     begin = _begin(place, context, task)
     if begin is None:
         begin = yield from _prime(place, context, task)
@@ -83,7 +83,7 @@ def iterate(
     if isinstance(first, Failure):
         return first
     cut: DelegationPoint = first
-    total = names.label_count(target)
+    total = label_count(target)
     minimising = delegations.minimising
     known, probes, whole = cut.labels, 0, full or not minimising
     if not cut.servers and task.purpose is FOR_NS_ADDRESS and _has_only_in_domain_ns(cut):
@@ -94,10 +94,10 @@ def iterate(
     recovery = _DelegationFallback(task)
     public = False  # a forward or stub zone has failed, and the public servers are queried in its place
     for _ in range(REFERRALS):
-        shown = total if whole or cut.recursive else labels_to_show(known, total, probes)
+        shown = total if whole or cut.recursive or total <= known + 1 else labels_to_show(known, total, probes)
         probing = shown < total
         if probing:
-            name, rtype = names.suffix(qname, shown), PROBE_TYPE
+            name, rtype = suffix(qname, shown), PROBE_TYPE
             probes += 1
             if _is_known(name, context):
                 known = shown
@@ -125,7 +125,7 @@ def iterate(
                 if begin is None:
                     return found
                 # The servers of the zone itself are below the same ones as before.
-                above = names.parent(cut.zone) if begin.labels < cut.labels else None
+                above = parent(cut.zone) if begin.labels < cut.labels else None
             first = begin if above is None else _on_permitted_path(
                 begin, above, context, task, search, public=True)
             if isinstance(first, Failure):
@@ -145,8 +145,8 @@ def iterate(
                 cut.parent_confirmed_until = context.monotonic + PARENT_RECHECK_INTERVAL
                 other = recovery.next_delegation(cut, context, task)
                 if other is None:
-                    return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY,
-                                   f"no server of {names.to_text(cut.zone)} gives an answer")
+                    return Failure(FailureKind.UNREACHABLE, EDE_NO_REACHABLE_AUTHORITY,
+                                   f"no server of {to_text(cut.zone)} gives an answer")
                 cut = other
             recovery.referred = cut.zone
         elif probing:
@@ -161,14 +161,14 @@ def iterate(
                     _remember_empty(found, name, context)
         else:
             return _raw(found, qname, qtype, cut, context, public=public)
-    return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "too many referrals")
+    return Failure(FailureKind.BUDGET, EDE_NO_REACHABLE_AUTHORITY, "too many referrals")
 
 
 def refuse_without_room(task: Task, context: Context) -> Failure | None:
     """The failure of `task`, a query of a client of which cache and policies know nothing, when `iterate` would fail at
     its first step because a quota is used up (`fetch_quota`). Nothing is sent, and no job is needed for it."""
     question = task.question
-    cut = _begin(names.zone_lookup_name(names.lower(question.qname), question.qtype), context, task)
+    cut = _begin(zone_lookup_name(lower(question.qname), question.qtype), context, task)
     return None if cut is None else without_room(cut, question.qname, question.qtype, context)
 
 
@@ -180,7 +180,7 @@ def _begin(place: bytes, context: Context, task: Task, *, public: bool = False) 
     delegations = delegations_of(context)
     # Priming queries go to root servers, never to a forwarder.
     configured = None if public or task.purpose is FOR_PRIMING else delegations.forward_or_stub_for(place)
-    own = delegation_of_copy(place, context)
+    own = None if delegations.zones is None else delegation_of_copy(place, context)
     if own is not None and (configured is None or configured.labels <= own.labels):
         cut = delegations.closest(place, context.now)
         return own if cut is None or cut.labels <= own.labels else cut
@@ -215,7 +215,7 @@ def _on_permitted_path(
 def _has_only_in_domain_ns(cut: DelegationPoint) -> bool:
     """Whether all name servers of a delegation without addresses are in its own zone."""
     zone = cut.zone
-    return all(names.is_subdomain(name, zone) for name in cut.missing)
+    return all(is_subdomain(name, zone) for name in cut.missing)
 
 
 def _prime(place: bytes, context: Context, task: Task) -> Steps[DelegationPoint]:
@@ -223,7 +223,7 @@ def _prime(place: bytes, context: Context, task: Task) -> Steps[DelegationPoint]
     delegations = delegations_of(context)
     cut: DelegationPoint | None = None
     if delegations.priming and task.purpose is not FOR_PRIMING and len(place) > 1:
-        yield Need(Question(names.ROOT, c.NS), FOR_PRIMING)
+        yield Need(Question(ROOT, NS), FOR_PRIMING)
         cut = delegations.closest(place, context.now)
     if cut is None:
         cut = delegations.from_hints()
@@ -260,7 +260,7 @@ class _DelegationFallback:
     def note_child_ns(self, found: Scrubbed, cut: DelegationPoint, context: Context) -> None:
         """Note the NS set in a reply of a server of the zone, with a TTL that ends with the delegation."""
         ns = found.ns
-        if ns is None or not found.view.aa or cut.configured or not names.equal(ns.name, cut.zone):
+        if ns is None or not found.view.aa or cut.configured or not equal(ns.name, cut.zone):
             return
         left = max(cut.expires - context.now, 0)
         glue = glue_of(found.view, ns, cut.zone, harden=delegations_of(context).harden_glue)
@@ -275,20 +275,20 @@ class _DelegationFallback:
             return None
         rrsets = context.store.rrsets
         if self.own is None and not self.child_ns_tried:
-            self.own = rrsets.find(zone, c.NS, context.now, min_trust=TRUST_AUTHORITY)
+            self.own = rrsets.find(zone, NS, context.now, min_trust=TRUST_AUTHORITY)
             if self.own is not None:
                 task.account_octets(octets_of([self.own]))
         if self.failed is None and self.referred != zone and cut.parent_confirmed_until <= context.monotonic:
             self.failed, self.held = cut, True
             upper = delegations_of(context).closest(zone, context.now, above=zone) or delegations_of(
                 context).from_hints()
-            _note_cut(task, upper, f"the servers of {names.to_text(zone)} failed: its parent is queried again")
+            _note_cut(task, upper, f"the servers of {to_text(zone)} failed: its parent is queried again")
             return upper
         own, self.own = self.own, None
         if self.child_ns_tried:
             return None
         other: DelegationPoint
-        if own is not None and names.lower(own.name) == zone:
+        if own is not None and lower(own.name) == zone:
             other = delegations_of(context).from_rrset(own, context.now)
         elif zone in task.child_ns:
             ns, glue = task.child_ns[zone]
@@ -309,8 +309,8 @@ class _DelegationFallback:
         self.held = False
         delegations_of(context).forget(failed.zone)
         rrsets, now = context.store.rrsets, context.now
-        ns = rrsets.find(failed.zone, c.NS, now, min_trust=TRUST_GLUE) if context.settings.cache.max_stale_ttl else None
-        rrsets.drop(failed.zone, c.NS)
+        ns = rrsets.find(failed.zone, NS, now, min_trust=TRUST_GLUE) if context.settings.cache.max_stale_ttl else None
+        rrsets.drop(failed.zone, NS)
         if ns is not None:
             # Kept as expired: policies are asked about the servers of stale data.
             rrsets.put(ns.with_ttl(1), now - 1)
@@ -318,7 +318,7 @@ class _DelegationFallback:
 
 def _note_cut(task: Task, cut: DelegationPoint, why: str) -> None:
     if task.trace is not None:
-        task.note("cut", f"{names.to_text(cut.zone)} with {len(cut.servers)} addresses: {why}", zone=cut.zone,
+        task.note("cut", f"{to_text(cut.zone)} with {len(cut.servers)} addresses: {why}", zone=cut.zone,
                   facts={"why": why, "names": list(cut.names), "servers": list(cut.servers)})
 
 
@@ -332,7 +332,7 @@ def _follow_referral(found: Scrubbed, cut: DelegationPoint, context: Context, ta
     put = context.store.rrsets.put
     ns = found.ns
     assert ns is not None
-    zone = names.lower(ns.name)
+    zone = lower(ns.name)
     # When a zone is withdrawn, zones below it must not live longer, whatever their TTL (Phoenix domains, 2023).
     left = max(cut.expires - now, 0)
     if ns.ttl > left:
@@ -341,7 +341,7 @@ def _follow_referral(found: Scrubbed, cut: DelegationPoint, context: Context, ta
     ns.trust, ns.zone_labels = TRUST_GLUE, cut.labels
     put(ns, now)
     _store_glue(glue, context)
-    signed = [rrset for rrset in found.ds if names.equal(rrset.name, zone)]
+    signed = [rrset for rrset in found.ds if equal(rrset.name, zone)]
     if signed:
         # The parent is authoritative for DS, whatever the AA bit of the referral (RFC 4035 section 2.4).
         signed[0].trust = TRUST_NONAUTH_ANSWER
@@ -349,11 +349,11 @@ def _follow_referral(found: Scrubbed, cut: DelegationPoint, context: Context, ta
         put(signed[0], now)
     elif found.proofs:
         ttl = min(rrset.ttl for rrset in found.proofs)
-        context.store.rrsets.put_negative(zone, c.DS, soa=None, proofs=found.proofs, ttl=ttl, verdict=0, now=now)
+        context.store.rrsets.put_negative(zone, DS, soa=None, proofs=found.proofs, ttl=ttl, verdict=0, now=now)
     below = delegations.from_rrset(ns, now, glue)
     below.referred_by = cut.labels
     if task.trace is not None:
-        task.note("referral", f"{names.to_text(cut.zone)} refers to {names.to_text(zone)}: {len(below.servers)} "
+        task.note("referral", f"{to_text(cut.zone)} refers to {to_text(zone)}: {len(below.servers)} "
                   f"addresses, {len(below.missing)} name servers without", zone=zone, server=found.server,
                   facts={"from": cut.zone, "names": list(below.names), "servers": list(below.servers), "ttl": ns.ttl,
                          "ds": signed[0] if signed else None, "proofs": list(found.proofs)})
@@ -383,7 +383,7 @@ def _is_known(name: bytes, context: Context) -> bool:
     if rrsets.find(name, PROBE_TYPE, now, min_trust=TRUST_NONAUTH_ANSWER) is not None:
         return True
     negative = rrsets.find_negative(name, PROBE_TYPE, now)
-    return negative is not None and negative.rcode == c.NOERROR
+    return negative is not None and negative.rcode == NOERROR
 
 
 def _is_signed_denial(found: Scrubbed) -> bool:
@@ -419,16 +419,16 @@ def _raw(
         _clamp(raw.answer, cut, context)
     if kind is RESPONSE_ANSWER:
         raw.proofs = found.proofs
-        if qtype == c.NS and len(cut.zone) == 1 and len(qname) == 1:
+        if qtype == NS and len(cut.zone) == 1 and len(qname) == 1:
             _keep_root_addresses(found, context)
     elif kind is RESPONSE_CNAME:
         raw.alias = found.name
         raw.proofs = found.proofs
     elif kind is RESPONSE_YXDOMAIN:
-        raw.rcode = c.YXDOMAIN
+        raw.rcode = YXDOMAIN
         raw.proofs = found.proofs
     else:
-        raw.rcode = c.NXDOMAIN if kind is RESPONSE_NXDOMAIN else c.NOERROR
+        raw.rcode = NXDOMAIN if kind is RESPONSE_NXDOMAIN else NOERROR
         raw.denied = True
         raw.soa, raw.proofs = found.soa, found.proofs
         raw.ttl = EMPTY_TTL if raw.soa is None else negative_ttl(raw.soa)
@@ -444,14 +444,15 @@ def _clamp(answer: list[RRset], cut: DelegationPoint, context: Context) -> None:
     addresses of its name servers (CVE-2022-30698).
     """
     left = max(cut.expires - context.now, 0)
+    rrset: RRset
     for position, rrset in enumerate(answer):
         if rrset.ttl > left and (
-            (rrset.rtype == c.NS and names.is_subdomain(rrset.name, cut.zone))
-            or (rrset.rtype in (c.A, c.AAAA) and names.lower(rrset.name) in cut.names)
+            (rrset.rtype == NS and is_subdomain(rrset.name, cut.zone))
+            or (rrset.rtype in (A, AAAA) and lower(rrset.name) in cut.names)
         ):
             answer[position] = rrset.with_ttl(left)
 
 
 def _keep_root_addresses(found: Scrubbed, context: Context) -> None:
     """Store the addresses of root servers in a priming reply, with the trust of glue (RFC 9609 section 4.2)."""
-    _store_glue(glue_of(found.view, found.answer[0], names.ROOT, harden=True), context)
+    _store_glue(glue_of(found.view, found.answer[0], ROOT, harden=True), context)

@@ -4,7 +4,7 @@
 
 from resolver.cache.infra cimport InfraCache, InfraEntry, ZoneEntry
 from resolver.effects cimport Ask, Context, Failure, Need, Outcome, Question, Reply, Server, Task
-from resolver.iterate.delegation cimport DelegationPoint
+from resolver.iterate.delegation cimport DelegationCache, DelegationPoint, delegations_of
 from resolver.iterate.fetch_quota cimport FetchQuota
 from resolver.iterate.scrub cimport Scrubbed
 from resolver.wire.message cimport MessageView

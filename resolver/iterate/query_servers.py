@@ -45,9 +45,21 @@ from resolver.iterate.scrub import (
     scrub,
 )
 from resolver.iterate.server_selection import reason, select_server, server_states, server_timeout
-from resolver.wire import consts as c
-from resolver.wire import name as names
 from resolver.wire.client_subnet import describe_subnet, encode_subnet
+from resolver.wire.consts import (
+    BADCOOKIE,
+    BADVERS,
+    EDE_FILTERED,
+    EDE_INVALID_DATA,
+    EDE_NETWORK_ERROR,
+    EDE_NO_REACHABLE_AUTHORITY,
+    FORMERR,
+    NOERROR,
+    NOTIMP,
+    NXDOMAIN,
+    rcode_to_text,
+)
+from resolver.wire.name import is_subdomain, lower, to_text, zone_lookup_name
 
 if TYPE_CHECKING:
     from resolver.cache.infra import InfraCache, InfraEntry, ZoneEntry
@@ -73,8 +85,8 @@ LOCAL_ERROR_DELAY = limits.LOCAL_ERROR_DELAY / 1000
 EXCLUDED = 1 << 20
 FALLBACK_ATTEMPTS = limits.FALLBACK_ATTEMPTS
 ABORTS_QUERY = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.OVERLOAD})
-NO_EDNS = frozenset({c.FORMERR, c.NOTIMP, c.BADVERS})
-FORBIDDEN = Failure(FailureKind.POLICY, c.EDE_FILTERED, "a policy forbids the name servers of the zone")
+NO_EDNS = frozenset({FORMERR, NOTIMP, BADVERS})
+FORBIDDEN = Failure(FailureKind.POLICY, EDE_FILTERED, "a policy forbids the name servers of the zone")
 
 
 class IterationState:
@@ -112,7 +124,7 @@ def query_servers(
     zone = cut.zone
     if cut.recursive or len(zone) == 1:
         return (yield from _query_zone(cut, qname, qtype, context, task, search, probing, False))
-    fetched = names.lower(search.qname)  # not the minimised one, which is the same for many names
+    fetched = lower(search.qname)  # not the minimised one, which is the same for many names
     counted = (delegations.part, zone)
     if not quota.take_zone(counted, fetched, qtype):
         return _over_quota(quota.refuse_zone(counted, context.monotonic), task)
@@ -136,7 +148,7 @@ def without_room(cut: DelegationPoint, qname: bytes, qtype: int, context: Contex
     ):
         return None
     quota: FetchQuota = delegations.fetches
-    fetched = names.lower(qname)
+    fetched = lower(qname)
     counted = (delegations.part, zone)
     if not quota.has_zone_room(counted, fetched, qtype) and not quota.has_zone_room(counted, fetched, PROBE_TYPE):
         return quota.refuse_zone(counted, now)
@@ -241,7 +253,7 @@ def _query_zone(
             continue
         view: MessageView = result.view
         if not question_matches(view, qname, qtype):
-            last = Failure(FailureKind.CASE_MISMATCH, c.EDE_INVALID_DATA, f"{server.address} answers another query")
+            last = Failure(FailureKind.CASE_MISMATCH, EDE_INVALID_DATA, f"{server.address} answers another query")
             tries[key] = EXCLUDED
             continue
         found: Scrubbed = scrub(view, qname, qtype, zone)
@@ -260,8 +272,8 @@ def _query_zone(
             if probing:
                 return last
         elif kind is RESPONSE_LAME:
-            last = Failure(FailureKind.LAME, c.EDE_NO_REACHABLE_AUTHORITY,
-                           f"{server.address} does not serve {names.to_text(zone)}")
+            last = Failure(FailureKind.LAME, EDE_NO_REACHABLE_AUTHORITY,
+                           f"{server.address} does not serve {to_text(zone)}")
             if probing:
                 return last
             if not task.told_subnet:  # it may serve the zone to other clients
@@ -285,11 +297,11 @@ def _query_zone(
         # A local error prevented a query to a server of this zone, or one that its address depends on.
         return task.local_error
     if last is None:
-        return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY,
-                       f"no server of {names.to_text(zone)} has a usable address")
+        return Failure(FailureKind.UNREACHABLE, EDE_NO_REACHABLE_AUTHORITY,
+                       f"no server of {to_text(zone)} has a usable address")
     if last.kind in (FailureKind.TIMEOUT, FailureKind.NETWORK):
-        return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY,
-                       f"no server of {names.to_text(zone)} could be reached; {last.text}")
+        return Failure(FailureKind.UNREACHABLE, EDE_NO_REACHABLE_AUTHORITY,
+                       f"no server of {to_text(zone)} could be reached; {last.text}")
     return last
 
 
@@ -327,7 +339,7 @@ def _query_with_fallback(
     cookie: bytes | None = b"" if delegations.cookies and not earlier and not encrypted else None
     tcp, case = delegations.tcp_only or encrypted, delegations.use_caps_for_id(qname)
     if not case and delegations.randomise_case:
-        qname = names.lower(qname)  # a zone of iteration.case-exempt, whose servers fail with mixed case
+        qname = lower(qname)  # a zone of iteration.case-exempt, whose servers fail with mixed case
     if info is not None:
         timeout = info.timeout_of(entry)
         # A timeout does not show broken EDNS when the server has replied with EDNS before (RFC 6891 section 6.2.2).
@@ -442,7 +454,7 @@ def _query_with_fallback(
         expected = table.timeout(key, zone, context.monotonic)
         if view.tc:
             if result.tcp:
-                return Failure(FailureKind.MALFORMED, c.EDE_INVALID_DATA, f"{server.address} truncates even over TCP")
+                return Failure(FailureKind.MALFORMED, EDE_INVALID_DATA, f"{server.address} truncates even over TCP")
             tcp = True
             if task.trace is not None:
                 task.note("truncated", f"the reply of {server.address} is truncated: queried again over TCP",
@@ -455,7 +467,7 @@ def _query_with_fallback(
                 if result.cookie != known:
                     known = cookie = result.cookie
                     table.note_cookie(key, known, context.monotonic)
-                if rcode == c.BADCOOKIE:
+                if rcode == BADCOOKIE:
                     # RFC 7873 section 5.3: once more with the new cookie, then over TCP, which proves our address.
                     bad_cookies += 1
                     tcp = tcp or bad_cookies > 1
@@ -464,9 +476,9 @@ def _query_with_fallback(
                 # A server that supports cookies would have sent one, so the reply may be forged.
                 tcp = True
                 again = "sent no cookie, although it supports them: queried again over TCP"
-            elif (known or view.edns is not None) and (subnet is None or rcode != c.FORMERR):
+            elif (known or view.edns is not None) and (subnet is None or rcode != FORMERR):
                 table.note_no_cookie(key, context.monotonic)
-                if rcode == c.FORMERR and view.edns is not None:
+                if rcode == FORMERR and view.edns is not None:
                     cookie, known = None, b""
                     again = "fails with cookies: queried again without"
             if again:
@@ -486,21 +498,21 @@ def _query_with_fallback(
                     task.note("retry", f"{server.address} {problem}: queried again without", zone=cut.zone,
                               server=server, rtt=result.rtt, rcode=rcode, facts={"reply": result})
                 continue
-        if rcode in NO_EDNS and payload is not None and (view.edns is None or rcode == c.BADVERS):
+        if rcode in NO_EDNS and payload is not None and (view.edns is None or rcode == BADVERS):
             if task.trace is not None:
                 task.note("retry", f"{server.address} does not support EDNS: queried again without", zone=cut.zone,
                           server=server, rtt=result.rtt, rcode=rcode, facts={"reply": result})
             payload, refused_edns = None, True
             cookie, known, subnet = None, b"", None
             continue
-        if refused_edns and rcode in (c.NOERROR, c.NXDOMAIN):
+        if refused_edns and rcode in (NOERROR, NXDOMAIN):
             server.edns_broken_until = context.monotonic + EDNS_BROKEN  # RFC 6891 section 6.2.2
-        if refused_subnet and rcode in (c.NOERROR, c.NXDOMAIN):
+        if refused_subnet and rcode in (NOERROR, NXDOMAIN):
             table.note_no_subnet(key, context.monotonic)
         if subnet is not None and subnets is not None:
             search.scope = subnets.scope_of(subnet, view.edns, qname, qtype, context.now)
         return result
-    return Failure(FailureKind.MALFORMED, c.EDE_NETWORK_ERROR, f"{server.address} gives no usable reply")
+    return Failure(FailureKind.MALFORMED, EDE_NETWORK_ERROR, f"{server.address} gives no usable reply")
 
 
 def _note_query_end(context: Context, zone: bytes, result: Reply | Failure, asked: float) -> None:
@@ -514,10 +526,10 @@ def _note_query_end(context: Context, zone: bytes, result: Reply | Failure, aske
 
 
 def _bad_code(rcode: int, server: Server, zone: bytes) -> Failure:
-    if rcode in (c.NOERROR, c.NXDOMAIN):
-        return Failure(FailureKind.LAME, c.EDE_INVALID_DATA, f"{server.address} contradicts itself")
-    return Failure(FailureKind.RCODE, c.EDE_NO_REACHABLE_AUTHORITY,
-                   f"{server.address} answers {c.rcode_to_text(rcode)} for {names.to_text(zone)}")
+    if rcode in (NOERROR, NXDOMAIN):
+        return Failure(FailureKind.LAME, EDE_INVALID_DATA, f"{server.address} contradicts itself")
+    return Failure(FailureKind.RCODE, EDE_NO_REACHABLE_AUTHORITY,
+                   f"{server.address} answers {rcode_to_text(rcode)} for {to_text(zone)}")
 
 
 def _stop_at_configured_zone(found: Scrubbed, qname: bytes, qtype: int, context: Context) -> None:
@@ -527,12 +539,12 @@ def _stop_at_configured_zone(found: Scrubbed, qname: bytes, qtype: int, context:
     """
     delegations = delegations_of(context)
     policy = context.policy
-    side = delegations.forward_or_stub_for(names.zone_lookup_name(qname, qtype))
+    side = delegations.forward_or_stub_for(zone_lookup_name(qname, qtype))
 
     def leaves_zone(name: bytes) -> bool:
         if policy is not None and policy.changes(Question(name, qtype)):
             return True
-        return delegations.forward_or_stub_for(names.lower(name)) is not side
+        return delegations.forward_or_stub_for(lower(name)) is not side
 
     cut_chain(found, leaves_zone)
 
@@ -549,7 +561,7 @@ def _look_up_addresses(
     zone = cut.zone
     candidates = [name for name in cut.missing if name not in looked_up]
     if not candidates:
-        candidates = [name for name in cut.names if name not in looked_up and not names.is_subdomain(name, zone)]
+        candidates = [name for name in cut.names if name not in looked_up and not is_subdomain(name, zone)]
     before = len(cut.servers)
     while candidates:
         if len(looked_up) >= LOOKUPS or search.missing >= MISSING:
@@ -565,7 +577,7 @@ def _look_up_addresses(
             outcome = yield Need(Question(name, rtype), FOR_NS_ADDRESS)
             if isinstance(outcome, Failure):
                 if task.trace is not None:
-                    task.note("failure", f"address of {names.to_text(name)}: {outcome.text}", zone=zone)
+                    task.note("failure", f"address of {to_text(name)}: {outcome.text}", zone=zone)
                 if outcome.kind in ABORTS_QUERY and task.budget.failure is not None:
                     return task.budget.failure
                 break

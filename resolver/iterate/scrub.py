@@ -14,9 +14,27 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from resolver import limits
-from resolver.wire import consts as c
-from resolver.wire import name as names
+from resolver.wire.consts import (
+    AAAA,
+    ANY,
+    BADVERS,
+    CNAME,
+    DNAME,
+    DS,
+    FORMERR,
+    IN,
+    NOTIMP,
+    NS,
+    NSEC,
+    NSEC3,
+    REFUSED,
+    RRSIG,
+    SERVFAIL,
+    SOA,
+    A,
+)
 from resolver.wire.message import MessageView
+from resolver.wire.name import equal, is_subdomain, lower, replace_suffix
 from resolver.wire.rrset import RRset
 
 if TYPE_CHECKING:
@@ -36,7 +54,7 @@ NAME_SERVERS = limits.MAX_NAME_SERVERS
 SIGNATURES = limits.RRSET_RECORDS
 SIGNATURE_OCTETS = limits.RRSET_BYTES
 # With these response codes a reply may have no question section: the server did not parse the query.
-UNREAD = frozenset({c.FORMERR, c.NOTIMP, c.REFUSED, c.SERVFAIL, c.BADVERS})
+UNREAD = frozenset({FORMERR, NOTIMP, REFUSED, SERVFAIL, BADVERS})
 
 
 class ResponseType(IntEnum):
@@ -124,7 +142,7 @@ class Scrubbed:
 def question_matches(view: MessageView, qname: bytes, qtype: int) -> bool:
     """Whether the reply has the question of the query, or an error code without a question section."""
     if view.question_count == 1:
-        return view.qtype == qtype and view.qname is not None and names.equal(view.qname, qname)
+        return view.qtype == qtype and view.qname is not None and equal(view.qname, qname)
     return view.question_count == 0 and view.rcode in UNREAD
 
 
@@ -137,7 +155,7 @@ def scrub(view: MessageView, qname: bytes, qtype: int, zone: bytes) -> Scrubbed:
     authority = view.authority
     if authority:
         _authority(found, authority, zone)
-        if qtype == c.DS and not answer:
+        if qtype == DS and not answer:
             _take_ds(found, qname, zone)
     return found
 
@@ -151,7 +169,7 @@ def with_misplaced_rrsigs(answer: list[RRset], others: Iterable[RRset]) -> list[
     wanted = {rrset.key for rrset in answer}
     stray: dict[tuple[bytes, int], list[bytes]] = {}
     for other in others:
-        if other.rtype == c.RRSIG and other.rclass == c.IN:
+        if other.rtype == RRSIG and other.rclass == IN:
             owner = other.key[0]
             for rdata in other.rdatas():
                 key = (owner, int.from_bytes(rdata[:2], "big"))
@@ -180,7 +198,7 @@ def _with_more(rrset: RRset, stray: list[bytes]) -> RRset:
 def cut_chain(found: Scrubbed, leaves_zone: Callable[[bytes], bool]) -> None:
     """End the alias chain of `found` at the first target of which `leaves_zone` is true."""
     for position, rrset in enumerate(found.answer):
-        if rrset.rtype == c.CNAME and leaves_zone(rrset.targets()[0]):
+        if rrset.rtype == CNAME and leaves_zone(rrset.targets()[0]):
             found.answer = found.answer[: position + 1]
             found.name, found.out_of_bailiwick = rrset.targets()[0], True
             found.complete = found.dname_overflow = False
@@ -192,12 +210,12 @@ def glue_of(view: MessageView, ns: RRset, zone: bytes, *, harden: bool) -> dict[
 
     With `harden`, only for names inside `zone`, the zone that was queried (in-bailiwick glue).
     """
-    wanted = {names.lower(target) for target in ns.targets()[:NAME_SERVERS]}
+    wanted = {lower(target) for target in ns.targets()[:NAME_SERVERS]}
     found: dict[bytes, list[RRset]] = {}
     for rrset in view.additional:
-        if rrset.rtype in (c.A, c.AAAA) and rrset.rclass == c.IN:
-            owner = names.lower(rrset.name)
-            if owner in wanted and (not harden or names.is_subdomain(owner, zone)):
+        if rrset.rtype in (A, AAAA) and rrset.rclass == IN:
+            owner = lower(rrset.name)
+            if owner in wanted and (not harden or is_subdomain(owner, zone)):
                 found.setdefault(owner, []).append(rrset)
     return found
 
@@ -208,46 +226,46 @@ def glue_of(view: MessageView, ns: RRset, zone: bytes, *, harden: bool) -> dict[
 def _follow(found: Scrubbed, answer: list[RRset], qname: bytes, qtype: int, zone: bytes) -> None:
     """Follow the alias chain through `answer` up to the first name outside `zone`."""
     first = answer[0]
-    if first.rtype == qtype and len(answer) == 1 and first.rclass == c.IN and names.equal(first.name, qname):
+    if first.rtype == qtype and len(answer) == 1 and first.rclass == IN and equal(first.name, qname):
         found.answer.append(first if first.name == qname else first.with_name(qname))
         found.complete = True
         return
     sets: dict[tuple[bytes, int], RRset] = {}
     dnames: list[RRset] = []
     for one in answer:
-        if one.rclass == c.IN:
+        if one.rclass == IN:
             sets[one.key] = one
-            if one.rtype == c.DNAME:
+            if one.rtype == DNAME:
                 dnames.append(one)
     name = qname
     rrset: RRset | None
     for _ in range(ALIAS_STEPS + 1):
-        lowered = names.lower(name)
+        lowered = lower(name)
         # A DNAME precedes all other records for a name below it, because no others can exist there.
         target = _through_dname(found, dnames, name, lowered, zone) if dnames else None
-        if target is not None and qtype in (c.CNAME, c.ANY):
+        if target is not None and qtype in (CNAME, ANY):
             found.complete = True
             break
         if target is None:
             if found.dname_overflow:
                 break
-            if qtype in (c.ANY, c.RRSIG):
+            if qtype in (ANY, RRSIG):
                 found.complete = _everything(found, answer, name, qtype)
             else:
                 rrset = sets.pop((lowered, qtype), None)
                 if rrset is not None:
                     found.answer.append(rrset if rrset.name == name else rrset.with_name(name))
                     found.complete = True
-            if found.complete or qtype == c.CNAME:
+            if found.complete or qtype == CNAME:
                 break
-            rrset = sets.pop((lowered, c.CNAME), None)
+            rrset = sets.pop((lowered, CNAME), None)
             if rrset is None:
                 break
             found.answer.append(rrset if rrset.name == name else rrset.with_name(name))
             target = rrset.targets()[0]
         name = target
         found.alias = True
-        if not names.is_subdomain(name, zone):
+        if not is_subdomain(name, zone):
             found.out_of_bailiwick = True
             break
     found.name = name
@@ -256,16 +274,16 @@ def _follow(found: Scrubbed, answer: list[RRset], qname: bytes, qtype: int, zone
 def _through_dname(found: Scrubbed, dnames: list[RRset], name: bytes, lowered: bytes, zone: bytes) -> bytes | None:
     """The target of `name` by a DNAME of an ancestor, which is added with the CNAME; None when none applies."""
     for rrset in dnames:
-        owner = names.lower(rrset.name)
-        if owner != lowered and names.is_subdomain(lowered, owner) and names.is_subdomain(owner, zone):
+        owner = lower(rrset.name)
+        if owner != lowered and is_subdomain(lowered, owner) and is_subdomain(owner, zone):
             if rrset not in found.answer:
                 found.answer.append(rrset)
-            target = names.replace_suffix(name, owner, rrset.targets()[0])
+            target = replace_suffix(name, owner, rrset.targets()[0])
             if target is None:
                 found.dname_overflow = True
                 return None
             # RFC 6672 section 3.1: the synthesised CNAME has the TTL of the DNAME.
-            found.answer.append(RRset(name, c.CNAME, rrset.ttl, [target]))
+            found.answer.append(RRset(name, CNAME, rrset.ttl, [target]))
             return target
     return None
 
@@ -277,11 +295,11 @@ def _everything(found: Scrubbed, answer: list[RRset], name: bytes, qtype: int) -
     """
     before = len(found.answer)
     for rrset in answer:
-        if rrset.rclass == c.IN and names.equal(rrset.name, name):
-            if qtype == c.ANY or rrset.rtype == c.RRSIG:
+        if rrset.rclass == IN and equal(rrset.name, name):
+            if qtype == ANY or rrset.rtype == RRSIG:
                 found.answer.append(rrset)
             elif rrset.sigs():
-                found.answer.append(RRset(name, c.RRSIG, rrset.ttl, rrset.sigs()))
+                found.answer.append(RRset(name, RRSIG, rrset.ttl, rrset.sigs()))
     return len(found.answer) > before
 
 
@@ -292,7 +310,7 @@ def _take_ds(found: Scrubbed, qname: bytes, zone: bytes) -> None:
     3.1.4.1), and its signature is verified; an unsigned one would have no more trust than the referral.
     """
     for rrset in found.ds:
-        if rrset.sig_len and names.equal(rrset.name, qname) and not names.equal(qname, zone):
+        if rrset.sig_len and equal(rrset.name, qname) and not equal(qname, zone):
             found.answer.append(rrset)
             found.complete = True
             return
@@ -304,22 +322,22 @@ def _take_ds(found: Scrubbed, qname: bytes, zone: bytes) -> None:
 def _authority(found: Scrubbed, authority: list[RRset], zone: bytes) -> None:
     name = found.name
     for rrset in authority:
-        if rrset.rclass != c.IN:
+        if rrset.rclass != IN:
             continue
         rtype = rrset.rtype
         owner = rrset.name
-        if rtype == c.NS:
-            if not names.is_subdomain(name, owner) or not names.is_subdomain(owner, zone):
+        if rtype == NS:
+            if not is_subdomain(name, owner) or not is_subdomain(owner, zone):
                 found.upward_referral = True
             elif found.ns is None:
                 found.ns = rrset
-        elif not names.is_subdomain(owner, zone):
-            if rtype == c.SOA and names.is_subdomain(zone, owner):
+        elif not is_subdomain(owner, zone):
+            if rtype == SOA and is_subdomain(zone, owner):
                 found.upward_soa = True
-        elif rtype == c.SOA:
-            if found.soa is None and names.is_subdomain(name, owner):
+        elif rtype == SOA:
+            if found.soa is None and is_subdomain(name, owner):
                 found.soa = rrset
-        elif rtype in (c.NSEC, c.NSEC3):
+        elif rtype in (NSEC, NSEC3):
             found.proofs.append(rrset)
-        elif rtype == c.DS:
+        elif rtype == DS:
             found.ds.append(rrset)

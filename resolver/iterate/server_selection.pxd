@@ -3,4 +3,4 @@
 
 from resolver.cache.infra cimport InfraCache, InfraEntry, ZoneEntry
 from resolver.effects cimport Context, Server
-from resolver.iterate.delegation cimport DelegationPoint
+from resolver.iterate.delegation cimport DelegationCache, DelegationPoint, delegations_of

@@ -15,35 +15,15 @@ Every operation except `choose_victim` takes constant time. `choose_victim` sort
 members have at most about the square root of 2n, and examines at most `limits.SLOT_SCAN` groups.
 """
 
-import socket
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
 from resolver import limits
 
-__all__ = ["FairSlots", "network_of"]
+__all__ = ["FairSlots"]
 
 Member = TypeVar("Member", bound=Hashable)
-
-IPV4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
-
-
-def network_of(host: str) -> str | bytes:
-    """Return the network of the address `host`: the /24 of an IPv4 address, the /56 of an IPv6 address.
-
-    An IPv6 customer has a /56 or more (RFC 6177), so a limit per address alone would not limit him.
-
-    Raises:
-        OSError: `host` contains a colon and is not an IPv6 address.
-    """
-    if ":" not in host:
-        return host.rpartition(".")[0]
-    octets = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    if octets.startswith(IPV4_MAPPED):
-        return ".".join(map(str, octets[12:15]))
-    return octets[:7]
-
 
 class _Group(Generic[Member]):
     __slots__ = ("busy", "idle", "key")

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from resolver.effects import Outcome
-from resolver.net.fair_slots import network_of
 from resolver.net.fastpath import ClientQuery
+from resolver.net.sockaddr import network_of
 from resolver.query import Query
 
 if TYPE_CHECKING:

@@ -28,12 +28,12 @@ from qh3.quic.connection import QuicConnection, QuicConnectionError
 
 from resolver import limits
 from resolver.net import doq
-from resolver.net.fair_slots import network_of
 from resolver.net.fastpath import FastPath
 from resolver.net.handshake_budget import HandshakeBudget
 from resolver.net.pending_queries import PendingQuery
 from resolver.net.quic_hello import HelloReader
 from resolver.net.service import Service
+from resolver.net.sockaddr import network_of
 from resolver.net.stream_connection import StreamConnection
 from resolver.net.tls_listener import CLOSED, OTHER, TIMEOUT
 from resolver.net.turns import Turns

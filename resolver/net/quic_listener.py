@@ -37,11 +37,11 @@ from qh3.quic.packet import encode_quic_retry, encode_quic_version_negotiation
 
 from resolver import limits
 from resolver.net import doq
-from resolver.net.fair_slots import network_of
 from resolver.net.fastpath import FastPath
 from resolver.net.quic_connection import QuicClient, packed_peer
 from resolver.net.quic_packets import CONNECTION_ID, INITIAL, VERSION_1, make_token, open_token, parse_header
 from resolver.net.service import Service
+from resolver.net.sockaddr import network_of
 from resolver.net.tls_listener import BUSY, TlsListener, for_name
 from resolver.net.udp_listener import enable_pktinfo, prepare_udp_socket
 from resolver.policy import DROP, AccessTable

@@ -204,6 +204,11 @@ def is_given_up():
     return bool(reserve_is_short())
 
 
+def is_low():
+    """Whether the reserve is not whole, so that `is_short` must be asked."""
+    return held != wanted or bool(reserve_is_short()) or not is_hooked()
+
+
 def is_short():
     """Whether memory is short: the reserve was given up, and there is not enough memory to allocate it again."""
     global next_try, noticed

@@ -37,6 +37,10 @@ cdef class Service(ReplySender):
     cdef public long queries
     cdef public object zone_server
     cpdef _admit(self, ClientQuery query, Query client, peer, sink)
+    cpdef _handle_admitted(self, ClientQuery query, Query client, peer, sink, PendingQuery pending)
+    cpdef _submit(self, ClientQuery query, Query client, peer, sink, PendingQuery pending=*)
+    cpdef bint _answered_by_policy(self, ClientQuery query, Query client, peer, sink, PendingQuery pending)
+    cpdef _send_judged(self, ClientQuery query, Query client, Outcome outcome, bytes packet, peer, sink, bytes options)
     cpdef _resolve(self, PendingQuery pending)
     cpdef _release(self, PendingQuery pending)
     cpdef _reply(self, PendingQuery pending, Outcome outcome)

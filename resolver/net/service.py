@@ -42,10 +42,32 @@ from resolver.policy import (
 from resolver.query import ActionKind, Query
 from resolver.settings import Settings
 from resolver.verdict import Verdict
-from resolver.wire import consts as c
-from resolver.wire import name as names
+from resolver.wire.consts import (
+    ANY,
+    BADVERS,
+    CD,
+    CLASS_ANY,
+    EDE_NOT_AUTHORITATIVE,
+    EDE_NOT_READY,
+    EDE_OTHER,
+    FORMERR,
+    IN,
+    LAST_DATA_TYPE,
+    NOERROR,
+    OPT,
+    OPTION_COOKIE,
+    OPTION_ECS,
+    OPTION_KEEPALIVE,
+    OPTION_NSID,
+    OPTION_PADDING,
+    RD,
+    REFUSED,
+    SERVFAIL,
+    type_to_text,
+)
 from resolver.wire.edns import options_from_wire, options_to_wire
 from resolver.wire.errors import WireError
+from resolver.wire.name import to_text
 
 if TYPE_CHECKING:
     from resolver.mesh import Mesh
@@ -58,14 +80,14 @@ logger = logging.getLogger(__name__)
 
 STORED_QUERY_SIZE = limits.STORED_QUERY_OCTETS
 # Options whose content in a query is ignored.
-OPTIONS_WITHOUT_VALUE = frozenset({c.OPTION_NSID, c.OPTION_KEEPALIVE, c.OPTION_PADDING})
+OPTIONS_WITHOUT_VALUE = frozenset({OPTION_NSID, OPTION_KEEPALIVE, OPTION_PADDING})
 
 JOSTLE = limits.JOSTLE / 1000
 SCAN = limits.JOSTLE_SCAN
 LATE_GROWTH = limits.LATE_GROWTH
-TOO_MANY = extended_errors([(c.EDE_OTHER, "too many queries")])
-ENDED = extended_errors([(c.EDE_NOT_READY, "ended for a newer query")])
-_MEANINGLESS_TYPES = frozenset({0, c.OPT})
+TOO_MANY = extended_errors([(EDE_OTHER, "too many queries")])
+ENDED = extended_errors([(EDE_NOT_READY, "ended for a newer query")])
+_MEANINGLESS_TYPES = frozenset({0, OPT})
 WITHOUT_ANSWER = frozenset({ActionKind.DROP, ActionKind.TRUNCATE})
 
 
@@ -147,7 +169,7 @@ class Service(ReplySender):
         transport, listener = sink.origin
         self.observed.note_query(transport, query.qtype)
         if query.edns_version:
-            self._reply_empty(query, peer, sink, c.NOERROR, ext_rcode=c.BADVERS >> 4)
+            self._reply_empty(query, peer, sink, NOERROR, ext_rcode=BADVERS >> 4)
             return None
         if self._cookies is not None and self._cookies.required and not self._is_verified(query, peer, sink):
             return None
@@ -158,7 +180,7 @@ class Service(ReplySender):
                 client.subnet = self._subnets.subnet_of(client.address, query.options)
             except WireError:
                 self.malformed += 1
-                self._reply_empty(query, peer, sink, c.FORMERR, view=client.view)
+                self._reply_empty(query, peer, sink, FORMERR, view=client.view)
                 return None
         hooks = self._views[client.view].hooks
         if hooks is None:
@@ -185,9 +207,9 @@ class Service(ReplySender):
                 self._answer(query, client, outcome, peer, sink)
                 return None
         qtype = query.qtype
-        if query.qclass != c.IN or qtype > c.LAST_DATA_TYPE or qtype in _MEANINGLESS_TYPES:
+        if query.qclass != IN or qtype > LAST_DATA_TYPE or qtype in _MEANINGLESS_TYPES:
             return self._answer_meta_query(query, client, peer, sink, pending)
-        if not query.flags & c.RD:
+        if not query.flags & RD:
             return self._without_recursion(query, client, peer, sink, pending)
         if self._answered_by_policy(query, client, peer, sink, pending):
             return None
@@ -266,11 +288,11 @@ class Service(ReplySender):
             raise
         except Exception:  # noqa: BLE001 - a fault of a policy must cost this query only; the log has its traceback
             self._log_fault(question)
-            return Outcome(question, c.SERVFAIL, [], [], Verdict.INDETERMINATE, 0)
+            return Outcome(question, SERVFAIL, [], [], Verdict.INDETERMINATE, 0)
 
     def _log_fault(self, question: Question) -> None:
-        if self._failures.warn("policy: unexpected exception for %s %s; the query fails", names.to_text(question.qname),
-                               c.type_to_text(question.qtype)):
+        if self._failures.warn("policy: unexpected exception for %s %s; the query fails", to_text(question.qname),
+                               type_to_text(question.qtype)):
             logger.debug("policy: traceback", exc_info=True)
 
     def _is_claimed(self, query: ClientQuery, client: Query) -> bool:
@@ -325,7 +347,7 @@ class Service(ReplySender):
             question = Question(query.qname, query.qtype)
             # The mesh, too, counts verified and unverified clients of one network apart.
             client.network = (pending.network,) if pending.account is self._verified else pending.network
-            ticket = self._mesh.submit(question, query=client, cd=bool(query.flags & c.CD), on_done=pending.done)
+            ticket = self._mesh.submit(question, query=client, cd=bool(query.flags & CD), on_done=pending.done)
             if ticket.done:
                 return None
             pending.ticket = ticket
@@ -347,7 +369,7 @@ class Service(ReplySender):
                 continue  # the mesh or a hook is working on it at this moment
             self.forget(pending)
             self.ended += 1
-            self._reply_empty(pending.query, pending.peer, pending.sink, c.SERVFAIL, options=ENDED,
+            self._reply_empty(pending.query, pending.peer, pending.sink, SERVFAIL, options=ENDED,
                               view=pending.client.view)
             return True
         return False
@@ -387,7 +409,7 @@ class Service(ReplySender):
                 most = LATE_GROWTH * len(query.wire)
                 if len(packet) > most:
                     self.shortened += 1
-                    packet, edes = error_reply(query.wire, c.NOERROR, query.question_end, truncated=True), b""
+                    packet, edes = error_reply(query.wire, NOERROR, query.question_end, truncated=True), b""
                 elif len(packet) + len(edes) > most:
                     edes = b""  # their text may be longer than the answer, and names of an attacker are in it
         self._send_judged(query, client, outcome, packet, pending.peer, sink, edes)
@@ -415,7 +437,7 @@ class Service(ReplySender):
         if client.subnet is not None:
             asker = Query(view=client.view, subnet=client.subnet)
         begun = self._mesh.refresh(
-            Question(query.qname, query.qtype), query=asker, cd=bool(query.flags & c.CD),
+            Question(query.qname, query.qtype), query=asker, cd=bool(query.flags & CD),
             on_done=partial(self._renewed, query, client.view),
         )
         if begun and self._submitted is not None:
@@ -515,7 +537,7 @@ class Service(ReplySender):
             return
         if pipeline.has_own_question and not pipeline.is_cacheable(Question(query.qname, query.qtype, query.qclass)):
             return  # the fast path answers without regard to the transport
-        self._answers.put(packet, do=query.do, cd=bool(query.flags & c.CD), view=view, now=self._clock.time(), ttl=ttl,
+        self._answers.put(packet, do=query.do, cd=bool(query.flags & CD), view=view, now=self._clock.time(), ttl=ttl,
                           options=options, serial=serial)
 
     def _answer(
@@ -530,10 +552,10 @@ class Service(ReplySender):
         edes = extended_errors(outcome.ede)
         if kind is ActionKind.TRUNCATE:
             self._note_answer(client, outcome)
-            packet = error_reply(query.wire, c.NOERROR, query.question_end, truncated=True)
+            packet = error_reply(query.wire, NOERROR, query.question_end, truncated=True)
             self._send(query, packet, peer, sink, edes, view=client.view)
             return
-        if outcome.rcode == c.REFUSED:
+        if outcome.rcode == REFUSED:
             self.refused += 1
         packet = compose(query, outcome, minimal=self._minimal, minimal_any=self._minimal_any)
         self._send_judged(query, client, outcome, packet, peer, sink, edes)
@@ -560,7 +582,7 @@ class Service(ReplySender):
                 raise
             except Exception:  # noqa: BLE001 - as in `_judge`
                 self._log_fault(outcome.question)
-                kind, packet, options = None, error_reply(query.wire, c.SERVFAIL, query.question_end), b""
+                kind, packet, options = None, error_reply(query.wire, SERVFAIL, query.question_end), b""
         if kind is ActionKind.DROP:
             self.denied += 1
             sink.skip()
@@ -568,7 +590,7 @@ class Service(ReplySender):
         if kind is not None:
             options = b""
             truncated = kind is ActionKind.TRUNCATE
-            rcode = c.NOERROR if truncated else c.REFUSED
+            rcode = NOERROR if truncated else REFUSED
             packet = error_reply(query.wire, rcode, query.question_end, truncated=truncated)
         self._note_answer(client, outcome)
         if self._subnets is not None and kind is None:
@@ -586,28 +608,28 @@ class Service(ReplySender):
         if qtype in _MEANINGLESS_TYPES:
             self.malformed += 1
             self._end(pending)
-            self._reply_empty(query, peer, sink, c.FORMERR)
+            self._reply_empty(query, peer, sink, FORMERR)
             return None
         # QCLASS ANY is answered as IN (RFC 1035 section 3.2.5). No other class gets further than here (CVE-2026-5946).
-        qclass = c.IN if query.qclass == c.CLASS_ANY else query.qclass
+        qclass = IN if query.qclass == CLASS_ANY else query.qclass
         question = Question(query.qname, qtype, qclass)
-        if qclass == c.IN and (qtype == c.ANY or not c.LAST_DATA_TYPE < qtype < c.ANY):
-            if not query.flags & c.RD:
+        if qclass == IN and (qtype == ANY or not LAST_DATA_TYPE < qtype < ANY):
+            if not query.flags & RD:
                 return self._without_recursion(query, client, peer, sink, pending)
-            if qtype != c.ANY or not self._minimal_any:
+            if qtype != ANY or not self._minimal_any:
                 if self._answered_by_policy(query, client, peer, sink, pending):
                     return None
                 return self._submit(query, client, peer, sink, pending)
         pipeline: Pipeline = self._views[client.view]
         outcome = self._judge(lambda _, asked: pipeline.answer(asked), client, question)
-        if outcome is None and qclass == c.IN:
+        if outcome is None and qclass == IN:
             outcome = self._judge(pipeline.own_question, client, question)
-            if outcome is None and qtype == c.ANY:
+            if outcome is None and qtype == ANY:
                 return self._submit(query, client, peer, sink, pending)
         self._end(pending)
         if outcome is None:
-            outcome = Outcome(question, c.REFUSED, [], [], Verdict.INDETERMINATE, 0)
-        if outcome.ttl > 0 and qclass == c.IN:
+            outcome = Outcome(question, REFUSED, [], [], Verdict.INDETERMINATE, 0)
+        if outcome.ttl > 0 and qclass == IN:
             packet = compose(query, outcome, minimal=self._minimal, minimal_any=self._minimal_any)
             self._remember(query, client.view, packet, outcome.ttl, extended_errors(outcome.ede))
         self._answer(query, client, outcome, peer, sink)
@@ -634,7 +656,7 @@ class Service(ReplySender):
         pipeline: Pipeline = self._views[client.view]
         question = Question(query.qname, query.qtype)
         decided = None
-        if pipeline.has_own_question and query.qtype != c.ANY:
+        if pipeline.has_own_question and query.qtype != ANY:
             decided = self._judge(pipeline.own_question, client, question)
         own = None
         if decided is None and self.zone_server is not None:
@@ -690,13 +712,13 @@ class Service(ReplySender):
             hooks = self._views[client.view].hooks
             # An answer that hooks have not seen is not given.
             outcome = None if hooks is not None and (hooks.has_question or hooks.has_response) else self._mesh.peek(
-                Question(query.qname, query.qtype), query=client, cd=bool(query.flags & c.CD)
+                Question(query.qname, query.qtype), query=client, cd=bool(query.flags & CD)
             )
             if outcome is not None:
                 self._answer(query, client, outcome, peer, sink)
                 return
         self.refused += 1
-        self._reply_empty(query, peer, sink, c.REFUSED, options=extended_errors([(c.EDE_NOT_AUTHORITATIVE, "")]))
+        self._reply_empty(query, peer, sink, REFUSED, options=extended_errors([(EDE_NOT_AUTHORITATIVE, "")]))
 
     def _from_cache(self, query: ClientQuery, client: Query, peer: Peer, sink: Sink) -> bool:
         """Answer from the cache a query that the fast path did not take because of its options or its RD bit."""
@@ -722,14 +744,14 @@ class Service(ReplySender):
         if self._drop_overflow and not sink.stream:
             sink.skip()
             return
-        self._reply_empty(query, peer, sink, c.SERVFAIL, options=TOO_MANY, view=client.view)
+        self._reply_empty(query, peer, sink, SERVFAIL, options=TOO_MANY, view=client.view)
 
     def _note_failure(self, query: ClientQuery, outcome: Outcome) -> None:
         self.failed += 1
         failure = outcome.failure
         assert failure is not None
         self._failures.warn(
-            "SERVFAIL for %s %s: %s (%s)", names.to_text(query.qname), c.type_to_text(query.qtype), failure.text,
+            "SERVFAIL for %s %s: %s (%s)", to_text(query.qname), type_to_text(query.qtype), failure.text,
             failure.kind.name,
         )
 
@@ -738,8 +760,8 @@ def _without_unused_options(query: ClientQuery) -> ClientQuery:
     """Return `query` with only those options that are answered, so that a pending query does not hold 64 KiB."""
     found: dict[int, bytes] = {}
     for code, value in options_from_wire(query.options):
-        if (code == c.OPTION_COOKIE or code in OPTIONS_WITHOUT_VALUE
-                or (code == c.OPTION_ECS and len(value) <= SUBNET_OPTION_MOST)):
+        if (code == OPTION_COOKIE or code in OPTIONS_WITHOUT_VALUE
+                or (code == OPTION_ECS and len(value) <= SUBNET_OPTION_MOST)):
             found.setdefault(code, b"" if code in OPTIONS_WITHOUT_VALUE else value)
     options = options_to_wire(found.items())
     head = query.wire[: query.question_end + OPT_HEAD]

@@ -6,6 +6,7 @@ cdef class PeerAddress:
     cdef sockaddr_storage storage
     cdef socklen_t size
     cdef int family
+    cdef object network          # that of the address (`server_network`), when it was needed; else None
     cdef bint matches(self, const sockaddr_storage *other) noexcept nogil
 
 

@@ -18,6 +18,8 @@ from resolver.net.libc cimport (AF_INET, AF_INET6, IP_MTU_DISCOVER, IP_PMTUDISC_
                                 IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_RECVERR, htons, inet_pton, sockaddr_in,
                                 sockaddr_in6, sockaddr_storage, socklen_t)
 
+IPV4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
+
 
 @cython.final
 cdef class PeerAddress:
@@ -52,6 +54,27 @@ cdef size_t fill_sockaddr(sockaddr_storage *name, str address) except 0:
         name.ss_family = AF_INET6
         return sizeof(sockaddr_in6)
     return sizeof(name[0])
+
+
+def network_of(host: str) -> str | bytes:
+    """Return the network of the address `host`: the /24 of an IPv4 address, the /56 of an IPv6 address.
+
+    An IPv6 customer has a /56 or more (RFC 6177), so a limit per address alone would not limit him.
+
+    Raises:
+        OSError: `host` contains a colon and is not an IPv6 address.
+    """
+    cdef sockaddr_storage name
+    cdef bytes octets
+    if ":" not in host:
+        return host.rpartition(".")[0]
+    fill_sockaddr(&name, host)
+    if name.ss_family != AF_INET6:
+        raise OSError(errno.EINVAL, f"not an IPv6 address: {host!r}")
+    octets = (<const char *>&(<sockaddr_in6 *>&name).sin6_addr)[:16]
+    if octets.startswith(IPV4_MAPPED):
+        return ".".join(map(str, octets[12:15]))
+    return octets[:7]
 
 
 cdef PeerAddress parse_peer(str address, int port):

@@ -30,9 +30,9 @@ from typing import Any, Protocol, cast
 from corenet.tls import received_close_notify
 from resolver import limits
 from resolver.net.client_hello import ClientHello
-from resolver.net.fair_slots import network_of
 from resolver.net.handshake_budget import HandshakeBudget
 from resolver.net.proxy_protocol import ProxyHeaderError, TrustedProxies, parse_proxy_header
+from resolver.net.sockaddr import network_of
 from resolver.query import client_address
 
 __all__ = ["StreamConnection", "half_close"]

@@ -23,7 +23,7 @@ cdef class FamilySockets:
     cdef int min_idle            # the fewest of them since the last `_trim`: so many were not needed
     cdef int count               # sockets that are open
     cdef int busy                # queries that have one
-    cdef object wait_queue       # queries without a socket
+    cdef object wait_queue       # queries without a socket; empty while there are no `shares`
     cdef object shares           # the queries that have sockets, while these are scarce; else None
     cdef int peak_users          # the largest size of `shares` since it was made
 
@@ -124,6 +124,7 @@ cdef class UdpUpstream:
     cdef int drain_errors(self, UpstreamSocket socket) except -1
     cdef int receive(self, UpstreamSocket socket, const uint8_t *data, size_t size, const sockaddr_storage *source,
                      double now) except -1
+    cdef int note_reply(self, UdpQuery query) except -1
     cdef int unwanted_reply(self, UpstreamSocket socket, const sockaddr_storage *source) except -1
     cdef int fail_spoof_suspected(self, UdpQuery query) except -1
     cdef int deliver(self, UdpQuery query, object result) except -1

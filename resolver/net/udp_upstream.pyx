@@ -64,7 +64,7 @@ from resolver.net.match import truncated_stub
 from resolver.net.subnet_option import with_subnet
 from resolver.net.sockaddr import open_socket
 from resolver.net.routes import RouteChecker
-from resolver.net.upstream_slots import RepliedNetworks, WaitQueue, UpstreamSlots
+from resolver.net.upstream_slots import RepliedNetworks, UpstreamSlots, WaitQueue, server_network
 
 logger = logging.getLogger("resolver.net.udp_upstream")
 
@@ -538,7 +538,7 @@ cdef class UdpUpstream:
             self.close_socket(socket)
             socket = None
         try:
-            if len(group.wait_queue) and not self.closed:
+            if group.shares is not None and len(group.wait_queue) and not self.closed:
                 if socket is None:
                     socket = self.acquire_socket(group.family)
                     if socket is None:
@@ -726,9 +726,20 @@ cdef class UdpUpstream:
                 self.cookies += 1
         self.replies += 1
         reply = Reply(view, now - query.sent_at, False, query.ask.server, cookie)
-        self.replied_networks.add_reply(query.ask.server.address)
+        self.note_reply(query)
         self.release(query)
         return self.deliver(query, reply)
+
+    cdef int note_reply(self, UdpQuery query) except -1:
+        """Record a reply from the network of the server, which nearly always has replied before."""
+        cdef PeerAddress peer = query.peer
+        try:
+            if peer.network is None:
+                peer.network = server_network(query.ask.server.address)
+            self.replied_networks.last.move_to_end(peer.network)
+        except (KeyError, MemoryError):
+            self.replied_networks.add_reply(query.ask.server.address)
+        return 0
 
     cdef int unwanted_reply(self, UpstreamSocket socket, const sockaddr_storage *source) except -1:
         """Count a packet that matches no query for all queries to its sender; one with too many of them fails."""

@@ -17,7 +17,8 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from resolver import limits
-from resolver.net.fair_slots import FairSlots, network_of
+from resolver.net.fair_slots import FairSlots
+from resolver.net.sockaddr import network_of
 
 __all__ = ["NEVER_REPLIED", "RepliedNetworks", "UpstreamSlots", "WaitQueue", "server_network"]
 
@@ -40,24 +41,25 @@ class RepliedNetworks:
     """The `limits.UPSTREAM_NETWORKS` networks from which a reply came most recently."""
 
     def __init__(self) -> None:
-        self._last: OrderedDict[Hashable, None] = OrderedDict()
+        self.last: OrderedDict[Hashable, None] = OrderedDict()
+        """The networks, the one of the last reply at the end."""
 
     def __len__(self) -> int:
-        return len(self._last)
+        return len(self.last)
 
     def network(self, address: str) -> Hashable:
         """Return the group that a query to `address` counts for: its network, or `NEVER_REPLIED`."""
         network = server_network(address)
-        return network if network in self._last else NEVER_REPLIED
+        return network if network in self.last else NEVER_REPLIED
 
     def add_reply(self, address: str) -> None:
         """Record a reply from `address` that matched its query."""
         try:
             network = server_network(address)
-            self._last[network] = None
-            self._last.move_to_end(network)
-            if len(self._last) > limits.UPSTREAM_NETWORKS:
-                self._last.popitem(last=False)
+            self.last[network] = None
+            self.last.move_to_end(network)
+            if len(self.last) > limits.UPSTREAM_NETWORKS:
+                self.last.popitem(last=False)
         except MemoryError:
             pass  # the reply must still be processed; the next one is recorded
 

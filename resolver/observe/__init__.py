@@ -6,7 +6,6 @@
 
 from resolver.observe.clients import ClientCounters, result_of
 from resolver.observe.counters import LabelledCounter
-from resolver.observe.histogram import Histogram, SampledHistogram
-from resolver.observe.upstreams import UpstreamLatency
+from resolver.observe.histogram import Histogram, SampledHistogram, UpstreamLatency
 
 __all__ = ["ClientCounters", "Histogram", "LabelledCounter", "SampledHistogram", "UpstreamLatency", "result_of"]

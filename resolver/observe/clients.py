@@ -24,20 +24,21 @@ class ClientCounters:
 
     def note_query(self, transport: str, rtype: int) -> None:
         """A query of type `rtype` was received."""
-        self.queries.add(transport, TYPE_LABELS.get(rtype, OTHER))
+        self.queries.add_pair(transport, TYPE_LABELS.get(rtype, OTHER))
 
     def note_message(self, transport: str) -> None:
         """A message was received that is no query of a client: without a question that can be read, or for own zones
         (NOTIFY, transfers)."""
-        self.queries.add(transport, NO_TYPE)
+        self.queries.add_pair(transport, NO_TYPE)
 
     def note_reply(self, transport: str, rcode: int) -> None:
         """A reply with `rcode` (12 bits) was sent."""
-        self.replies.add(transport, RCODE_LABELS.get(rcode, OTHER))
+        self.replies.add_pair(transport, RCODE_LABELS.get(rcode, OTHER))
 
     def note_answer(self, result: str, seconds: float) -> None:
         """An answer was given `seconds` after its query; `result` is one of `RESULTS`."""
-        self.latency[result].add(seconds)
+        latency: Histogram = self.latency[result]
+        latency.add(seconds)
 
     def statistics(self) -> dict[str, Any]:
         """All counters, by name and label values."""

@@ -3,3 +3,4 @@
 cdef class LabelledCounter:
     cdef public dict _counts
     cdef public tuple _sets
+    cpdef add_pair(self, str first, str second)

@@ -55,6 +55,15 @@ class LabelledCounter:
             )
             counts[known] += count
 
+    def add_pair(self, first: str, second: str) -> None:
+        """Add 1 to the counter of the values of two labels, as `add`. It is called for each query and reply."""
+        key = (first, second)
+        count = self._counts.get(key)
+        if count is None:
+            self.add(first, second)
+        else:
+            self._counts[key] = count + 1
+
     def values(self) -> dict[str, int]:
         """The counts, by label values joined with `SEPARATOR`."""
         return {SEPARATOR.join(key): count for key, count in self._counts.items()}

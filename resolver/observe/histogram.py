@@ -8,7 +8,10 @@ I/O and no clock.
 from bisect import bisect_left
 from collections.abc import Sequence
 
-__all__ = ["BOUNDS", "BUCKETS", "SUM", "Histogram", "SampledHistogram"]
+from resolver.effects import Reply
+from resolver.observe.labels import TRANSPORTS
+
+__all__ = ["BOUNDS", "BUCKETS", "SUM", "Histogram", "SampledHistogram", "UpstreamLatency"]
 
 BOUNDS = (0.0001, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """seconds: The upper bounds of the buckets. The first is for answers that need no packet, those to 0.5 for the round
@@ -70,3 +73,30 @@ class SampledHistogram(Histogram):
                 left -= share
         self.counts[most] += left
         self.seconds += new * seconds / measured
+
+
+class UpstreamLatency:
+    """Histograms of the time from a query to its reply, by transport: of one mesh, which gives it each reply.
+
+    Queries without a reply are counted by the upstreams.
+    """
+
+    __slots__ = ("histograms",)
+
+    def __init__(self) -> None:
+        self.histograms = {transport: Histogram() for transport in TRANSPORTS}
+
+    def note_reply(self, reply: Reply) -> None:
+        """An upstream server has replied."""
+        if reply.server.encryption is not None:
+            transport = reply.server.encryption.protocol
+        elif reply.connection is not None:
+            transport = "tls"  # an authoritative server was asked over TLS without being configured for it (RFC 9539)
+        else:
+            transport = "tcp" if reply.tcp else "udp"
+        histogram: Histogram = self.histograms[transport]
+        histogram.add(reply.rtt)
+
+    def values(self) -> dict[str, dict[str, float]]:
+        """The histograms as they are in statistics, by transport."""
+        return {transport: histogram.values() for transport, histogram in self.histograms.items()}

@@ -150,8 +150,8 @@ class _Zone:
 
 
 class LocalZones(PolicyModule):
-    """All local zones and data, compiled once from settings. `find` is called for each query, so it takes only a few
-    dictionary look-ups when it finds nothing.
+    """All local zones and data, compiled once from settings. `question` is called for each query, so it takes only a
+    few dictionary look-ups when it finds nothing.
     """
 
     name = "local-zones"
@@ -199,23 +199,17 @@ class LocalZones(PolicyModule):
 
     # --- look-up --------------------------------------------------------------------------------------------------
 
-    def question(self, query: Query, question: Question) -> Decision:
-        """The point `question`, and `alias`."""
-        return self.find(question)
-
-    alias = question
-
     def for_sub_queries(self) -> PolicyModule:
         """The built-in zones, whose names do not exist for public servers either."""
         return _BuiltInZones(self)
 
-    def find_built_in(self, question: Question) -> Decision:
-        """As `find`, for names of the built-in zones only."""
+    def find_built_in(self, query: Query, question: Question) -> Decision:
+        """As `question`, for names of the built-in zones only."""
         apex = names.closest_in(question.key[0], self._zones)
         zone = None if apex is None else self._zones[apex]
-        return self.find(question) if zone is not None and zone.built_in else None
+        return self.question(query, question) if zone is not None and zone.built_in else None
 
-    def find(self, question: Question) -> Decision:
+    def question(self, query: Query, question: Question) -> Decision:
         """The local answer to `question`, or that it gets no reply; None when it is resolved as usual.
 
         The answer may be a CNAME, which the caller follows.
@@ -234,6 +228,8 @@ class LocalZones(PolicyModule):
             if zone is None:
                 return None
         return self._from_zone(question, key, zone)
+
+    alias = question
 
     def is_truncated(self, name: bytes) -> bool:
         """Whether `name` is answered over TCP only. Callers test `has_truncate_zone` first, because it is cheaper."""
@@ -382,7 +378,7 @@ class _BuiltInZones(PolicyModule):
 
     def question(self, query: Query, question: Question) -> Decision:
         """The points `question` and `alias`."""
-        return self._zones.find_built_in(question)
+        return self._zones.find_built_in(query, question)
 
     alias = question
 

@@ -116,6 +116,10 @@ class PolicyModule:
     only_types: frozenset[int] | None = None
     """The types of questions for which a `per_client` module is called; None: all."""
 
+    asks_about_data = True
+    """Whether `question` may have an answer for questions for data, which are nearly all: of class IN and of a type of
+    data, without OPT."""
+
     def for_sub_queries(self) -> "PolicyModule | None":
         """What answers the questions of the resolver itself, about name servers and keys, at `question` and `alias`.
 

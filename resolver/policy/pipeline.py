@@ -78,6 +78,7 @@ class Pipeline:
         self._own_meta = _compile(own, "question")
         self._decides_first = _compile_first(self.modules, of_data)
         self._question = _compile(shared, "question")
+        self._data_question = _compile([module for module in shared if module.asks_about_data], "question")
         self._alias = _compile(self.modules, "alias")
         self._name_server = _compile(self.modules, "name_server")
         self._response = _compile(self.modules, "response")
@@ -145,7 +146,10 @@ class Pipeline:
 
     def answer(self, question: Question) -> Outcome | None:
         """The point `question`: the outcome to give instead of resolving it; None to resolve it."""
-        return self._ask("question", self._question, question, True, self.query, question)
+        qtype = question.qtype
+        is_data = question.qclass == c.IN and 0 < qtype <= c.LAST_DATA_TYPE and qtype != c.OPT
+        steps = self._data_question if is_data else self._question
+        return self._ask("question", steps, question, True, self.query, question)
 
     def answer_alias(self, question: Question) -> Outcome | None:
         """The point `alias`, as `answer`."""

@@ -95,6 +95,9 @@ class Anchors:
     def closest(self, name: bytes, now: int) -> Anchor | None:
         """The trust anchor that applies to `name` at the time `now`; None when the name is not validated."""
         name = names.lower(name)
+        if not self._negative:
+            zone = names.closest_in(name, self._zones)
+            return None if zone is None else self._zones[zone]
         while True:
             if now < self._negative.get(name, 0):
                 return None

@@ -1,6 +1,6 @@
 """The invariants of `resolver/jobs.py` and `resolver/mesh.py`, checked on a mesh between two calls from outside."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,15 +30,18 @@ def _broken(mesh: Mesh) -> Iterator[str]:
         yield "a slot of deadlines is not in the heap"
     for job in jobs:
         yield from _broken_by(mesh, job, turns, timers)
-    outstanding: Counter[Any] = Counter()
+    outstanding: dict[Any, Counter[bytes]] = defaultdict(Counter)
     for query in (query for equal in mesh._queries._in_flight.values() for query in equal):
-        outstanding[query.first.ask.server.key] += 1
+        outstanding[query.first.ask.server.key][query.first.ask.zone] += 1
         if not query.waiting or query.handle is None:
             yield f"a query in flight has {len(query.waiting)} jobs that wait for it and the handle {query.handle}"
         for one in query.waiting:
             if one.query is not query or one.job.finished or one.job.handle is not one:
                 yield f"a job that does not wait for the query {one.ask!r} is listed with it"
-    if outstanding != mesh._delegations.fetches._servers:
+    counted = mesh._delegations.fetches._servers
+    if outstanding != {key: use.zones for key, use in counted.items()} or any(
+        use.count != sum(use.zones.values()) for use in counted.values()
+    ):
         yield "the servers are charged for other queries than those in flight"
     yield from _miscounted(mesh)
 

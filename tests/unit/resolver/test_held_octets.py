@@ -316,7 +316,7 @@ def test_many_networks_do_not_end_the_questions_of_a_busy_one() -> None:
     """Each of them holds less than the busy one, and more with each question."""
     m = world()
     m.mesh._octets_limit = 6 * MIB
-    delegations_of(m.mesh._context).fetches._per_server = 0  # the quota would end some of the questions first
+    delegations_of(m.mesh._context).fetches._least = 0  # the quota would end some of the questions first
     busy = []
     for number in range(400):
         busy.append(submit(m, cached_small(m, number), "busy"))

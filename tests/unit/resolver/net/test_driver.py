@@ -14,6 +14,10 @@ class FakeMesh:
         self.deadlines = list(deadlines)
         self.ticks: list[float] = []
         self.empty = asyncio.Event()
+        self.first = 0.0
+
+    def next_timer(self) -> float:
+        return self.first
 
     def tick(self, now: float) -> float | None:
         self.ticks.append(now)
@@ -63,6 +67,23 @@ def test_an_earlier_deadline_moves_the_timer_forward() -> None:
         driver.process_timers()
         async with asyncio.timeout(30):
             await mesh.empty.wait()
+        driver.close()
+
+    asyncio.run(body())
+
+
+def test_an_armed_timer_that_is_early_enough_is_left_alone() -> None:
+    async def body() -> None:
+        mesh, clock = FakeMesh(100.0, 50.0), Clock()
+        driver = MeshTimer(asyncio.get_running_loop(), mesh, clock)
+        mesh.first = clock.monotonic() + 100.0
+        driver.process_timers()
+        mesh.first += 10.0
+        driver.process_timers()
+        assert len(mesh.ticks) == 1
+        mesh.first -= 60.0
+        driver.process_timers()
+        assert len(mesh.ticks) == 2
         driver.close()
 
     asyncio.run(body())

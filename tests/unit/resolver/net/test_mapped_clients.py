@@ -11,8 +11,8 @@ from support.observed import Observed
 from support.service_parts import Parts, Sink, positive, query
 
 from resolver.effects import Question
-from resolver.net.fair_slots import network_of
 from resolver.net.proxy_protocol import SIGNATURE, parse_proxy_header
+from resolver.net.sockaddr import network_of
 from resolver.policy import PolicyModule, PolicyPipeline
 from resolver.policy.balance import Balancer, Target
 from resolver.query import Query, client_address
