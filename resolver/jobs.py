@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Handle", "Job", "JobTable", "MeshRequest", "Wait"]
 
 SLOT_SECONDS = limits.DEADLINE_SLOT / 1000
-FOREVER = float("inf")
 """Deadlines are kept in slots of this width. A job ends when its slot is over, so at most this much late."""
+FOREVER = float("inf")
 
 
 class Wait(Enum):

@@ -459,6 +459,8 @@ class Mesh(JobTable):
             return 0.0
         due = self._first_timer()
         waiting = self._stale_timers
+        while waiting and waiting[0][1].finished:  # they would hold the memory of jobs that have ended
+            waiting.popleft()
         return waiting[0][0] if waiting and waiting[0][0] < due else due
 
     def set_shed_load(self, is_short: Callable[[], bool], is_low: Callable[[], bool] | None = None) -> None:

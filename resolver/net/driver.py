@@ -68,10 +68,11 @@ class MeshTimer:
             return
         # A timer that fires too early costs one `tick`. Postponing it after every reply would cost more.
         if deadline < self._due:
+            timer = self._loop.call_later(max(0.0, deadline - now), self._fire)
             if self._timer is not None:
                 self._timer.cancel()
-            self._due = deadline
-            self._timer = self._loop.call_later(max(0.0, deadline - now), self._fire)
+            # Last: when there is no memory for a timer, the next call arms it.
+            self._timer, self._due = timer, deadline
 
     def close(self) -> None:
         """Stop the timer."""

@@ -25,6 +25,7 @@ __all__ = ["FairSlots"]
 
 Member = TypeVar("Member", bound=Hashable)
 
+
 class _Group(Generic[Member]):
     __slots__ = ("busy", "idle", "key")
 

@@ -252,6 +252,7 @@ class FakeNet:
         end = self.now + seconds
         while until is None or not until():
             due = mesh.tick(self.now)
+            assert mesh.next_timer() <= (float("inf") if due is None else due), "`MeshTimer` would come too late"
             if until is not None and until():
                 return
             upcoming = self._events[0][0] if self._events else None

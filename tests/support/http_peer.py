@@ -7,7 +7,7 @@ served by a coroutine that reads requests with `Peer.request` and writes raw byt
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from support.waiting import spin as until
@@ -90,8 +90,9 @@ class Server:
 async def serving(serve: Callable[[Peer], Awaitable[None]], tls: Any = None) -> AsyncIterator[Server]:
     """Serve each connection with `serve` for the length of the context.
 
-    Each connection is a task of ours from `accept` on, its TLS handshake included, and ends before the context does.
-    `asyncio.start_server` would not tell of one whose handshake goes on: it would stay open in a loop that is closed.
+    Each connection is a task from its acceptance to its end, TLS handshake and close_notify included, and ends before
+    the context does. `asyncio.start_server` would not tell of one whose handshake goes on: it would stay open in a loop
+    that is closed.
     """
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
@@ -107,29 +108,33 @@ async def serving(serve: Callable[[Peer], Awaitable[None]], tls: Any = None) -> 
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         server.connections += 1
         try:
-            await serve(Peer(server.connections, reader, writer))
+            # The client may be gone, which is an ordinary end here.
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                await serve(Peer(server.connections, reader, writer))
             writer.close()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            # The client is gone, which is an ordinary end here.
-            writer.close()
-        except asyncio.CancelledError:
-            # The test is over: nothing waits for the client's close_notify.
+            with suppress(OSError):
+                await writer.wait_closed()
+        except BaseException as error:
+            # When the test is over, nothing waits for the client's close_notify.
             transport.abort()
-        except BaseException:
-            transport.abort()
-            raise
+            if not isinstance(error, asyncio.CancelledError):
+                raise
 
     def ended(task: asyncio.Task[None]) -> None:
         tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             loop.call_exception_handler({"message": "the peer's coroutine failed", "exception": error, "task": task})
 
-    async def accept() -> None:
-        while True:
-            sock, _ = await loop.sock_accept(listener)
-            task = loop.create_task(connection(sock))
-            tasks.add(task)
-            task.add_done_callback(ended)
+    def accept() -> None:
+        # Not by a task with `sock_accept`: a connection that it has accepted when it is cancelled would be lost.
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            return  # the client has gone
+        sock.setblocking(False)
+        task = loop.create_task(connection(sock))
+        tasks.add(task)
+        task.add_done_callback(ended)
 
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
         listener.setblocking(False)
@@ -138,13 +143,13 @@ async def serving(serve: Callable[[Peer], Awaitable[None]], tls: Any = None) -> 
         server = Server(listener.getsockname()[1])
         if tls is not None:
             server.url = f"https://localhost:{server.port}"
-        accepting = loop.create_task(accept())
+        loop.add_reader(listener, accept)
         try:
             yield server
         finally:
-            # All tasks have begun when this one has ended: one cancelled before it begins would not close its socket.
-            accepting.cancel()
-            await asyncio.wait([accepting])
+            loop.remove_reader(listener)
+            # A task that is cancelled before it begins would not close its socket.
+            await asyncio.sleep(0)
             for task in list(tasks):
                 task.cancel()
             if tasks:

@@ -140,6 +140,9 @@ class Turns:
         self.broken: dict[str, None] = {}
         """Sentences about the invariants of the mesh that did not hold."""
 
+    def next_timer(self) -> float:
+        return self.mesh.next_timer()
+
     def tick(self, now: float) -> float | None:
         counts = self.mesh._counts
         before = counts["jobs"]

@@ -552,3 +552,12 @@ def test_the_invariants_hold_during_a_real_resolution():
         m.net.run(m.mesh, seconds=0.005)
         check(m)
     assert running(m) == 0
+
+
+def test_a_job_that_has_ended_is_not_held_by_the_timers_of_stale_answers():
+    m = build(settings=Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(max_stale_ttl=3600)))
+    request, _ = m.start("www.example.com.")
+    assert m.mesh._stale_timers
+    m.mesh.cancel(request)
+    m.mesh.next_timer()
+    assert not m.mesh._stale_timers

@@ -218,6 +218,34 @@ def test_an_answer_replaces_a_denial_unless_that_is_more_trusted(cache):
         cache.drop(name, c.A)
 
 
+# --- anything -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("put", [
+    lambda cache, name: cache.put(a(trust=Trust.ADDITIONAL), NOW),
+    lambda cache, name: cache.put(RRset(name, c.CNAME, 300, [name], trust=Trust.ANSWER), NOW),
+    lambda cache, name: cache.put_negative(name, c.A, soa=None, ttl=60, verdict=0, now=NOW),
+    lambda cache, name: cache.put_negative(name, 0, soa=None, ttl=60, verdict=0, now=NOW),
+    lambda cache, name: cache.put_failure(name, c.A, kind=7, verdict=None, ede=22, text="", ttl=5, now=NOW),
+], ids=["a set of any trust", "an alias", "a denial of the type", "a denial of the name", "a failure"])
+def test_whatever_may_answer_a_question_is_held(cache, put):
+    name = from_text("www.example.com.")
+    assert not cache.holds(name, c.A)
+    assert put(cache, name)
+    assert cache.holds(from_text("WWW.example.com."), c.A)
+    assert not cache.holds(from_text("example.com."), c.A)
+    assert not cache.partition(b"one view").holds(name, c.A)
+
+
+def test_the_sets_of_other_types_are_not_held(cache):
+    name = from_text("www.example.com.")
+    cache.put(a(), NOW)
+    cache.put_failure(name, c.MX, kind=7, verdict=None, ede=22, text="", ttl=5, now=NOW)
+    assert not cache.holds(name, c.AAAA)
+    with pytest.raises(ValueError, match="not a name in wire form"):
+        cache.holds(b"\3www", c.A)
+
+
 # --- failures -------------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,10 @@ class FakeMesh:
         return None if offset is None else now + offset
 
 
+def without_memory(*_: object) -> None:
+    raise MemoryError
+
+
 def test_timer_follows_the_mesh_until_there_is_nothing_left() -> None:
     async def body() -> None:
         mesh = FakeMesh(0.01, 0.01, 0.0)
@@ -84,6 +88,24 @@ def test_an_armed_timer_that_is_early_enough_is_left_alone() -> None:
         mesh.first -= 60.0
         driver.process_timers()
         assert len(mesh.ticks) == 2
+        driver.close()
+
+    asyncio.run(body())
+
+
+def test_a_timer_that_there_is_no_memory_for_is_armed_by_the_next_call() -> None:
+    async def body() -> None:
+        loop, clock = asyncio.get_running_loop(), Clock()
+        mesh = FakeMesh(100.0, 100.0)
+        driver = MeshTimer(loop, mesh, clock)
+        mesh.first = clock.monotonic() + 100.0
+        real = loop.call_later
+        loop.call_later = without_memory  # type: ignore[method-assign, assignment]
+        with pytest.raises(MemoryError):
+            driver.process_timers()
+        loop.call_later = real  # type: ignore[method-assign]
+        driver.process_timers()
+        assert len(mesh.ticks) == 2 and driver._timer is not None
         driver.close()
 
     asyncio.run(body())
