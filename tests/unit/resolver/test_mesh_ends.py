@@ -131,6 +131,7 @@ def test_close_answers_jobs_that_expired_in_a_long_iteration(scripted):
         m.mesh.tick(m.net.monotonic())
     m.mesh.tick(m.net.monotonic() + 2 * DEADLINE)
     assert len(found) == limits.STEPS_PER_TURN
+    assert m.mesh.next_timer() <= m.net.monotonic(), "work is left"
     check(m)
     m.mesh.close()
     assert len(found) == count
