@@ -9,7 +9,7 @@ from resolver.jobs cimport Job, JobTable, MeshRequest
 from resolver.observe.histogram cimport UpstreamLatency
 from resolver.query cimport Query
 from resolver.query_quota cimport QueryQuota, QueryUsage
-from resolver.query_sharing cimport QuerySharing
+from resolver.query_sharing cimport QuerySharing, ReplyCopy
 
 
 cdef class Mesh(JobTable):

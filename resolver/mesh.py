@@ -670,7 +670,7 @@ class Mesh(JobTable):
                     self._queue(job, FAULT)
                     continue
                 self._queue(job, result)
-                if not noted and isinstance(result, Reply | ReplyCopy):
+                if not noted and (isinstance(result, Reply) or isinstance(result, ReplyCopy)):
                     self.latency.note_reply(result if isinstance(result, Reply) else result.reply)
                     noted = True
                 if isinstance(result, Reply):

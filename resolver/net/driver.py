@@ -39,6 +39,8 @@ class MeshTimer:
     Call `process_timers` after everything that may change that deadline: a submitted query, a batch of replies.
     """
 
+    __slots__ = ("_clock", "_closed", "_due", "_loop", "_mesh", "_timer")
+
     def __init__(self, loop: asyncio.AbstractEventLoop, mesh: Ticking, clock: Clock) -> None:
         self._loop = loop
         self._mesh = mesh

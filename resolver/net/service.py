@@ -583,11 +583,11 @@ class Service(ReplySender):
             except Exception:  # noqa: BLE001 - as in `_judge`
                 self._log_fault(outcome.question)
                 kind, packet, options = None, error_reply(query.wire, SERVFAIL, query.question_end), b""
-        if kind is ActionKind.DROP:
-            self.denied += 1
-            sink.skip()
-            return
         if kind is not None:
+            if kind is ActionKind.DROP:
+                self.denied += 1
+                sink.skip()
+                return
             options = b""
             truncated = kind is ActionKind.TRUNCATE
             rcode = NOERROR if truncated else REFUSED

@@ -7,7 +7,7 @@
 from typing import Any
 
 from resolver.effects import FailureKind, Outcome
-from resolver.observe.counters import LabelledCounter
+from resolver.observe.counters import PairCounter
 from resolver.observe.histogram import Histogram
 from resolver.observe.labels import NO_TYPE, OTHER, RCODE_LABELS, RCODES, RESULTS, TRANSPORTS, TYPE_LABELS, TYPES
 
@@ -18,22 +18,22 @@ class ClientCounters:
     """Counters of client queries of one configuration in one worker."""
 
     def __init__(self) -> None:
-        self.queries = LabelledCounter(transport=TRANSPORTS, type=TYPES)
-        self.replies = LabelledCounter(transport=TRANSPORTS, rcode=RCODES)
+        self.queries = PairCounter(transport=TRANSPORTS, type=TYPES)
+        self.replies = PairCounter(transport=TRANSPORTS, rcode=RCODES)
         self.latency = {result: Histogram() for result in RESULTS}
 
     def note_query(self, transport: str, rtype: int) -> None:
         """A query of type `rtype` was received."""
-        self.queries.add_pair(transport, TYPE_LABELS.get(rtype, OTHER))
+        self.queries.add(transport, TYPE_LABELS.get(rtype, OTHER))
 
     def note_message(self, transport: str) -> None:
         """A message was received that is no query of a client: without a question that can be read, or for own zones
         (NOTIFY, transfers)."""
-        self.queries.add_pair(transport, NO_TYPE)
+        self.queries.add(transport, NO_TYPE)
 
     def note_reply(self, transport: str, rcode: int) -> None:
         """A reply with `rcode` (12 bits) was sent."""
-        self.replies.add_pair(transport, RCODE_LABELS.get(rcode, OTHER))
+        self.replies.add(transport, RCODE_LABELS.get(rcode, OTHER))
 
     def note_answer(self, result: str, seconds: float) -> None:
         """An answer was given `seconds` after its query; `result` is one of `RESULTS`."""

@@ -3,4 +3,8 @@
 cdef class LabelledCounter:
     cdef public dict _counts
     cdef public tuple _sets
-    cpdef add_pair(self, str first, str second)
+
+
+cdef class PairCounter:
+    cdef public dict _rows
+    cpdef add(self, str first, str second)

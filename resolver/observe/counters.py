@@ -24,7 +24,7 @@ from itertools import product
 
 from resolver.observe.labels import OTHER
 
-__all__ = ["SEPARATOR", "LabelledCounter"]
+__all__ = ["SEPARATOR", "LabelledCounter", "PairCounter"]
 
 SEPARATOR = "."
 """Between the label values of one counter in statistics. Only one label of a metric may have values with a dot."""
@@ -55,15 +55,33 @@ class LabelledCounter:
             )
             counts[known] += count
 
-    def add_pair(self, first: str, second: str) -> None:
-        """Add 1 to the counter of the values of two labels, as `add`. It is called for each query and reply."""
-        key = (first, second)
-        count = self._counts.get(key)
-        if count is None:
-            self.add(first, second)
-        else:
-            self._counts[key] = count + 1
-
     def values(self) -> dict[str, int]:
         """The counts, by label values joined with `SEPARATOR`."""
         return {SEPARATOR.join(key): count for key, count in self._counts.items()}
+
+
+class PairCounter:
+    """A `LabelledCounter` with two labels that is counted for each query: no tuple is made and hashed."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, **labels: tuple[str, ...]) -> None:
+        """`labels` has the values of both labels, in the order of the arguments of `add`."""
+        first, second = labels.values()
+        self._rows = {value: dict.fromkeys(second, 0) for value in first}
+
+    def add(self, first: str, second: str) -> None:
+        """Add 1 to the counter of the label values.
+
+        Raises:
+            KeyError: a value is not in the set of its label, which has no "other".
+        """
+        rows = self._rows
+        row: dict[str, int] = rows[first] if first in rows else rows[OTHER]
+        row[second if second in row else OTHER] += 1
+
+    def values(self) -> dict[str, int]:
+        """The counts, by label values joined with `SEPARATOR`."""
+        return {
+            SEPARATOR.join((first, second)): count for first, row in self._rows.items() for second, count in row.items()
+        }

@@ -5,7 +5,6 @@ cumulative), and "sum", the sum of all values in seconds. So histograms of sever
 I/O and no clock.
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
 
 from resolver.effects import Reply
@@ -32,7 +31,14 @@ class Histogram:
 
     def add(self, seconds: float) -> None:
         """Count one value."""
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        position = 0
+        bound: float
+        for position, bound in enumerate(BOUNDS):  # noqa: B007 - used after the loop
+            if seconds <= bound:
+                break
+        else:
+            position = len(BOUNDS)
+        self.counts[position] += 1
         self.seconds += seconds
 
     def values(self) -> dict[str, float]:

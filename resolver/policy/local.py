@@ -7,7 +7,7 @@ for negative caching; they keep queries without an answer from the public server
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from enum import Enum
 
 from resolver import limits
@@ -198,6 +198,10 @@ class LocalZones(PolicyModule):
             self._add_host(entry)
 
     # --- look-up --------------------------------------------------------------------------------------------------
+
+    def tables(self) -> tuple[Container[bytes], Container[bytes]]:
+        """The zones, and the names that have data."""
+        return self._zones, self._data
 
     def for_sub_queries(self) -> PolicyModule:
         """The built-in zones, whose names do not exist for public servers either."""

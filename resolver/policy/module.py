@@ -21,7 +21,7 @@ answers. A `per_client` module may define `is_cacheable` to say which answers ma
 path.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Protocol, TypeAlias
 
 from resolver.effects import Outcome, Question, Server
@@ -119,6 +119,11 @@ class PolicyModule:
     asks_about_data = True
     """Whether `question` may have an answer for questions for data, which are nearly all: of class IN and of a type of
     data, without OPT."""
+
+    def tables(self) -> tuple[Container[bytes], Container[bytes]] | None:
+        """For which names (lower case) `question` may have an answer for questions for data: those that are, or are
+        below, one in the first table, and those in the second. None: for any. A table never changes."""
+        return None
 
     def for_sub_queries(self) -> "PolicyModule | None":
         """What answers the questions of the resolver itself, about name servers and keys, at `question` and `alias`.

@@ -35,8 +35,8 @@ from resolver.policy.rewrite import Rewriter
 from resolver.query import ActionKind, Applied, Query
 from resolver.settings import PolicySettings
 from resolver.verdict import Verdict
-from resolver.wire import consts as c
-from resolver.wire import name as names
+from resolver.wire.consts import ANY, IN, LAST_DATA_TYPE, NOERROR, OPT, REFUSED, type_to_text
+from resolver.wire.name import closest_in, to_text
 
 __all__ = ["Pipeline"]
 
@@ -73,12 +73,15 @@ class Pipeline:
         own = [module for module in self.modules if module.per_client]
         self._client = _compile(self.modules, "client")
         # Questions for data are most of all, so those that no module wants are not shown to any.
-        of_data = [module for module in own if module.only_types is None or min(module.only_types) <= c.LAST_DATA_TYPE]
+        of_data = [module for module in own if module.only_types is None or min(module.only_types) <= LAST_DATA_TYPE]
         self._own_question = _compile(of_data, "question")
         self._own_meta = _compile(own, "question")
         self._decides_first = _compile_first(self.modules, of_data)
         self._question = _compile(shared, "question")
-        self._data_question = _compile([module for module in shared if module.asks_about_data], "question")
+        self._data_question = tuple(
+            (module, module.question, module.tables())
+            for module in shared if module.has("question") and module.asks_about_data
+        )
         self._alias = _compile(self.modules, "alias")
         self._name_server = _compile(self.modules, "name_server")
         self._response = _compile(self.modules, "response")
@@ -123,7 +126,7 @@ class Pipeline:
         is asked for all clients, has an answer: `answer` gives it then. The modules that are asked about ANY only come
         after the others.
         """
-        steps = self._own_meta if question.qtype == c.ANY else self._own_question
+        steps = self._own_meta if question.qtype == ANY else self._own_question
         for behind, ask in self._decides_first:
             if _decides(ask(self.query, question)):
                 steps = steps[:behind]
@@ -147,9 +150,20 @@ class Pipeline:
     def answer(self, question: Question) -> Outcome | None:
         """The point `question`: the outcome to give instead of resolving it; None to resolve it."""
         qtype = question.qtype
-        is_data = question.qclass == c.IN and 0 < qtype <= c.LAST_DATA_TYPE and qtype != c.OPT
-        steps = self._data_question if is_data else self._question
-        return self._ask("question", steps, question, True, self.query, question)
+        if question.qclass != IN or not 0 < qtype <= LAST_DATA_TYPE or qtype == OPT:
+            return self._ask("question", self._question, question, True, self.query, question)
+        # As `_ask`, but a module is not called for names that its tables do not have: nearly all have none.
+        key: bytes = question.key[0]
+        query = self.query
+        for module, ask, tables in self._data_question:
+            if tables is not None and key not in tables[1] and closest_in(key, tables[0]) is None:
+                continue
+            found = ask(query, question)
+            if found is not None:
+                found = self._decision("question", module, found, question, True)
+                if found is not None:
+                    return None if isinstance(found, Action) else found
+        return None
 
     def answer_alias(self, question: Question) -> Outcome | None:
         """The point `alias`, as `answer`."""
@@ -237,8 +251,8 @@ class Pipeline:
             return found
         if kind is not LOG:
             return _outcome_of(found, point, module, question)
-        self._log.warn("policy %s: %s %s (view %s): %s", module.name, names.to_text(question.qname),
-                       c.type_to_text(question.qtype), self.name or "default", found.reason or point)
+        self._log.warn("policy %s: %s %s (view %s): %s", module.name, to_text(question.qname),
+                       type_to_text(question.qtype), self.name or "default", found.reason or point)
         return None
 
     def _count(self, point: str, module: PolicyModule, kind: ActionKind) -> None:
@@ -250,7 +264,7 @@ def _outcome_of(action: Action, point: str, module: PolicyModule, question: Ques
     """The outcome of an action that ends the point."""
     outcome = action.outcome
     if outcome is None:
-        rcode = c.NOERROR if action.kind is TRUNCATE else c.REFUSED
+        rcode = NOERROR if action.kind is TRUNCATE else REFUSED
         outcome = Outcome(question, rcode, [], [], Verdict.INDETERMINATE, 0)
     outcome.applied = Applied(point, module.name, action.kind, action.reason)
     if action.ede is not None:

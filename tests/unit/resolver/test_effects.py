@@ -109,7 +109,7 @@ def test_an_answer_is_no_error():
 
 LAYOUTS = ["effects", "jobs", "query_sharing", "mesh", "partial_response", "iterate.scrub", "iterate.query_servers",
            "iterate.delegation", "validate.security_status", "cache.infra", "net.pending_queries",
-           "net.reply_sender", "net.service", "query", "query_quota",
+           "net.driver", "net.reply_sender", "net.service", "query", "query_quota",
            "iterate.fetch_quota", "observe.counters", "observe.histogram", "observe.clients"]
 
 

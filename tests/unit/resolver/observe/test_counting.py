@@ -12,6 +12,7 @@ from resolver.net.quic_connection import ALERTS
 from resolver.net.tls_listener import BUSY, CLOSED, TIMEOUT
 from resolver.observe import ClientCounters, Histogram, LabelledCounter, SampledHistogram, UpstreamLatency, result_of
 from resolver.observe.catalogue import HANDSHAKE_FAILURES, counters_of
+from resolver.observe.counters import PairCounter
 from resolver.observe.histogram import BOUNDS, BUCKETS
 from resolver.observe.kept import HALF, HEADER, KeptCounters
 from resolver.observe.labels import OTHER, RCODE_LABELS, RESULTS, TYPE_LABELS, TYPES
@@ -92,6 +93,19 @@ def test_a_value_is_in_the_first_bucket_that_is_not_below_it() -> None:
     assert {bucket: count for bucket, count in found.items() if count and bucket != "sum"} == {
         "0.0001": 2, "0.001": 1, "0.5": 1, "1": 1, "+Inf": 1}
     assert tuple(found) == (*BUCKETS, "sum") and sorted(BOUNDS) == list(BOUNDS)
+
+
+def test_a_counter_of_pairs_counts_as_one_with_labels() -> None:
+    labels = {"transport": ("udp", "tcp"), "type": ("A", "MX", "other")}
+    pairs, labelled = PairCounter(**labels), LabelledCounter(**labels)
+    for first, second in (("udp", "A"), ("udp", "A"), ("tcp", "MX"), ("tcp", "TXT")):
+        pairs.add(first, second)
+        labelled.add(first, second)
+    assert pairs.values() == labelled.values() and pairs.values()["tcp.other"] == 1
+    for counter in (pairs, labelled):
+        with pytest.raises(KeyError):
+            counter.add("tls", "A")
+    assert pairs.values() == labelled.values()
 
 
 @given(st.lists(st.tuples(st.integers(0, 100_000), st.lists(st.integers(0, 50), min_size=15, max_size=15)), max_size=8))
