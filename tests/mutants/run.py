@@ -26,6 +26,7 @@ import threading
 import time
 import tomllib
 from dataclasses import dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -132,7 +133,7 @@ class Tree:
         library = next((self.root / source.parent).glob(f"{source.stem}.*.so"), None)
         self.build_seconds = 0.0
         original, built = path.read_bytes(), library.read_bytes() if library else b""
-        path.write_bytes(original.replace(mutant.old.encode(), mutant.new.encode()))
+        write(path, original.replace(mutant.old.encode(), mutant.new.encode()))
         try:
             if library is not None:
                 build = ["setup.py", "-q", "build_ext", "--inplace"]
@@ -143,7 +144,7 @@ class Tree:
                     return "broken", said
             status, said = self.test(mutant.tests, mutant.worlds)
         finally:
-            path.write_bytes(original)
+            write(path, original)
             if library is not None:
                 library.write_bytes(built)
         if status in (FAILED, None) or status in CRASHES:
@@ -192,6 +193,13 @@ class Tree:
             said, _ = process.communicate()
             return None, said
         return process.returncode, said
+
+
+def write(path: Path, text: bytes) -> None:
+    """Write a source, and remove its compiled form: that is taken for the new one when the source has the same size and
+    is written within the same second."""
+    path.write_bytes(text)
+    Path(cache_from_source(str(path))).unlink(missing_ok=True)
 
 
 def reason(status: int | None, said: str) -> str:

@@ -1,5 +1,9 @@
 """The list of mutants fits the code: each text stands once in its file, and each test that is named exists."""
 
+import py_compile
+from importlib.util import cache_from_source
+from pathlib import Path
+
 from mutants import run
 
 
@@ -55,3 +59,13 @@ def test_a_killed_mutant_of_worlds_is_compared_up_to_the_world_that_failed() -> 
     whys = [*(said.format(world) for world in (17, 17, 3)), "CRASH: SIGSEGV"]
     assert all(tree.is_proof(mutant, why) for why in whys)
     assert played == [18, 4, 2000]
+
+
+def test_a_mutant_of_the_same_size_is_not_hidden_by_the_compiled_original(tmp_path: Path) -> None:
+    module = tmp_path / "one.py"
+    compiled = Path(cache_from_source(str(module)))
+    for value in ("1", "2", "1"):
+        run.write(module, f"VALUE = {value}".encode())
+        assert not compiled.exists()
+        py_compile.compile(str(module), doraise=True)
+        assert compiled.exists()
