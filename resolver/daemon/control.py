@@ -211,6 +211,7 @@ class ControlCommands:
             changes_problem=host.changes.trouble,
             lists=() if host.current.lists is None else host.current.lists.problems(),
             balance=() if host.current.balance is None else host.current.balance.problems(),
+            second_level=() if (second := host.current.resolver.second_level) is None else second.problems(),
         )
         return {"healthy": not found, "problems": found}
 

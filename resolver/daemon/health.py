@@ -23,14 +23,16 @@ def problems(
     changes_problem: str = "",
     lists: Sequence[str] = (),
     balance: Sequence[str] = (),
+    second_level: Sequence[str] = (),
 ) -> list[str]:
     """The problems of a daemon.
 
     `workers` are the replies to the command ``status``; `reload_problem` is why the last reload was refused, or empty;
     `clock` is what is wrong with the system's clock, or empty; `certificates` are the ends of validity by file, in
     seconds since 1970 as `now`; `anchors` is the reply to the command ``anchors``, None without automatic updates;
-    `zones` are the problems of own zones, `lists` those of block lists and response policy zones, `balance` those of
-    balanced names; `changes_problem` is why the file of run-time changes cannot be used, or empty.
+    `changes_problem` is why the file of run-time changes cannot be used, or empty; `zones` are the problems of own
+    zones, `lists` those of block lists and response policy zones, `balance` those of balanced names, `second_level`
+    those of the shared cache.
     """
     found = [str(worker["error"]) for worker in workers if "error" in worker]
     # Once, although each worker writes to the same file.
@@ -53,5 +55,5 @@ def problems(
             for zone in anchors["zones"]
             if not zone["trusted"]
         ]
-    found += [*zones, *lists, *balance]
+    found += [*zones, *lists, *balance, *second_level]
     return found

@@ -2,7 +2,8 @@
 
 States: closed (operations are begun), open (none is begun; after a pause that doubles, a probe is due), and probing
 (one probe is in progress). It begins open with a probe due, because nothing is known of the engine yet. Only a probe
-closes it, so no client waits for an engine that may still be down.
+closes it, so no client waits for an engine that may still be down. Only an operation that succeeds in time ends the
+doubling: an engine may answer a probe and be too slow for all else, or close its connections in the middle of values.
 """
 
 from enum import Enum
@@ -42,7 +43,7 @@ class CircuitBreaker:
 
     def succeeded(self) -> None:
         """An operation of the closed state succeeded in time."""
-        self._failures = 0
+        self._failures, self._pause = 0, FIRST_PAUSE
 
     def failed(self, now: float) -> None:
         """An operation of the closed state failed, or took too long."""
@@ -52,10 +53,9 @@ class CircuitBreaker:
                 self.trip(now)
 
     def trip(self, now: float) -> None:
-        """Open it at once; a probe is due after the first pause."""
+        """Open it at once; a probe is due after a pause."""
         if self.state is State.CLOSED:
             self.opened += 1
-            self._pause = FIRST_PAUSE
             self._open(now)
 
     def wait(self, now: float) -> float:
@@ -69,11 +69,11 @@ class CircuitBreaker:
     def end_probe(self, now: float, *, succeeded: bool) -> None:
         """The probe has ended."""
         if succeeded:
-            self.state, self._failures, self._pause = State.CLOSED, 0, FIRST_PAUSE
-            return
-        self._pause = min(self._pause * 2, LONGEST_PAUSE)
-        self._open(now)
+            self.state, self._failures = State.CLOSED, 0
+        else:
+            self._open(now)
 
     def _open(self, now: float) -> None:
         self.state = State.OPEN
         self._due = now + self._pause
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)

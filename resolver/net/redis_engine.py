@@ -94,8 +94,8 @@ class RedisEngine:
         found = await self._run(pipe)
         return [value if isinstance(value, bytes) else _as_error(value) for value in found]
 
-    async def put(self, entries: Sequence[tuple[bytes, bytes, int]]) -> int:
-        """Store entries: key, value and lifetime in seconds. Returns how many were refused.
+    async def put(self, entries: Sequence[tuple[bytes, bytes, int]]) -> list[str]:
+        """Store entries: key, value and lifetime in seconds. Returns why some were refused, a text for each of them.
 
         Raises:
             EngineError: nothing was stored.
@@ -103,7 +103,7 @@ class RedisEngine:
         pipe = self._client().pipeline(transaction=False)
         for key, value, lifetime in entries:
             pipe.set(key, value, ex=lifetime)
-        return sum(isinstance(result, Exception) for result in await self._run(pipe))
+        return [str(result) for result in await self._run(pipe) if isinstance(result, Exception)]
 
     async def next_number(self, key: bytes) -> int:
         """Count up the number under `key` and return it.

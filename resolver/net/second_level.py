@@ -22,6 +22,7 @@ from resolver.cache.fleet_messages import FleetCodec, Message
 from resolver.cache.flush_marks import FlushMarks
 from resolver.cache.second_level import Codec, EntryError, SharedReply
 from resolver.effects import Fetch, RawReply
+from resolver.log_limit import LimitedWarning
 from resolver.net.circuit_breaker import CircuitBreaker
 from resolver.net.clock_random import Clock
 from resolver.net.redis_engine import EngineError, Value
@@ -45,7 +46,7 @@ class Engine(Protocol):
 
     async def get(self, keys: Sequence[bytes], longest: int) -> list[Value]: ...
 
-    async def put(self, entries: Sequence[tuple[bytes, bytes, int]]) -> int: ...
+    async def put(self, entries: Sequence[tuple[bytes, bytes, int]]) -> list[str]: ...
 
     async def next_number(self, key: bytes) -> int: ...
 
@@ -125,6 +126,9 @@ class SecondLevel:
         self._writes: deque[tuple[bytes, bytes, int]] = deque()
         self._written = asyncio.Event()
         self._outbox: deque[bytes] = deque()
+        self._waiting_since = 0
+        """Since when the oldest message cannot be sent; 0: it is being sent, or there is none."""
+        self._refusals = LimitedWarning(logger, different=limits.LOG_FAILURES)
         self._sending = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._number: int | None = None
@@ -311,11 +315,16 @@ class SecondLevel:
             if not writes:
                 self._written.clear()
             try:
-                refused = await self._engine.put(batch)
+                reasons = await self._engine.put(batch)
+                refused = len(reasons)
             except EngineError as error:
                 refused = len(batch)
                 self.trouble = str(error)
                 self._note_failure(self.clock.monotonic())
+            else:
+                if reasons:
+                    self._refusals.warn("second-level cache: the engine does not store what it is given, so it is read"
+                                        " only: %s", reasons[0])
             self._counts["writes_failed"] += refused
             self._counts["writes"] += len(batch) - refused
 
@@ -358,13 +367,24 @@ class SecondLevel:
                 try:
                     number = await self._engine.next_number(self._counter)
                     message = (self._message_key(number), outbox[0], limits.FLEET_MESSAGE_LIFE)
-                    if await self._engine.put([message]):
-                        raise EngineError("the engine refused a message of the fleet; its memory may be full")
+                    if reasons := await self._engine.put([message]):
+                        raise EngineError(reasons[0])
                 except EngineError as error:
                     self.trouble = str(error)
+                    self._waiting_since = self._waiting_since or self.clock.time()
+                    self._refusals.warn("second-level cache: messages to the fleet wait until the engine stores them:"
+                                        " %s", self.trouble)
                     return
                 outbox.popleft()
                 self._counts["messages_sent"] += 1
+            self._waiting_since = 0
+
+    def problems(self) -> list[str]:
+        """What an operator must act on: messages, such as flushes, that the fleet does not get."""
+        if not self._outbox or not self._waiting_since:
+            return []
+        return [f"second-level cache: messages to the fleet ({len(self._outbox)}) wait until the engine stores them, so"
+                f" other resolvers do not know of flushes: {self.trouble or 'it is not used at present'}"]
 
     def _message_key(self, number: int) -> bytes:
         return b"%b:%d" % (self._counter, number)

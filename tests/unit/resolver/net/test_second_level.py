@@ -51,12 +51,12 @@ class Engine:
             await asyncio.sleep(0)
         return [self.values.get(key, b"")[:longest] for key in keys]
 
-    async def put(self, entries: Sequence[tuple[bytes, bytes, int]]) -> int:
+    async def put(self, entries: Sequence[tuple[bytes, bytes, int]]) -> list[str]:
         await self._answer()
         if self.full:
-            return len(entries)
+            return ["OOM command not allowed"] * len(entries)
         self.values.update((key, value) for key, value, _ in entries)
-        return 0
+        return []
 
     async def next_number(self, key: bytes) -> int:
         await self._answer()
@@ -251,6 +251,29 @@ def test_a_full_engine_is_still_read() -> None:
     run(body)
 
 
+def test_what_a_full_engine_refuses_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        member = await Member(Engine()).ready()
+        assert member.second.problems() == []
+        member.engine.full = True
+        for number in range(3):
+            member.share(names.from_text(f"x{number}.example.com."))
+            await until(lambda number=number: member.counts["writes_failed"] == number + 1, "a refused entry")
+        member.second.flush(WWW, fleet=True)
+        await until(lambda: bool(member.second.problems()), "a message that waits")
+        [problem] = member.second.problems()
+        assert "messages to the fleet (1) wait" in problem and "OOM command not allowed" in problem
+        member.engine.full = False
+        await until(lambda: member.counts["messages_sent"] == 1, "the message is sent by the next poll")
+        assert member.second.problems() == []
+        member.second.close()
+        await turns()
+
+    run(body)
+    lines = [line for line in caplog.messages if "OOM" in line]
+    assert len(lines) == 2 and "so it is read only" in lines[0] and "messages to the fleet wait" in lines[1]
+
+
 def test_a_flush_from_before_the_start_concerns_an_older_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         engine, now = Engine(), Clock().time()
@@ -404,6 +427,24 @@ def test_a_breaker_opens_after_failures_in_a_row_and_backs_off() -> None:
     breaker.end_probe(20.0, succeeded=True)
     assert breaker.is_closed
     assert breaker.opened == 1
+
+
+def test_an_engine_that_answers_probes_only_is_probed_less_and_less() -> None:
+    """Each probe closes the breaker, and the look-ups after it, which are too slow, open it again."""
+    breaker, first, pauses = CircuitBreaker(), limits.SECOND_LEVEL_BACKOFF / 1000, []
+    for _ in range(8):
+        breaker.begin_probe()
+        breaker.end_probe(1.0, succeeded=True)
+        for _ in range(limits.SECOND_LEVEL_FAILURES):
+            breaker.failed(1.0)
+        pauses.append(breaker.wait(1.0))
+    assert pauses[:3] == [first, 2 * first, 4 * first]
+    assert pauses[-1] == limits.SECOND_LEVEL_MAX_BACKOFF / 1000
+    breaker.begin_probe()
+    breaker.end_probe(1.0, succeeded=True)
+    breaker.succeeded()
+    breaker.trip(1.0)
+    assert breaker.wait(1.0) == first
 
 
 def test_a_replacement_during_a_send_loses_and_overtakes_no_message() -> None:
