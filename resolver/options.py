@@ -5,7 +5,6 @@ documentation agree. The settings are in `resolver.settings`. Errors name the se
 ``server.listen``.
 """
 
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import field, fields, is_dataclass
@@ -28,6 +27,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+LARGEST = 1e300
+"""No setting comes near it."""
 _LABEL, _NAME = 63, 253  # RFC 1035 section 2.3.4; 255 octets on the wire are 253 of text without the last dot
 _PORT_DIGITS = 5
 _ESCAPE = r"(?s)\\(?:[01]\d\d|2[0-4]\d|25[0-5]|\D)"  # RFC 1035 section 5.1
@@ -56,11 +57,13 @@ def check_limits(settings: Any, where: str) -> None:
             value = getattr(settings, item.name)
             scale = item.metadata["scale"]
             low, high = limit.minimum / scale, limit.maximum / scale
-            if not (math.isfinite(value) and limit.minimum <= round(value * scale) <= limit.maximum):
+            # Beyond it, the product is infinite, and an integer cannot be formatted as a float.
+            usable = abs(value) < LARGEST
+            if not (usable and limit.minimum <= round(value * scale) <= limit.maximum):
                 unit = "seconds" if item.metadata["kind"] == "seconds" else limit.unit
-                raise ValueError(
-                    f"{where}.{item.name}: {value:.15g} is outside {low:.15g}..{high:.15g} {unit}. {limit.reason}"
-                )
+                shown = f"{value:.15g}" if usable or isinstance(value, float) else "an integer of over 300 digits"
+                span = f"{low:.15g}..{high:.15g} {unit}"
+                raise ValueError(f"{where}.{item.name}: {shown} is outside {span}. {limit.reason}")
 
 
 def parse_endpoint(text: str, default_port: int, where: str) -> tuple[str, int]:

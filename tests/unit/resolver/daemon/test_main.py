@@ -29,6 +29,9 @@ from resolver.wire import name as names
 from resolver.wire.build import make_query
 from resolver.wire.message import MessageView
 
+LOC = "52 22 23.000 N 4 53 32.000 E 99999999999m"  # no altitude of 32 bits (RFC 1876 section 2)
+
+
 COMMAND = [sys.executable, "-m", "resolver.daemon"]
 QUIET = "[dnssec]\ntrust-anchors = []\n"
 
@@ -120,6 +123,9 @@ def test_check_reports_a_valid_configuration(tmp_path, capsys):
             "[cache]\nstale-answer-client-timeout = nan\n",
             ":2: cache.stale-answer-client-timeout: nan is outside 0..30 seconds",
         ),
+        ("[server]\nupgrade-timeout = 1e308\n", ":2: server.upgrade-timeout: 1e+308 is outside 0.1..3600 seconds"),
+        (f"[server]\nworkers = 0x{'F' * 4000}\n", ":2: server.workers: an integer of over 300 digits is outside 1..64"),
+        (f"[policy]\nlocal-data = ['a LOC {LOC}']\n", ":2: policy.local-data[0]: "),
         ("[iteration]\nquery-timeout = '0.1 s'\n", ":2: iteration.query-timeout: 0.1 is outside 0.5..60 seconds"),
         ("[cache]\nsize = '900 GiB'\n", ":2: cache.size: 966367641600 is outside"),
         ("[cache]\nsnapshot-file = '/none/cache'\n", ":2: cache.snapshot-file: '/none/cache': its directory does not"),
