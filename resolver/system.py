@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from resolver import limits
+from resolver.regular_file import open_regular
 from resolver.settings import HostEntry
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def read_hosts_files(names: Iterable[str]) -> tuple[HostEntry, ...]:
     found: list[HostEntry] = []
     for name in names:
         try:
-            with open(name, "rb") as file:
+            with open_regular(name) as file:
                 data = file.read(limits.SYSTEM_FILE_SIZE)
         except OSError as error:
             raise ValueError(f"policy.hosts_files: cannot read {name!r}: {error.strerror}") from None
@@ -171,7 +172,7 @@ class Watched(Generic[T]):
 
     def _read(self) -> bytes:
         try:
-            with open(self.path, "rb") as file:
+            with open_regular(self.path) as file:
                 return file.read(limits.SYSTEM_FILE_SIZE)
         except OSError:
             return b""  # a missing or unreadable file counts as empty, resolv.conf(5)

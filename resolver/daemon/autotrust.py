@@ -19,6 +19,7 @@ from typing import Any
 from resolver import limits
 from resolver.daemon.cache_file import CacheFileError, replace_file
 from resolver.effects import FailureKind, Outcome, Question, SignatureJob
+from resolver.regular_file import open_regular
 from resolver.settings import DnssecSettings
 from resolver.validate.anchor_file import AnchorFileError, SavedPoint, parse, render, restore
 from resolver.validate.anchors import Anchor, Anchors
@@ -275,7 +276,7 @@ def _read(path: Path) -> list[SavedPoint]:
         AnchorFileError: it cannot be read or is damaged.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(LARGEST + 1)
     except FileNotFoundError:
         raise

@@ -36,6 +36,7 @@ from resolver import limits
 from resolver.cache.bounded import Held
 from resolver.daemon.ticket_keys import TicketKeys
 from resolver.net.tls_listener import for_name
+from resolver.regular_file import open_regular
 from resolver.settings import Settings, TlsSettings
 
 __all__ = ["ALPN", "Certificates", "ExpiryWatch", "load"]
@@ -260,7 +261,7 @@ def _read_pairs(tls: TlsSettings) -> Iterator[Pair]:
 
 def _read(path: str, setting: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(limits.TLS_FILE_SIZE + 1)
     except OSError as error:
         raise ValueError(f"{setting}: {path!r}: cannot be read: {error.strerror}") from None

@@ -9,7 +9,6 @@ only when the file has an error.
 import codecs
 import os
 import re
-import stat
 import sys
 import tomllib
 import types
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_typ
 from resolver import hints, limits
 from resolver.daemon.config_lines import KeyPath, LineMap, find_lines
 from resolver.options import check_path
+from resolver.regular_file import irregular, open_regular
 from resolver.settings import HostEntry, RootServer, Settings
 
 if TYPE_CHECKING:
@@ -159,11 +159,10 @@ def _read(path: str, source: str, key: str, line: int) -> str:
         return ConfigError(source, [Problem(key, line, message)])
 
     try:
-        # Looked at before it is opened: opening a FIFO without a writer blocks for ever.
-        if kind := _irregular(os.stat(path).st_mode):
+        if kind := irregular(os.stat(path).st_mode):
             raise refuse(f"{path} is {kind}, not a regular file, and each reload reads it again: write its content to a"
                          " file and name that one")
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(limits.CONFIG_FILE_SIZE + 1)
     except OSError as error:
         raise refuse(f"cannot read {path}: {error.strerror}") from None
@@ -177,14 +176,6 @@ def _read(path: str, source: str, key: str, line: int) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise refuse(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
-
-
-def _irregular(mode: int) -> str:
-    """What a file of `mode` is; "" for a regular one."""
-    if stat.S_ISREG(mode):
-        return ""
-    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO (named pipe)", stat.S_IFSOCK: "a socket"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 class _Reader:

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from resolver.net.hook_runner import POINTS, Hook, HookTasks, ViewHooks
+from resolver.regular_file import open_regular
 from resolver.settings import Settings
 
 __all__ = ["HookModules"]
@@ -89,7 +90,8 @@ def load(text: str) -> tuple[ModuleType, str, bytes]:
     module.__file__, module.__spec__ = file, spec
     try:
         # Compiled here, not by the loader: that takes compiled code of a file that changed within the same second.
-        source = Path(file).read_bytes()
+        with open_regular(file) as opened:
+            source = opened.read()
         code = compile(source, file, "exec")
         before = sys.modules.get(name)
         sys.modules[name] = module  # dataclasses and others look it up while it runs

@@ -255,6 +255,11 @@ class ListUpdates:
             state.error = f"cannot be loaded now: {error.strerror}"
             logger.error("%s: %s; %s", state.title, state.error, state.consequence)
             return
+        except Exception as error:
+            # A fault must cost this list only; the log has its traceback.
+            state.file_identity, state.error = current, _fault(error)
+            logger.error("%s: %s; %s", state.title, state.error, state.consequence, exc_info=error)
+            return
         finally:
             state.compiling_identity = ()
         before = state.in_force
@@ -274,6 +279,9 @@ class ListUpdates:
             if why != source.error:
                 logger.warning("%s: %s: %s; %s", state.title, source.url, why, state.consequence)
             source.failed(why, time.monotonic(), random.random())
+        except Exception as error:
+            logger.error("%s: %s: %s; %s", state.title, source.url, _fault(error), state.consequence, exc_info=error)
+            source.failed(_fault(error), time.monotonic(), random.random())
         finally:
             source.fetching = False
 
@@ -415,3 +423,7 @@ def _client() -> "HttpClient":
     from corenet.http import HttpClient
 
     return HttpClient(max_body=limits.LIST_BYTES.default, max_decoded=limits.LIST_BYTES.default)
+
+
+def _fault(error: Exception) -> str:
+    return f"unexpected {type(error).__name__}: {error}; this is a bug"

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from resolver import limits
 from resolver.api import to_wire
 from resolver.daemon.cache_file import replace_file
+from resolver.regular_file import open_regular
 from resolver.settings import ForwardZone, Settings, StubZone, replace
 from resolver.wire import name as names
 
@@ -262,7 +263,7 @@ def read(path: Path) -> tuple[Change, ...]:
         ChangeFileError: it cannot be read or is damaged.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(limits.CHANGES_FILE + 1)
     except FileNotFoundError:
         raise

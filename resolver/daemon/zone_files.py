@@ -22,6 +22,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +34,7 @@ from resolver.daemon.cache_file import CacheFileError, replace_file
 from resolver.daemon.file_identity import identity, identity_of
 from resolver.net.in_thread import in_thread
 from resolver.net.zone_client import origin_of
+from resolver.regular_file import open_regular
 from resolver.settings import ZoneSettings
 from resolver.wire import name as names
 from resolver.zones import Zone
@@ -145,7 +147,7 @@ def _write_copy(
             return octets + len(added), content_octets, made
     data = content_block(zone, confirmed)
     replace_file(path, [data])
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         found = os.fstat(file.fileno())
         # The head of the first block has its digest.
         is_ours = found.st_size == len(data) and data.startswith(file.read(HEAD_SIZE))
@@ -200,14 +202,12 @@ def read_zone_file(settings: ZoneSettings, is_wanted: Callable[[bool], bool]) ->
     if not is_wanted(False):
         raise ZoneFileError(f"{settings.file}: it is not read, because a later reading has been asked for")
     try:
-        with open(settings.file, encoding="utf-8") as file:
+        with TextIOWrapper(open_regular(settings.file), encoding="utf-8") as file:
             zone = read_zone(file, settings.file, origin_of(settings.name), lambda: is_wanted(True))
         check_zonemd(zone, settings.zonemd)
         zone.chain()  # here, in a thread, and not when the first proof is needed
     except TransferError as error:
         raise ZoneFileError(f"{settings.file}: {error}") from None
-    except UnicodeDecodeError as error:
-        raise ZoneFileError(f"{settings.file}: it is not UTF-8 text (byte {error.start})") from None
     return zone
 
 
@@ -261,7 +261,7 @@ def _read_copy(path: Path, origin: bytes) -> tuple[Saved | None, tuple[int, ...]
         OSError: it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             found = identity_of(os.fstat(file.fileno()))
             data = file.read(limits.ZONE_FILE_OCTETS + 1)
     except FileNotFoundError:

@@ -203,8 +203,9 @@ class ZoneKeeper:
         if wait <= 0:
             status.notified = moment
             self._refresh_soon(status)
-        elif status.timer is None or status.timer.when() > moment + wait:
-            self._arm(status, wait)
+        else:
+            status.notify_due = moment + wait  # also while a refresh runs, which may have begun before the change
+            self._schedule(status)
 
     # --- files ----------------------------------------------------------------------------------------------------
 
@@ -223,6 +224,10 @@ class ZoneKeeper:
                 return
             text = str(error) if not isinstance(error, OSError) else f"{status.settings.file}: {error.strerror}"
             self._fail(status, f"the zone file cannot be used: {text}")
+            self.counts["load_failures"] += 1
+            return
+        except Exception as error:  # noqa: BLE001 - a fault must cost this zone only; the log has its traceback
+            self._fail(status, _fault(status, error, "reading it"))
             self.counts["load_failures"] += 1
             return
         if status.may_install(number):
@@ -429,13 +434,13 @@ class ZoneKeeper:
             due = float(self._now())
         else:
             due = after_success(status.confirmed, zone.timers, self._fraction(), self._shortest)
-        self._arm(status, max(due - self._now(), 0.0))
-
-    def _arm(self, status: ZoneStatus, seconds: float) -> None:
+        seconds, loop = max(due - self._now(), 0.0), asyncio.get_running_loop()
+        if status.notify_due:
+            seconds = min(seconds, max(status.notify_due - loop.time(), 0.0))
         if status.timer is not None:
             status.timer.cancel()
         status.next_refresh = self._now() + seconds
-        status.timer = asyncio.get_running_loop().call_later(seconds, self._refresh_soon, status)
+        status.timer = loop.call_later(seconds, self._refresh_soon, status)
 
     def _refresh_soon(self, status: ZoneStatus) -> None:
         if self._stopped or not self._leads or not (self._main() or status.timers is None):
@@ -446,6 +451,7 @@ class ZoneKeeper:
         if status.timer is not None:
             status.timer.cancel()
             status.timer = None
+        status.notify_due = 0.0
         status.task = self._begin(self._refresh(status))
 
     async def _refresh(self, status: ZoneStatus) -> None:
@@ -455,6 +461,7 @@ class ZoneKeeper:
         self.counts["refreshes"] += 1
         problems, same = [], None
         status.failures += 1  # until one has succeeded
+        status.refreshing = True
         try:
             for primary in status.settings.primary_addresses:
                 try:
@@ -465,6 +472,8 @@ class ZoneKeeper:
                     await self._install(status, found)
                 except (TransferError, ValueError, OSError, MemoryError) as error:
                     problems.append(f"{primary.address}: {str(error) or 'out of memory'}")
+                except Exception as error:  # noqa: BLE001 - as in `_load`
+                    problems.append(f"{primary.address}: {_fault(status, error, 'refreshing it')}")
                 else:
                     status.failures, same = 0, None
                     break
@@ -482,7 +491,7 @@ class ZoneKeeper:
                 logger.warning("zone %s: refreshed, but not by all primaries: %s", names.to_text(status.origin),
                                "; ".join(problems))
         finally:
-            status.task = None
+            status.task, status.refreshing = None, False
             if status.again:
                 status.again = False
                 self._refresh_soon(status)
@@ -633,6 +642,11 @@ class ZoneKeeper:
             if before is None or not (before.settings == status.settings or (before.policy and status.policy)):
                 continue
             status.confirmed, status.failures = before.confirmed, before.failures
+            status.notified, status.notify_due = before.notified, before.notify_due
+            if before.refreshing:
+                # `stop` ends it, which is no failure; it is begun again at once.
+                status.failures -= 1
+                status.notify_due = asyncio.get_running_loop().time()
             status.unwritten = before.unwritten
             status.history = before.history
             status.timers, status.expires = before.timers, before.expires
@@ -669,6 +683,13 @@ async def _read_content(file: BinaryIO, origin: bytes) -> Saved:
     except OSError:
         file.close()
         raise
+
+
+def _fault(status: ZoneStatus, error: Exception, doing: str) -> str:
+    """Log an unexpected exception with its traceback, and return what operators are shown of it."""
+    logger.error("zone %s: unexpected exception while %s; this is a bug", names.to_text(status.origin), doing,
+                 exc_info=error)
+    return f"unexpected {type(error).__name__}: {error}; this is a bug, the log has its traceback"
 
 
 def _serial_of(zone: Zone | None) -> int | None:

@@ -57,9 +57,14 @@ class ZoneStatus:
         self.expiry_timer: asyncio.TimerHandle | None = None
         """When the rules of a policy zone are withdrawn."""
         self.task: asyncio.Task[None] | None = None
+        self.refreshing = False
+        """Whether the task is a refresh, and not the writing of a file."""
         self.again = False
         """Whether to refresh once more when the refresh in progress has ended."""
         self.notified = 0.0
+        """When a NOTIFY began a refresh last, by the clock of the loop."""
+        self.notify_due = 0.0
+        """When a NOTIFY that came too soon after it begins one, by the clock of the loop; 0: none waits."""
 
     def begin(self) -> int:
         """The number of a reading of content that begins now."""

@@ -21,6 +21,7 @@ from corenet.tls.sessions import SessionCache
 from resolver import limits
 from resolver.cache.bounded import Held
 from resolver.net.in_thread import in_thread
+from resolver.regular_file import open_regular
 from resolver.settings import Settings
 from resolver.upstream_address import HTTPS, QUIC, TLS, Encryption, parse_upstream
 
@@ -192,7 +193,7 @@ def _read(path: str) -> bytes:
         ValueError: there is none; the message names the file.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(limits.CA_FILE_SIZE + 1)
     except OSError as error:
         raise ValueError(f"{path!r}: cannot be read: {error.strerror}") from None

@@ -16,6 +16,7 @@ from resolver.hints import negative_anchor
 from resolver.net.clock_random import Clock
 from resolver.net.redis_engine import MISSING, RedisEngine, is_installed
 from resolver.net.second_level import SecondLevel
+from resolver.regular_file import open_regular
 from resolver.settings import Settings, replace
 from resolver.settings.zones import POLICY
 
@@ -64,7 +65,7 @@ def _read(path: str, where: str, *, longest: int = limits.SECOND_LEVEL_SECRET_FI
     if not path:
         return b""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(longest + 1)
     except OSError as error:
         raise ValueError(f"{where}: cannot read {path!r}: {error.strerror or error}") from None

@@ -5,6 +5,7 @@ than the rest of the start-up. Resolution does not use this module. Unknown type
 have the generic form of RFC 3597 section 5.
 """
 
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,12 @@ __all__ = [
     "rdata_from_text",
     "rdata_to_text",
     "rrset_to_text",
+    "wire_of",
     "zone_from_text",
 ]
+
+NO_WIRE_FORM = (struct.error, OverflowError, AssertionError)
+"""What `to_wire` of dnspython raises for values that do not fit into their field."""
 
 _FLAG_TEXTS = ((c.QR, "qr"), (c.AA, "aa"), (c.TC, "tc"), (c.RD, "rd"), (c.RA, "ra"), (c.AD, "ad"), (c.CD, "cd"))
 _HINTS_TTL = 3_600_000  # seconds, what the published root hints file uses
@@ -71,7 +76,7 @@ def rdata_from_text(rtype: int, text: str, origin: bytes = names.ROOT, rclass: i
     try:
         kind, group = dns.rdatatype.RdataType.make(rtype), dns.rdataclass.RdataClass.make(rclass)
         parsed = dns.rdata.from_text(group, kind, text, dns.name.from_wire(origin, 0)[0], relativize=False)
-        made = _to_wire(parsed)
+        made = wire_of(parsed)
         rdatas.check(rtype, made, rclass)
     except (dns.exception.DNSException, ValueError) as error:
         raise ValueError(f"{c.type_to_text(rtype)} rdata {text!r}: {error}") from error
@@ -88,9 +93,16 @@ def rrset_to_text(rrset: RRset, *, sigs: bool = True) -> list[str]:
     return lines
 
 
-def _to_wire(parsed: "dns.rdata.Rdata") -> bytes:
-    """Uncompressed wire form of an rdata object of dnspython."""
-    made = parsed.to_wire()
+def wire_of(parsed: "dns.rdata.Rdata") -> bytes:
+    """Uncompressed wire form of an rdata object of dnspython.
+
+    Raises:
+        ValueError: it has none. dnspython reads numbers that do not fit into their field, as an altitude in LOC.
+    """
+    try:
+        made = parsed.to_wire()
+    except NO_WIRE_FORM as error:
+        raise ValueError(f"a field has no wire form: {error}") from None
     assert made is not None  # None is only returned when a file to write to was given
     return made
 
@@ -108,7 +120,9 @@ class _Collector:
     def __init__(self, origin: "dns.name.Name") -> None:
         self.manager = self
         self.origin = origin
-        self.records: list[tuple[bytes, int, dns.rdata.Rdata]] = []
+        self.reader: Any = None
+        self.records: list[tuple[bytes, int, int, bytes]] = []
+        """Owner, TTL, type and rdata."""
 
     def origin_information(self) -> "tuple[dns.name.Name, bool, dns.name.Name]":
         """Origin, whether names become relative to it, effective origin."""
@@ -118,17 +132,26 @@ class _Collector:
         """Ignored: the reader would refuse other data beside a CNAME, but this module does not validate zones."""
 
     def add(self, owner: "dns.name.Name", ttl: int, parsed: "dns.rdata.Rdata") -> None:
-        """Append one record."""
+        """Append one record.
+
+        Raises:
+            ValueError: it has no wire form.
+        """
         wire = owner.to_wire()
         assert wire is not None
-        self.records.append((wire, ttl, parsed))
+        try:
+            rdata = wire_of(parsed)
+        except ValueError as error:
+            file, line = self.reader.tok.where()  # the reader is already after the end of the line
+            raise ValueError(f"{file}:{line - 1}: {error}") from None
+        self.records.append((wire, ttl, int(parsed.rdtype), rdata))
 
     def _set_origin(self, origin: "dns.name.Name") -> None:
         """Ignored: the reader reports each $ORIGIN here, and applies it itself."""
 
 
-def _read(text: str, origin: bytes, default_ttl: int | None) -> "list[tuple[bytes, int, dns.rdata.Rdata]]":
-    """All records of a master file."""
+def _read(text: str, origin: bytes, default_ttl: int | None) -> list[tuple[bytes, int, int, bytes]]:
+    """All records of a master file: owner, TTL, type and rdata."""
     import dns.exception
     import dns.name
     import dns.rdataclass
@@ -147,10 +170,11 @@ def _read(text: str, origin: bytes, default_ttl: int | None) -> "list[tuple[byte
         )
         # the reader would silently skip names outside of the origin, as hints and glue have
         reader.zone_origin = dns.name.root
+        collector.reader = reader
         reader.read()
     except (dns.exception.DNSException, ValueError) as error:
         raise ValueError(f"zone text: {error}") from error
-    records: list[tuple[bytes, int, dns.rdata.Rdata]] = collector.records
+    records: list[tuple[bytes, int, int, bytes]] = collector.records
     return records
 
 
@@ -166,9 +190,7 @@ def zone_from_text(text: str, origin: bytes, *, default_ttl: int | None = None) 
     sets: dict[tuple[bytes, int], tuple[bytes, list[int], list[bytes]]] = {}
     sigs: list[tuple[bytes, int, int, bytes]] = []
     attached: dict[tuple[bytes, int], list[bytes]] = {}
-    for owner, ttl, parsed in _read(text, origin, default_ttl):
-        rtype = int(parsed.rdtype)
-        wire = _to_wire(parsed)
+    for owner, ttl, rtype, wire in _read(text, origin, default_ttl):
         if rtype == c.RRSIG:
             sigs.append((owner, ttl, int.from_bytes(wire[:2], "big"), wire))
         else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from resolver import limits
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.present import wire_of
 from resolver.zones.zone import Record, Zone, ZoneError
 
 if TYPE_CHECKING:
@@ -47,14 +48,19 @@ class _Collector:
         """Keep one record.
 
         Raises:
-            ZoneError: there are more than `limits.ZONE_RECORDS`, or the zone is not wanted any more.
+            ZoneError: there are more than `limits.ZONE_RECORDS`, the zone is not wanted any more, or the record has no
+            wire form.
         """
         if not self.is_wanted():
             raise ZoneError("the zone is not wanted any more")
         if len(self.records) >= limits.ZONE_RECORDS:
             raise ZoneError(f"the zone has more than {limits.ZONE_RECORDS} records")
-        wire, rdata = owner.to_wire(), parsed.to_wire()
-        assert wire is not None and rdata is not None
+        wire = owner.to_wire()
+        assert wire is not None
+        try:
+            rdata = wire_of(parsed)
+        except ValueError as error:
+            raise ZoneError(str(error)) from None
         key = names.lower(wire)
         rtype = int(parsed.rdtype)
         self.records.append((key, rtype, min(ttl, limits.ZONE_TTL), rdata))
@@ -115,6 +121,8 @@ def read_zone(file: TextIO, source: str, origin: bytes, is_wanted: Callable[[], 
         reader.read()
     except ZoneError as error:
         raise ZoneFileError(_at(source, collector.place()[1], str(error))) from None
+    except UnicodeDecodeError as error:
+        raise ZoneFileError(f"{source}: it is not UTF-8 text (byte {error.start})") from None
     except (dns.exception.DNSException, ValueError, RecursionError) as error:
         raise ZoneFileError(_reason(source, reader, error)) from None
     finally:

@@ -27,7 +27,7 @@ LAYERS = [
     {"corenet.adapters"},
     {"corenet.launch"},
     {"resolver.limits", "resolver.verdict"},
-    {"resolver.log_limit"},
+    {"resolver.log_limit", "resolver.regular_file"},
     {"resolver.geo", "resolver.hints", "resolver.options"},
     {"resolver.upstream_address"},
     {"resolver.settings"},

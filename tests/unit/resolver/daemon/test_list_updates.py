@@ -129,6 +129,27 @@ def test_an_unusable_file_keeps_the_active_list(tmp_path, monkeypatch, caplog):
     assert lists.answer("ads.example.").rcode == c.NXDOMAIN
 
 
+def test_a_fault_in_one_list_stops_no_other(tmp_path, monkeypatch, caplog):
+    paths = [tmp_path / name for name in ("ads.txt", "more.txt")]
+    for path in paths:
+        path.write_text("ads.example\n")
+    settings = Settings(list=tuple(ListSettings(name=path.stem, file=str(path)) for path in paths))
+    lists = Lists(monkeypatch, settings)
+    real = list_updates.load
+
+    def load(given, *arguments):
+        return 1 // 0 if given.name == "ads" else real(given, *arguments)
+
+    monkeypatch.setattr(list_updates, "load", load)
+    for path in paths:
+        replace(path, "other.example\nthird.example\n")
+    for _ in range(3):
+        state = lists.update(fetches=False)
+    assert [one["entries"] for one in state] == [1, 2]
+    assert "unexpected ZeroDivisionError" in state[0]["error"] and "this is a bug" in lists.updates.problems()[0]
+    assert len([record for record in caplog.records if record.exc_info]) == 1, "once for each version of the file"
+
+
 def test_a_list_is_fetched_stored_and_not_fetched_again_before_its_time(tmp_path, monkeypatch):
     path = tmp_path / "ads"
     settings = with_list(path, url=URL, interval=3600)

@@ -1,0 +1,214 @@
+"""What goes wrong in one zone costs that zone only; no NOTIFY is lost; a file that is no regular one blocks nothing."""
+
+import asyncio
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.zone_versions import ORIGIN, version
+
+from resolver import limits
+from resolver.daemon import zone_keeper
+from resolver.daemon.zone_keeper import ZoneKeeper
+from resolver.net.zone_client import Fetched, ZoneClient
+from resolver.settings import Settings, ZoneSettings, ZonesSettings
+from resolver.wire import name as names
+from resolver.wire import present
+from resolver.zones import Mode, ServedZone, ZoneTable
+from resolver.zones.load import ZoneFileError, read_zone
+
+NOW = 1_800_000_000
+TEXT = "$TTL 300\n@ SOA ns host 7 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\n"
+LOC = "52 22 23.000 N 4 53 32.000 E 99999999999m"  # the altitude has 32 bits (RFC 1876 section 2)
+OTHER = names.from_text("other.test.")
+
+
+def keeper_of(tmp_path: Path, *zones: ZoneSettings) -> ZoneKeeper:
+    settings = Settings(zones=ZonesSettings(directory=str(tmp_path)), zone=zones)
+    table = ZoneTable([ServedZone(names.from_text(zone.name), Mode.AUTHORITATIVE) for zone in zones], lambda: NOW)
+    return ZoneKeeper(settings, table, None, leads=True, now=lambda: NOW, changed=lambda _: None,
+                      flush=lambda _: None, directory=tmp_path)
+
+
+def own(tmp_path: Path, name: str, text: str) -> ZoneSettings:
+    file = tmp_path / name
+    file.write_text(text)
+    return ZoneSettings(name=name, file=str(file))
+
+
+# --- records without a wire form ------------------------------------------------------------------------------------
+
+
+def test_a_record_that_has_no_wire_form_is_an_error_of_its_line() -> None:
+    with pytest.raises(ZoneFileError, match=r"^zone:5: .*no wire form"):
+        read_zone(io.StringIO(f"{TEXT}@ LOC {LOC}\n"), "zone", ORIGIN)
+    with pytest.raises(ValueError, match=r"<text>:2: .*no wire form"):
+        present.zone_from_text(f"@ 60 A 192.0.2.1\n@ 60 LOC {LOC}\n", ORIGIN)
+    with pytest.raises(ValueError, match="no wire form"):
+        present.rdata_from_text(29, LOC)
+
+
+def test_a_zone_file_that_is_no_text_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "zone"
+    file.write_bytes(b"\xff\xfe" * 100)
+    with file.open(encoding="utf-8") as opened, pytest.raises(ZoneFileError, match="it is not UTF-8 text"):
+        read_zone(opened, "zone", ORIGIN)
+
+
+# --- faults ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_fault_in_one_zone_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = zone_keeper.read_zone_file
+
+    def read(settings: ZoneSettings, is_wanted: Callable[[bool], bool]) -> Any:
+        return 1 // 0 if settings.name == "e.test." else real(settings, is_wanted)
+
+    monkeypatch.setattr(zone_keeper, "read_zone_file", read)
+
+    async def main() -> None:
+        keeper = keeper_of(tmp_path, own(tmp_path, "e.test.", TEXT), own(tmp_path, "other.test.", TEXT))
+        await keeper.start()
+        keeper.stop()
+        assert [one["serial"] for one in keeper.describe()] == [None, 7]
+        [problem] = keeper.problems()
+        assert "unexpected ZeroDivisionError" in problem and "this is a bug" in problem
+
+    asyncio.run(main())
+    assert any(record.exc_info and "while reading it" in record.message for record in caplog.records)
+
+
+class Primary:
+    """Gives one version after the other; each waits for a step."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.serials: list[int | Exception] = []
+        self.begun: asyncio.Queue[int] = asyncio.Queue()
+        self.steps: asyncio.Queue[None] = asyncio.Queue()
+        self.number = 0
+
+        async def fetch(_: ZoneClient, *__: object) -> Fetched:
+            self.number += 1
+            number = self.number
+            self.begun.put_nowait(number)
+            await self.steps.get()
+            return Fetched(number, version(number, 2), [], 100)
+
+        monkeypatch.setattr(ZoneClient, "fetch", fetch)
+
+    async def step(self, number: int) -> None:
+        """The fetch of that number begins and ends."""
+        assert await self.begun.get() == number
+        self.steps.put_nowait(None)
+
+
+SECONDARY = ZoneSettings(name="e.test.", primaries=("192.0.2.1",))
+
+
+def test_a_fault_while_refreshing_is_a_failure_of_that_zone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed = asyncio.Event()
+
+    async def fetch(_: ZoneClient, *__: object) -> Fetched:
+        failed.set()
+        raise ZeroDivisionError("division")
+
+    monkeypatch.setattr(ZoneClient, "fetch", fetch)
+
+    async def main() -> None:
+        keeper = keeper_of(tmp_path, SECONDARY)
+        await keeper.start()
+        async with asyncio.timeout(30):
+            await failed.wait()
+            while keeper.describe()[0]["state"] != "failed":
+                await asyncio.sleep(0)
+        assert keeper.describe()[0]["next_refresh"] is not None
+        keeper.stop()
+
+    asyncio.run(main())
+    assert any(record.exc_info and "while refreshing it" in record.message for record in caplog.records)
+
+
+# --- NOTIFY ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_a_notify_that_comes_too_soon_begins_a_refresh_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reloaded: bool
+) -> None:
+    """It comes while the refresh runs that the NOTIFY before it has begun, so the version may be newer than that."""
+    monkeypatch.setattr(limits, "ZONE_NOTIFY_INTERVAL", 50)
+    primary = Primary(monkeypatch)
+
+    async def main() -> None:
+        keeper = keeper_of(tmp_path, SECONDARY)
+        await keeper.start()
+        async with asyncio.timeout(30):
+            await primary.step(1)
+            while keeper.describe()[0]["serial"] != 1:
+                await asyncio.sleep(0)
+            keeper.take_notify(ORIGIN)
+            assert await primary.begun.get() == 2
+            keeper.take_notify(ORIGIN)
+            if reloaded:
+                later = keeper_of(tmp_path, SECONDARY)
+                later.carry_over(keeper)
+                keeper.stop()
+                await later.start()
+                keeper = later
+            else:
+                primary.steps.put_nowait(None)
+            await primary.step(3)
+            while keeper.describe()[0]["serial"] != 3:
+                await asyncio.sleep(0)
+        assert keeper.statistics()["transfer_failures"] == 0
+        keeper.stop()
+
+    asyncio.run(main())
+
+
+def test_a_reload_during_a_refresh_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    primary = Primary(monkeypatch)
+
+    async def main() -> None:
+        keeper = keeper_of(tmp_path, SECONDARY)
+        await keeper.start()
+        async with asyncio.timeout(30):
+            for number in range(1, 4):
+                assert await primary.begun.get() == number
+                later = keeper_of(tmp_path, SECONDARY)
+                later.carry_over(keeper)
+                keeper.stop()
+                await later.start()
+                keeper = later
+            await primary.step(4)
+            while keeper.describe()[0]["serial"] != 4:
+                await asyncio.sleep(0)
+        keeper.stop()
+
+    asyncio.run(main())
+
+
+# --- files that block -----------------------------------------------------------------------------------------------
+
+
+def test_a_fifo_in_the_place_of_a_zone_file_blocks_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+
+    async def main() -> None:
+        keeper = keeper_of(tmp_path, ZoneSettings(name="e.test.", file=str(tmp_path / "fifo")),
+                           own(tmp_path, "other.test.", TEXT))
+        async with asyncio.timeout(30):
+            await keeper.start()
+        keeper.stop()
+        assert keeper.describe()[1]["serial"] == 7
+        [problem] = keeper.problems()
+        assert "it is a FIFO (named pipe), not a regular file" in problem
+
+    asyncio.run(main())
