@@ -1073,6 +1073,10 @@ OPPORTUNISTIC_TIMEOUT = 4
 OPPORTUNISTIC_INTERVAL = 10
 """seconds: A server with TLS whose connection has ended is connected again after this time at the earliest. One that
 closes each connection after a reply would cost a handshake for each query."""
+OPPORTUNISTIC_PROBES = 16
+"""probes: So many are in progress at most at servers that are not known to have TLS: a quarter of TLS_UPSTREAMS. Anyone
+can delegate zones to servers that accept connections and never speak; their probes must not hold the places of others.
+"""
 OPPORTUNISTIC_SERVERS = 10_000
 """addresses: So many servers are remembered for opportunistic encryption. Anybody can name addresses of servers."""
 OPPORTUNISTIC_SERVER_OCTETS = 600

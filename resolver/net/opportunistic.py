@@ -8,7 +8,8 @@ A query is never delayed: it is sent over TLS only when a connection is establis
 text at once. When the plain reply has come and a probe is due (`encryption_probing`), the same query is sent over a new
 connection in the background; its reply shows that this is the same server, and is used for nothing else. So only
 servers that answer are probed, each costs one more query, and the connection serves the next queries. RFC 9539 section
-4.6 would rather wait for a connection to a server that is known to have TLS.
+4.6 would rather wait for a connection to a server that is known to have TLS. Of servers that are not known to have
+TLS, few are probed at a time (`OPPORTUNISTIC_PROBES`), so that silent ones leave room for connections to the others.
 
 A query fails over TLS when the connection ends, when no reply arrives, or when the reply is neither NOERROR nor
 NXDOMAIN. Then it is sent in plain text, at the cost of a packet of its budget. So a query fails only where it would
@@ -163,6 +164,8 @@ class Opportunistic:
         self._port = port
         self._servers: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self._probes: dict[str, Handle] = {}
+        self._first: set[str] = set()
+        """Those of them at servers that are not known to have TLS."""
         self.probes = 0
         self.queries = 0
         self.fallbacks = 0
@@ -199,6 +202,7 @@ class Opportunistic:
             handle.cancel()
             self.table.end(address, Outcome.NOT_TRIED, self.loop.time())
         self._probes.clear()
+        self._first.clear()
         self.tls.close()
 
     def statistics(self) -> dict[str, int]:
@@ -230,6 +234,10 @@ class Opportunistic:
         target = self._target(ask.server)
         if not (self.table.wants_probe(address, now) and self.tls.can_connect(target)):
             return
+        if self.table.status(address, now) is not Status.SUCCESS:
+            if len(self._first) >= limits.OPPORTUNISTIC_PROBES:
+                return  # after a later reply
+            self._first.add(address)
         self.table.begin(address, now)
         self.probes += 1
         probe = _copy(ask, target, limits.OPPORTUNISTIC_TIMEOUT)
@@ -239,6 +247,7 @@ class Opportunistic:
     def _probed(self, target: Server, rcode: int, aa: bool, result: Reply | Failure) -> None:
         address = target.address
         self._probes.pop(address, None)
+        self._first.discard(address)
         if isinstance(result, Reply):
             same = (result.view.rcode, result.view.aa) == (rcode, aa)
             outcome = Outcome.SUCCEEDED if same else Outcome.FAILED

@@ -14,7 +14,7 @@ from support.upstream_peers import QNAME, Collector, StreamPeer, UdpPeer
 import corenet
 from resolver import limits
 from resolver.effects import Ask, Budget, Failure, FailureKind, Reply, Server
-from resolver.net.encryption_probing import Status
+from resolver.net.encryption_probing import Outcome, Status
 from resolver.net.opportunistic import Opportunistic
 from resolver.net.upstream import PROBING_COUNTERS, Upstream
 from resolver.settings import IterationSettings
@@ -374,6 +374,31 @@ def test_no_busy_connection_ends_for_a_probe_and_idle_ones_do(leaf: Leaf) -> Non
         await world.close()
 
     corenet.run(body())
+
+
+def test_probes_of_unknown_servers_leave_room(leaf: Leaf) -> None:
+    """Anyone can delegate zones to servers that accept connections and never speak."""
+    async def body() -> None:
+        world = await World.start(leaf)
+        await world.probed()
+        reply = await world.one()
+        assert isinstance(reply, Reply)
+        probing, now = world.probing, asyncio.get_running_loop().time()
+        known = Server("127.0.0.9", 853)
+        probing.table.begin(known.address, now - limits.OPPORTUNISTIC_INTERVAL)
+        probing.table.end(known.address, Outcome.SUCCEEDED, now)
+        for number in range(2, 8):
+            probing._probe(Ask(Server(f"127.0.0.{number}", 853), QNAME, c.A, timeout=20.0), reply)
+        assert world.found["probes"] == 1 + 3
+        probing._probe(Ask(known, QNAME, c.A, timeout=20.0), reply)
+        assert world.found["probes"] == 1 + 4, "one that is known to have TLS is connected"
+        await waiting.until(lambda: not probing._probes, "the end of the probes, which are refused")
+        probing._probe(Ask(Server("127.0.0.7", 853), QNAME, c.A, timeout=20.0), reply)
+        assert world.found["probes"] == 1 + 5
+        await world.close()
+
+    with changed("OPPORTUNISTIC_PROBES", 3):
+        corenet.run(body())
 
 
 def test_closing_ends_a_probe(leaf: Leaf) -> None:
