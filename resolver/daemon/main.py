@@ -234,6 +234,10 @@ def check_as_user(settings: Settings) -> None:
         from resolver.daemon import runtime_changes
 
         runtime_changes.check(settings.control.changes_file)
+    if settings.own_zones:
+        from resolver.daemon import zone_files
+
+        zone_files.check(settings)
 
 
 def check_upstream_tls(settings: Settings) -> "TlsContexts | None":

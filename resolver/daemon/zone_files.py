@@ -35,7 +35,7 @@ from resolver.daemon.file_identity import identity, identity_of
 from resolver.net.in_thread import in_thread
 from resolver.net.zone_client import origin_of
 from resolver.regular_file import open_regular
-from resolver.settings import ZoneSettings
+from resolver.settings import Settings, ZoneSettings
 from resolver.wire import name as names
 from resolver.zones import Zone
 from resolver.zones.journal import (
@@ -52,7 +52,9 @@ from resolver.zones.transfer import TransferError
 from resolver.zones.zone import Difference, soa_fields
 from resolver.zones.zonemd import DigestStatus, check_digest
 
-__all__ = ["ZoneFile", "ZoneFiles", "check_zonemd", "file_name", "read_memory", "read_zone_file", "write_to_memory"]
+__all__ = [
+    "ZoneFile", "ZoneFiles", "check", "check_zonemd", "file_name", "read_memory", "read_zone_file", "write_to_memory",
+]
 
 SUFFIX = ".zone"
 LONGEST_NAME = 200
@@ -209,6 +211,29 @@ def read_zone_file(settings: ZoneSettings, is_wanted: Callable[[bool], bool]) ->
     except TransferError as error:
         raise ZoneFileError(f"{settings.file}: {error}") from None
     return zone
+
+
+def check(settings: Settings) -> None:
+    """Check that the zone files can be used, and that copies of secondaries can be written.
+
+    Raises:
+        ValueError: they cannot; the text names the setting and the reason.
+    """
+    for zone in settings.zone:
+        if not zone.file:
+            continue
+        try:
+            read_zone_file(zone, lambda begun: True)
+        except (ZoneFileError, OSError, RecursionError) as error:
+            text = error.strerror if isinstance(error, OSError) else str(error)
+            raise ValueError(f"zone: {zone.file!r} cannot be used: {text}") from None
+    directory = settings.zones.directory
+    if directory and any(zone.primaries for zone in settings.own_zones):
+        where = f"zones.directory: {directory!r}"
+        if not os.path.isdir(directory):
+            raise ValueError(f"{where} {'is no directory' if os.path.lexists(directory) else 'does not exist'}")
+        if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+            raise ValueError(f"{where}: user {os.geteuid()} may not write to it")
 
 
 def check_zonemd(zone: Zone, policy: str) -> None:

@@ -7,6 +7,7 @@ have the generic form of RFC 3597 section 5.
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from resolver.wire import consts as c
@@ -20,9 +21,11 @@ from resolver.wire.rrset import RRset
 if TYPE_CHECKING:
     import dns.name
     import dns.rdata
+    import dns.tokenizer
 
 __all__ = [
     "hints_from_text",
+    "line_tokenizer",
     "message_to_text",
     "rdata_from_text",
     "rdata_to_text",
@@ -110,6 +113,35 @@ def wire_of(parsed: "dns.rdata.Rdata") -> bytes:
 # --- zones --------------------------------------------------------------------------------------------------------
 
 
+@cache
+def line_tokenizer() -> "type[dns.tokenizer.Tokenizer]":
+    """A tokenizer of dnspython that names the line of the last token.
+
+    The one of dnspython names the next line when it has read the end of the line, which it does to end a token.
+    """
+    import dns.exception
+    import dns.tokenizer
+
+    class LineTokenizer(dns.tokenizer.Tokenizer):
+        behind_line = False
+        """Whether the end of a line was the last token, or stands in a string that was not closed."""
+
+        def get(self, want_leading: bool = False, want_comment: bool = False) -> "dns.tokenizer.Token":
+            try:
+                token = super().get(want_leading, want_comment)
+            except dns.exception.SyntaxError as error:
+                self.behind_line = "newline" in str(error)
+                raise
+            self.behind_line = token.is_eol()
+            return token
+
+        def where(self) -> tuple[str, int]:
+            file, line = super().where()
+            return file, line - 1 if line > 1 and (self.behind_line or self.ungotten_char == "\n") else line
+
+    return LineTokenizer
+
+
 class _Collector:
     """Collects the records that dnspython's zone file reader finds, in place of a dnspython transaction.
 
@@ -142,8 +174,8 @@ class _Collector:
         try:
             rdata = wire_of(parsed)
         except ValueError as error:
-            file, line = self.reader.tok.where()  # the reader is already after the end of the line
-            raise ValueError(f"{file}:{line - 1}: {error}") from None
+            file, line = self.reader.tok.where()
+            raise ValueError(f"{file}:{line}: {error}") from None
         self.records.append((wire, ttl, int(parsed.rdtype), rdata))
 
     def _set_origin(self, origin: "dns.name.Name") -> None:
@@ -155,13 +187,12 @@ def _read(text: str, origin: bytes, default_ttl: int | None) -> list[tuple[bytes
     import dns.exception
     import dns.name
     import dns.rdataclass
-    import dns.tokenizer
     import dns.zonefile
 
     collector: Any = _Collector(dns.name.from_wire(origin, 0)[0])
     try:
         reader = dns.zonefile.Reader(
-            dns.tokenizer.Tokenizer(text, "<text>"),
+            line_tokenizer()(text, "<text>"),
             dns.rdataclass.IN,
             collector,
             allow_include=False,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from resolver import limits
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.present import wire_of
+from resolver.wire.present import line_tokenizer, wire_of
 from resolver.zones.zone import Record, Zone, ZoneError
 
 if TYPE_CHECKING:
@@ -67,9 +67,10 @@ class _Collector:
         self.places[key, rtype] = self.place()
 
     def place(self) -> tuple[str, int]:
-        """File and line of the record that was just read; the reader is already after its line end."""
+        """File and line of the record that was just read."""
         file, line = self.reader.tok.where()
-        return file, max(line - 1, 1)
+        # dnspython reads a file of $INCLUDE with its own tokenizer, which is already after the end of the line.
+        return file, line if isinstance(self.reader.tok, line_tokenizer()) else max(line - 1, 1)
 
     def _set_origin(self, origin: "dns.name.Name") -> None:
         """Ignored: the reader applies each $ORIGIN itself."""
@@ -106,12 +107,11 @@ def read_zone(file: TextIO, source: str, origin: bytes, is_wanted: Callable[[], 
     import dns.exception
     import dns.name
     import dns.rdataclass
-    import dns.tokenizer
     import dns.zonefile
 
     apex = dns.name.from_wire(origin, 0)[0]
     collector: Any = _Collector(apex, is_wanted)
-    tokens = dns.tokenizer.Tokenizer(file, source)
+    tokens = line_tokenizer()(file, source)
     reader = collector.reader = dns.zonefile.Reader(tokens, dns.rdataclass.IN, collector, allow_include=True)
     # The reader would silently skip names outside of the origin, which are an error here.
     reader.zone_origin = dns.name.root

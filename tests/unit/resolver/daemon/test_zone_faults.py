@@ -51,6 +51,16 @@ def test_a_record_that_has_no_wire_form_is_an_error_of_its_line() -> None:
         present.rdata_from_text(29, LOC)
 
 
+@pytest.mark.parametrize("line", [
+    "@ A 192.0.2.x", "@ A 192.0.2.x ; a comment", "@ A", "@ A 192.0.2.1 more", "@ A ( 192.0.2.x", "@ NONE x",
+    "@ MX x y", '@ TXT "open', "a..b A 192.0.2.1", "@ CNAME a", f"@ LOC {LOC}",
+])
+@pytest.mark.parametrize("behind", ["", "\n", "\n@ A 192.0.2.2\n", "\n\n\n; the end\n"])
+def test_an_error_names_its_line(line: str, behind: str) -> None:
+    with pytest.raises(ZoneFileError, match=r"^zone:5: "):
+        read_zone(io.StringIO(f"{TEXT}{line}{behind}"), "zone", ORIGIN)
+
+
 def test_a_zone_file_that_is_no_text_says_so(tmp_path: Path) -> None:
     file = tmp_path / "zone"
     file.write_bytes(b"\xff\xfe" * 100)
