@@ -333,8 +333,8 @@ class Resolver:
         return self._open.clock
 
     @property
-    def timers(self) -> MeshTimer:
-        """The timer of the mesh; to be updated after questions were submitted to it directly."""
+    def timer(self) -> MeshTimer:
+        """The timer of the mesh. Call its `process_timers` after submitting questions to the mesh directly."""
         return self._open.driver
 
     # --- resolution -----------------------------------------------------------------------------------------------

@@ -63,8 +63,9 @@ def find_reply(
     rrsets, now = context.store.rrsets, context.now
     raw: RawReply | None = None
     verdict = int(VERDICT_INDETERMINATE)
-    known: bool = rrsets.holds(name, qtype)  # of nearly all names that are resolved, nothing
-    rrset = rrsets.find(name, qtype, now, min_trust=TRUST_NONAUTH_ANSWER) if known else None
+    # False for nearly all questions that get here: one call instead of three.
+    is_cached: bool = rrsets.holds(name, qtype)
+    rrset = rrsets.find(name, qtype, now, min_trust=TRUST_NONAUTH_ANSWER) if is_cached else None
     if rrset is not None:
         raw = RawReply(name, qtype)
         raw.answer.append(rrset)
@@ -76,7 +77,7 @@ def find_reply(
             elif verdict == VERDICT_SECURE or cd:
                 return None  # a validating client needs the proof that no closer name exists
     else:
-        negative = rrsets.find_negative(name, qtype, now) if known else None
+        negative = rrsets.find_negative(name, qtype, now) if is_cached else None
         # The denial of DS in a referral has no SOA: enough for validation, but not for a client (RFC 2308 section 3).
         if negative is not None and (negative.soa is not None or not client):
             raw = RawReply(name, qtype)
@@ -85,11 +86,12 @@ def find_reply(
             verdict = negative.verdict
         else:
             # A cached failure precedes a cached alias, which may be from the answer for another type.
-            failure = _failed_before(name, qtype, context, cd=cd) if known else None
+            failure = _failed_before(name, qtype, context, cd=cd) if is_cached else None
             if failure is not None:
                 return failure
             if qtype != CNAME:
-                raw = _find_cached_alias(name, qtype, context) if known else _find_cached_dname(name, qtype, context)
+                find = _find_cached_alias if is_cached else _find_cached_dname
+                raw = find(name, qtype, context)
                 if raw is not None:
                     verdict = raw.answer[0].verdict
     if raw is None:

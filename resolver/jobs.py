@@ -275,7 +275,7 @@ class JobTable:
             members.pop(job, None)
 
     def _first_timer(self) -> float:
-        """A monotonic time that no deadline or timer of an unfinished job is before; infinity without one."""
+        """A lower bound of what `_next_deadline` returns, which removes nothing; infinity without one."""
         heap, timers = self._slot_heap, self._timers
         due = (heap[0] + 1) * SLOT_SECONDS if heap else FOREVER
         return timers[0][0] if timers and timers[0][0] < due else due

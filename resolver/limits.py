@@ -151,7 +151,8 @@ SECOND_LEVEL_FAILURES = 5
 """batches: After this many failed or late batches in a row the circuit breaker opens. With 1, one lost packet would
 turn the second level off for a second."""
 SECOND_LEVEL_BACKOFF = 1000
-"""milliseconds: First pause of an open circuit breaker. Each failed probe doubles it."""
+"""milliseconds: First pause of an open circuit breaker. It doubles each time the breaker opens or a probe fails, until
+a look-up succeeds in time."""
 SECOND_LEVEL_MAX_BACKOFF = 30_000
 """milliseconds: Longest pause of an open circuit breaker; then a probe costs next to nothing."""
 FLEET_POLL = 1000
@@ -868,7 +869,8 @@ UNWANTED_ON_STREAM = 100
 STREAM_UPSTREAM_IDLE = 5
 """seconds: An unused outgoing connection is closed after this time (RFC 7766 section 6.2.3)."""
 TLS_UPSTREAMS = 64
-"""connections: Outgoing connections over TLS, and as many over HTTPS. Only servers of the configuration get one."""
+"""connections: Outgoing connections over TLS to servers of the configuration, and as many over HTTPS; and as many to
+authoritative servers (`iteration.opportunistic-encryption`)."""
 TLS_UPSTREAM_SHARE = 25
 """percent: Share of the slots for outgoing TCP connections that TLS takes when it is first used, and HTTPS likewise, so
 that the sum of descriptors stays the same."""
@@ -1074,9 +1076,9 @@ OPPORTUNISTIC_INTERVAL = 10
 """seconds: A server with TLS whose connection has ended is connected again after this time at the earliest. One that
 closes each connection after a reply would cost a handshake for each query."""
 OPPORTUNISTIC_PROBES = 16
-"""probes: So many are in progress at most at servers that are not known to have TLS: a quarter of TLS_UPSTREAMS. Anyone
-can delegate zones to servers that accept connections and never speak; their probes must not hold the places of others.
-"""
+"""probes: So many are in progress at most at servers that are not known to have TLS: a quarter of TLS_UPSTREAMS when
+all of these are available. Anyone can delegate zones to servers that accept connections and never speak; their probes
+must not hold the places of others."""
 OPPORTUNISTIC_SERVERS = 10_000
 """addresses: So many servers are remembered for opportunistic encryption. Anybody can name addresses of servers."""
 OPPORTUNISTIC_SERVER_OCTETS = 600

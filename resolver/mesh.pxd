@@ -25,7 +25,7 @@ cdef class Mesh(JobTable):
     cdef public object _fault_lines
     cdef public list _parts
     cdef public object _stale_timers
-    cdef public object _is_low
+    cdef public object _needs_check
     cdef public object _is_short
     cdef public long _octets_limit
     cdef public object _packets

@@ -139,7 +139,7 @@ class Mesh(JobTable):
 
     __slots__ = (
         "_clock", "_closed", "_context", "_contexts", "_counts", "_crypto", "_deadline", "_delegations", "_draining",
-        "_fault_lines", "_is_low", "_is_short", "_octets_limit", "_packets", "_parts", "_prefetched_in",
+        "_fault_lines", "_is_short", "_needs_check", "_octets_limit", "_packets", "_parts", "_prefetched_in",
         "_prefetching", "_queries", "_rrsets", "_serve_stale", "_shedding", "_shortage_lines", "_stale_delay",
         "_stale_timers", "_stale_ttl", "_steps_left", "_table", "_views", "latency", "subnets", "validation",
     )
@@ -196,8 +196,8 @@ class Mesh(JobTable):
         self.latency = UpstreamLatency()
         self._fault_lines = LineLimit(FAULT_INTERVAL)
         self._shortage_lines = LineLimit(1)
-        self._is_low: Callable[[], bool] = _never
-        self._is_short: Callable[[], bool] = _always
+        self._needs_check: Callable[[], bool] = _always
+        self._is_short: Callable[[], bool] = _never
 
     # --- from outside ---------------------------------------------------------------------------------------------
 
@@ -453,8 +453,10 @@ class Mesh(JobTable):
         return due
 
     def next_timer(self) -> float:
-        """The monotonic time in seconds before which `tick` has nothing to do; infinity without a timer. Some time
-        before the first timer, when those before that have become needless."""
+        """The monotonic time in seconds before which `tick` has nothing to do; infinity without a timer.
+
+        It may be earlier than the first timer that is still needed: `tick` removes those of ended jobs.
+        """
         if self._ready and not self._draining:
             return 0.0
         due = self._first_timer()
@@ -463,15 +465,15 @@ class Mesh(JobTable):
             waiting.popleft()
         return waiting[0][0] if waiting and waiting[0][0] < due else due
 
-    def set_shed_load(self, is_short: Callable[[], bool], is_low: Callable[[], bool] | None = None) -> None:
+    def set_shed_load(self, is_short: Callable[[], bool], needs_check: Callable[[], bool] | None = None) -> None:
         """Start no query and no sub-query while `is_short()` is true; answers from the cache are still given.
 
-        `is_low` tells cheaply whether `is_short` must be called at all; None: always.
+        `needs_check` tells cheaply whether `is_short` must be called at all; None: always.
         """
-        self._is_short, self._is_low = is_short, is_low or _always
+        self._is_short, self._needs_check = is_short, needs_check or _always
 
     def _memory_is_short(self) -> bool:
-        return self._is_low() and self._is_short()
+        return self._needs_check() and self._is_short()
 
     def set_second_level(self, second: SecondLevel) -> bool:
         """Share replies by the cache `second`. Returns whether they are also read from it (`ViewContexts`)."""

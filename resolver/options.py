@@ -28,7 +28,7 @@ __all__ = [
 T = TypeVar("T")
 
 LARGEST = 1e300
-"""No setting comes near it."""
+"""Larger numbers are refused before they are scaled: the product would be infinite, and a large integer is no float."""
 _LABEL, _NAME = 63, 253  # RFC 1035 section 2.3.4; 255 octets on the wire are 253 of text without the last dot
 _PORT_DIGITS = 5
 _ESCAPE = r"(?s)\\(?:[01]\d\d|2[0-4]\d|25[0-5]|\D)"  # RFC 1035 section 5.1
@@ -57,7 +57,6 @@ def check_limits(settings: Any, where: str) -> None:
             value = getattr(settings, item.name)
             scale = item.metadata["scale"]
             low, high = limit.minimum / scale, limit.maximum / scale
-            # Beyond it, the product is infinite, and an integer cannot be formatted as a float.
             usable = abs(value) < LARGEST
             if not (usable and limit.minimum <= round(value * scale) <= limit.maximum):
                 unit = "seconds" if item.metadata["kind"] == "seconds" else limit.unit

@@ -189,9 +189,9 @@ class QuerySharing:
         now = self._monotonic()
         one = Waiting(ask, job, now)
         # Only whether there is a cookie: its value is the same for all queries to a server, except while it changes.
-        marks = (ask.tcp | ask.do << 1 | ask.rd << 2 | ask.checking_disabled << 3 | ask.randomise_case << 4
+        flags = (ask.tcp | ask.do << 1 | ask.rd << 2 | ask.checking_disabled << 3 | ask.randomise_case << 4
                  | (ask.cookie is None) << 5)
-        key = (ask.server.key, lower(ask.qname), ask.qtype, marks, ask.edns_payload, ask.subnet, serial)
+        key = (ask.server.key, lower(ask.qname), ask.qtype, flags, ask.edns_payload, ask.subnet, serial)
         self._join_or_send(one, key, now, 0.0)
         return one
 

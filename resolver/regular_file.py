@@ -1,6 +1,6 @@
 """Opens the files that a configuration names, and refuses what is no regular file.
 
-To open a FIFO waits for a writer: a start, a check of the configuration or a thread of a pool would wait for ever. A
+Opening a FIFO waits for a writer: a start, a check of the configuration or a thread of a pool would wait for ever. A
 device may have no end.
 """
 
@@ -9,10 +9,10 @@ import os
 import stat
 from typing import BinaryIO
 
-__all__ = ["irregular", "open_regular"]
+__all__ = ["irregular_kind", "open_regular"]
 
 
-def irregular(mode: int) -> str:
+def irregular_kind(mode: int) -> str:
     """What a file of `mode` (`os.stat_result.st_mode`) is; "" for a regular one."""
     if stat.S_ISREG(mode):
         return ""
@@ -24,10 +24,11 @@ def open_regular(path: "str | os.PathLike[str]") -> BinaryIO:
     """Open a regular file for reading.
 
     Raises:
-        OSError: it cannot be opened, or is not a regular file; `strerror` says what it is.
+        OSError: it cannot be opened, or is not a regular file; `strerror` says why.
     """
+    # O_NONBLOCK: not to wait for the writer of a FIFO. O_NOCTTY: a terminal must not become that of this process.
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY))
-    kind = irregular(os.fstat(file.fileno()).st_mode)
+    kind = irregular_kind(os.fstat(file.fileno()).st_mode)
     if kind:
         file.close()
         raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", os.fspath(path))

@@ -2,7 +2,7 @@
 
 Time depends on the machine and on what else it does; the number of instructions does not, for the same compiler and the
 same Python. So a commit that makes a query do more fails here, on a busy machine, too. Instructions of the kernel are
-not counted. What a processor makes of them is the business of the other benchmarks: code of the same length can miss
+not counted. What a processor makes of them is measured by the other benchmarks: code of the same length can miss
 the cache more often.
 
 The daemon runs in valgrind, some fifty times slower; client and name servers run outside. What OpenSSL does is left
@@ -30,7 +30,7 @@ START_SECONDS = 120.0
 CONTROL_SECONDS = 60.0
 PROFILE = "callgrind.out"
 CRYPTOGRAPHY = ("libcrypto", "_rust")
-"""How the names of the objects begin that have OpenSSL: that of the system, and the one in the package cryptography."""
+"""Prefixes of the file names of libraries that contain OpenSSL: of the system, and of the package cryptography."""
 
 MISSING = missing_requirement() or ("" if shutil.which("valgrind") else "valgrind is not installed (Debian package)")
 pytestmark = [pytest.mark.skipif(bool(MISSING), reason=MISSING or "nothing is missing"), pytest.mark.short]
@@ -62,7 +62,7 @@ def own_instructions(profile: Path) -> int:
 
 @dataclass(frozen=True)
 class Counted:
-    """A daemon in callgrind, whose profiles are in `folder`, and the names it is queried for."""
+    """A daemon in callgrind, whose profiles are in `folder`, and the world that it resolves in."""
 
     world: ColdWorld
     pid: int

@@ -259,7 +259,7 @@ cdef class RRsetCache:
         put16(key + size - 2, T_CNAME)
         if self.find_any(KIND_RRSET, key, size, &f):
             return True
-        put16(key + size - 2, 0)
+        put16(key + size - 2, 0)                        # a denial of the whole name (NXDOMAIN)
         if self.find_any(KIND_NEGATIVE, key, size, &f):
             return True
         atomic_add64(&self.table.view.misses[KIND_RRSET], 1)

@@ -139,7 +139,7 @@ class AnchorKeeper:
     def _query_uncached(self, question: Question, cd: bool, on_done: Callable[[Outcome], None]) -> bool:
         resolver = self._host.current.resolver
         begun = resolver.mesh.refresh(question, cd=cd, on_done=on_done)
-        resolver.timers.process_timers()
+        resolver.timer.process_timers()
         return begun
 
     def _check_signatures(self, jobs: Sequence[Any], on_done: Callable[[list[bool] | Exception], None]) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_typ
 from resolver import hints, limits
 from resolver.daemon.config_lines import KeyPath, LineMap, find_lines
 from resolver.options import check_path
-from resolver.regular_file import irregular, open_regular
+from resolver.regular_file import irregular_kind, open_regular
 from resolver.settings import HostEntry, RootServer, Settings
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ def _read(path: str, source: str, key: str, line: int) -> str:
         return ConfigError(source, [Problem(key, line, message)])
 
     try:
-        if kind := irregular(os.stat(path).st_mode):
+        # For a text that says what to do; `open_regular` would refuse it, too.
+        if kind := irregular_kind(os.stat(path).st_mode):
             raise refuse(f"{path} is {kind}, not a regular file, and each reload reads it again: write its content to a"
                          " file and name that one")
         with open_regular(path) as file:

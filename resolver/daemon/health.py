@@ -32,7 +32,7 @@ def problems(
     seconds since 1970 as `now`; `anchors` is the reply to the command ``anchors``, None without automatic updates;
     `changes_problem` is why the file of run-time changes cannot be used, or empty; `zones` are the problems of own
     zones, `lists` those of block lists and response policy zones, `balance` those of balanced names, `second_level`
-    those of the shared cache.
+    those of the second-level cache.
     """
     found = [str(worker["error"]) for worker in workers if "error" in worker]
     # Once, although each worker writes to the same file.

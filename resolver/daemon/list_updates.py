@@ -280,7 +280,9 @@ class ListUpdates:
                 logger.warning("%s: %s: %s; %s", state.title, source.url, why, state.consequence)
             source.failed(why, time.monotonic(), random.random())
         except Exception as error:
-            logger.error("%s: %s: %s; %s", state.title, source.url, _fault(error), state.consequence, exc_info=error)
+            if _fault(error) != source.error:
+                logger.error("%s: %s: %s; %s", state.title, source.url, _fault(error), state.consequence,
+                             exc_info=error)
             source.failed(_fault(error), time.monotonic(), random.random())
         finally:
             source.fetching = False
@@ -426,4 +428,5 @@ def _client() -> "HttpClient":
 
 
 def _fault(error: Exception) -> str:
+    """What operators are shown of an unexpected exception."""
     return f"unexpected {type(error).__name__}: {error}; this is a bug"

@@ -237,7 +237,7 @@ def check_as_user(settings: Settings) -> None:
     if settings.own_zones:
         from resolver.daemon import zone_files
 
-        zone_files.check(settings)
+        zone_files.check_files(settings)
 
 
 def check_upstream_tls(settings: Settings) -> "TlsContexts | None":

@@ -62,7 +62,7 @@ def shed_load_when_low(mesh: "Mesh", interval: float) -> None:
         _warn(warning, QUERIES_REFUSED)
         return True
 
-    mesh.set_shed_load(is_short, reserve.is_low)
+    mesh.set_shed_load(is_short, reserve.needs_check)
 
 
 def install_exception_handler(loop: asyncio.AbstractEventLoop, interval: float) -> None:

@@ -178,7 +178,7 @@ class RuntimeConfig:
             plan=plan,
             fast=self.fast,
             clock=self.resolver.clock,
-            submitted=self.resolver.timers.process_timers,
+            submitted=self.resolver.timer.process_timers,
         )
         self.service.observer = observer
 

@@ -53,7 +53,8 @@ from resolver.zones.zone import Difference, soa_fields
 from resolver.zones.zonemd import DigestStatus, check_digest
 
 __all__ = [
-    "ZoneFile", "ZoneFiles", "check", "check_zonemd", "file_name", "read_memory", "read_zone_file", "write_to_memory",
+    "ZoneFile", "ZoneFiles", "check_files", "check_zonemd", "file_name", "read_memory", "read_zone_file",
+    "write_to_memory",
 ]
 
 SUFFIX = ".zone"
@@ -213,7 +214,7 @@ def read_zone_file(settings: ZoneSettings, is_wanted: Callable[[bool], bool]) ->
     return zone
 
 
-def check(settings: Settings) -> None:
+def check_files(settings: Settings) -> None:
     """Check that the zone files can be used, and that copies of secondaries can be written.
 
     Raises:
@@ -225,15 +226,19 @@ def check(settings: Settings) -> None:
         try:
             read_zone_file(zone, lambda begun: True)
         except (ZoneFileError, OSError, RecursionError) as error:
-            text = error.strerror if isinstance(error, OSError) else str(error)
-            raise ValueError(f"zone: {zone.file!r} cannot be used: {text}") from None
+            text = str(error) if isinstance(error, ZoneFileError) else f"{zone.file!r}: {_why(error)}"
+            raise ValueError(f"zone: {text}") from None
     directory = settings.zones.directory
     if directory and any(zone.primaries for zone in settings.own_zones):
         where = f"zones.directory: {directory!r}"
         if not os.path.isdir(directory):
-            raise ValueError(f"{where} {'is no directory' if os.path.lexists(directory) else 'does not exist'}")
+            raise ValueError(f"{where} {'is not a directory' if os.path.lexists(directory) else 'does not exist'}")
         if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-            raise ValueError(f"{where}: user {os.geteuid()} may not write to it")
+            raise ValueError(f"{where}: user {os.geteuid()} may not read, write and enter it")
+
+
+def _why(error: Exception) -> str:
+    return str(getattr(error, "strerror", "")) or str(error)
 
 
 def check_zonemd(zone: Zone, policy: str) -> None:

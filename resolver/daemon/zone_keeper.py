@@ -226,9 +226,11 @@ class ZoneKeeper:
             self._fail(status, f"the zone file cannot be used: {text}")
             self.counts["load_failures"] += 1
             return
-        except Exception as error:  # noqa: BLE001 - a fault must cost this zone only; the log has its traceback
-            self._fail(status, _fault(status, error, "reading it"))
-            self.counts["load_failures"] += 1
+        except Exception as error:  # noqa: BLE001 - a fault must cost this zone only
+            text = self._fault(status, error, "reading it")
+            if not self._stopped and status.may_install(number):
+                self._fail(status, text)
+                self.counts["load_failures"] += 1
             return
         if status.may_install(number):
             self.counts["loads"] += 1
@@ -406,6 +408,14 @@ class ZoneKeeper:
         if left > 0 and not self._stopped:
             status.expiry_timer = asyncio.get_running_loop().call_later(left, self._put_rules, status)
 
+    def _fault(self, status: ZoneStatus, error: Exception, doing: str) -> str:
+        """Log the traceback of an unexpected exception, and return the text for `_fail`, which logs what follows."""
+        text = f"unexpected {type(error).__name__} while {doing}: {error}; this is a bug"
+        if status.fault != text:
+            status.fault = text  # once, although the next tries may raise it again
+            logger.error("zone %s: %s", names.to_text(status.origin), text, exc_info=error)
+        return text
+
     def _fail(self, status: ZoneStatus, text: str) -> None:
         if self._leads and text != status.error:
             logger.error("zone %s: %s%s", names.to_text(status.origin), text, self._consequence(status))
@@ -451,7 +461,8 @@ class ZoneKeeper:
         if status.timer is not None:
             status.timer.cancel()
             status.timer = None
-        status.notify_due = 0.0
+        if status.notify_due:
+            status.notified, status.notify_due = asyncio.get_running_loop().time(), 0.0
         status.task = self._begin(self._refresh(status))
 
     async def _refresh(self, status: ZoneStatus) -> None:
@@ -473,7 +484,7 @@ class ZoneKeeper:
                 except (TransferError, ValueError, OSError, MemoryError) as error:
                     problems.append(f"{primary.address}: {str(error) or 'out of memory'}")
                 except Exception as error:  # noqa: BLE001 - as in `_load`
-                    problems.append(f"{primary.address}: {_fault(status, error, 'refreshing it')}")
+                    problems.append(f"{primary.address}: {self._fault(status, error, 'refreshing it')}")
                 else:
                     status.failures, same = 0, None
                     break
@@ -482,6 +493,8 @@ class ZoneKeeper:
                     await self._install(status, same)
                 except (ValueError, OSError, MemoryError) as error:
                     problems.append(str(error) or "out of memory")
+                except Exception as error:  # noqa: BLE001 - as in `_load`
+                    problems.append(self._fault(status, error, "refreshing it"))
                 else:
                     status.failures = 0
             if status.failures:
@@ -683,13 +696,6 @@ async def _read_content(file: BinaryIO, origin: bytes) -> Saved:
     except OSError:
         file.close()
         raise
-
-
-def _fault(status: ZoneStatus, error: Exception, doing: str) -> str:
-    """Log an unexpected exception with its traceback, and return what operators are shown of it."""
-    logger.error("zone %s: unexpected exception while %s; this is a bug", names.to_text(status.origin), doing,
-                 exc_info=error)
-    return f"unexpected {type(error).__name__}: {error}; this is a bug, the log has its traceback"
 
 
 def _serial_of(zone: Zone | None) -> int | None:

@@ -39,6 +39,8 @@ class ZoneStatus:
         self.transfer_key = key(settings.transfer_key)
         self.state = "loading"
         self.error = ""
+        self.fault = ""
+        """The unexpected exception whose traceback was logged last."""
         self.confirmed = 0
         self.next_refresh = 0.0
         self.failures = 0
@@ -62,9 +64,9 @@ class ZoneStatus:
         self.again = False
         """Whether to refresh once more when the refresh in progress has ended."""
         self.notified = 0.0
-        """When a NOTIFY began a refresh last, by the clock of the loop."""
+        """When the last refresh began that a NOTIFY asked for (loop time)."""
         self.notify_due = 0.0
-        """When a NOTIFY that came too soon after it begins one, by the clock of the loop; 0: none waits."""
+        """When the refresh begins that a NOTIFY soon after the last one asked for (loop time); 0: none waits."""
 
     def begin(self) -> int:
         """The number of a reading of content that begins now."""

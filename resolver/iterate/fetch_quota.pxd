@@ -23,7 +23,7 @@ cdef class FetchQuota:
     cdef public object smallest
     cpdef _quota(self, key)
     cpdef bint is_full(self, key, bytes zone)
-    cpdef bint _has_quota(self, key, ServerUse use)
+    cpdef bint _is_used_up(self, key, ServerUse use)
     cpdef note_result(self, key, bint timed_out)
     cpdef take_server(self, key, bytes zone)
     cpdef give_server(self, key, bytes zone)

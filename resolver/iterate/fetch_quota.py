@@ -71,13 +71,14 @@ class FetchQuota:
         self._per_zone = settings.fetch_limit.per_zone
         self._per_server = settings.fetch_limit.per_server
         self._least = max(int(self._per_server * LEAST_QUOTA), 1) if self._per_server else 0
-        """No quota of a server is smaller."""
+        """No quota of a server is smaller; 0: servers have none."""
         self.smallest = min(filter(None, (self._per_zone, self._least)), default=0)
         """No quota is smaller than this, so none is used up while fewer jobs run: what is outstanding belongs to jobs,
         and each has one fetch and one query outstanding at most. 0: there are no quotas."""
         self._zones: dict[ZoneKey, dict[tuple[bytes, int], int]] = {}
         """By zone, what is fetched, with the number of jobs."""
         self._servers: dict[Key, ServerUse] = {}
+        """The servers with outstanding queries."""
         self._zone_share = max(self._per_server * ZONE_SHARE // 100, 1)
         self._refused = {"zone": 0, "server": 0}
         self._falls = self._rises = 0
@@ -116,9 +117,9 @@ class FetchQuota:
         """Whether the server has as many outstanding queries as its quota permits, and `zone` (lower case) the part
         there that it has in any case."""
         use: ServerUse | None = self._servers.get(key)
-        return use is not None and self._has_quota(key, use) and use.zones.get(zone, 0) >= self._zone_share
+        return use is not None and self._is_used_up(key, use) and use.zones.get(zone, 0) >= self._zone_share
 
-    def _has_quota(self, key: Key, use: ServerUse) -> bool:
+    def _is_used_up(self, key: Key, use: ServerUse) -> bool:
         return use.count >= self._least > 0 and use.count >= self._quota(key)
 
     def _quota(self, key: Key) -> int:
@@ -195,7 +196,7 @@ class FetchQuota:
             "zones_full": full,
             "largest_zone": max(zones, default=0),
             "servers": len(self._servers),
-            "servers_full": sum(self._has_quota(key, use) for key, use in self._servers.items()),
+            "servers_full": sum(self._is_used_up(key, use) for key, use in self._servers.items()),
             "quota_falls": self._falls,
             "quota_rises": self._rises,
         }

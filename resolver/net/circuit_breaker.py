@@ -2,8 +2,9 @@
 
 States: closed (operations are begun), open (none is begun; after a pause that doubles, a probe is due), and probing
 (one probe is in progress). It begins open with a probe due, because nothing is known of the engine yet. Only a probe
-closes it, so no client waits for an engine that may still be down. Only an operation that succeeds in time ends the
-doubling: an engine may answer a probe and be too slow for all else, or close its connections in the middle of values.
+closes it, so no client waits for an engine that may still be down. Only a look-up that succeeds in time resets the
+pause, not a probe: an engine may answer a small probe and still be too slow for values, or close connections while it
+sends them.
 """
 
 from enum import Enum
@@ -53,7 +54,7 @@ class CircuitBreaker:
                 self.trip(now)
 
     def trip(self, now: float) -> None:
-        """Open it at once; a probe is due after a pause."""
+        """Open it at once; a probe is due after the current pause."""
         if self.state is State.CLOSED:
             self.opened += 1
             self._open(now)

@@ -52,7 +52,7 @@ class MeshTimer:
     def process_timers(self) -> None:
         """Let the mesh process what is due, and arm the timer for its next deadline.
 
-        The armed timer does both when it is not later, which it is for nearly all queries.
+        It does nothing when the armed timer fires no later than that deadline, which is so for nearly all queries.
         """
         if self._mesh.next_timer() >= self._due:
             return

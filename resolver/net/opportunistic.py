@@ -164,8 +164,8 @@ class Opportunistic:
         self._port = port
         self._servers: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self._probes: dict[str, Handle] = {}
-        self._first: set[str] = set()
-        """Those of them at servers that are not known to have TLS."""
+        self._unknown_probes: set[str] = set()
+        """The addresses in `_probes` that are not known to have TLS."""
         self.probes = 0
         self.queries = 0
         self.fallbacks = 0
@@ -202,7 +202,7 @@ class Opportunistic:
             handle.cancel()
             self.table.end(address, Outcome.NOT_TRIED, self.loop.time())
         self._probes.clear()
-        self._first.clear()
+        self._unknown_probes.clear()
         self.tls.close()
 
     def statistics(self) -> dict[str, int]:
@@ -235,9 +235,9 @@ class Opportunistic:
         if not (self.table.wants_probe(address, now) and self.tls.can_connect(target)):
             return
         if self.table.status(address, now) is not Status.SUCCESS:
-            if len(self._first) >= limits.OPPORTUNISTIC_PROBES:
-                return  # after a later reply
-            self._first.add(address)
+            if len(self._unknown_probes) >= limits.OPPORTUNISTIC_PROBES:
+                return  # a later plain reply of this server may begin the probe
+            self._unknown_probes.add(address)
         self.table.begin(address, now)
         self.probes += 1
         probe = _copy(ask, target, limits.OPPORTUNISTIC_TIMEOUT)
@@ -247,7 +247,7 @@ class Opportunistic:
     def _probed(self, target: Server, rcode: int, aa: bool, result: Reply | Failure) -> None:
         address = target.address
         self._probes.pop(address, None)
-        self._first.discard(address)
+        self._unknown_probes.discard(address)
         if isinstance(result, Reply):
             same = (result.view.rcode, result.view.aa) == (rcode, aa)
             outcome = Outcome.SUCCEEDED if same else Outcome.FAILED

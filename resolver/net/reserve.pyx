@@ -204,8 +204,8 @@ def is_given_up():
     return bool(reserve_is_short())
 
 
-def is_low():
-    """Whether the reserve is not whole, so that `is_short` must be asked."""
+def needs_check():
+    """Whether `is_short` has work to do: the reserve is not whole, or the hook of the allocators is missing."""
     return held != wanted or bool(reserve_is_short()) or not is_hooked()
 
 

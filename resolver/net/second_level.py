@@ -126,8 +126,8 @@ class SecondLevel:
         self._writes: deque[tuple[bytes, bytes, int]] = deque()
         self._written = asyncio.Event()
         self._outbox: deque[bytes] = deque()
-        self._waiting_since = 0
-        """Since when the oldest message cannot be sent; 0: it is being sent, or there is none."""
+        self._not_sent = ""
+        """Why the oldest message was not stored at the last try; "": it was, or none waits."""
         self._refusals = LimitedWarning(logger, different=limits.LOG_FAILURES)
         self._sending = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -323,8 +323,8 @@ class SecondLevel:
                 self._note_failure(self.clock.monotonic())
             else:
                 if reasons:
-                    self._refusals.warn("second-level cache: the engine does not store what it is given, so it is read"
-                                        " only: %s", reasons[0])
+                    self._refusals.warn("second-level cache: the engine refuses entries, which are lost; it is still"
+                                        " read: %s", reasons[0])
             self._counts["writes_failed"] += refused
             self._counts["writes"] += len(batch) - refused
 
@@ -370,21 +370,20 @@ class SecondLevel:
                     if reasons := await self._engine.put([message]):
                         raise EngineError(reasons[0])
                 except EngineError as error:
-                    self.trouble = str(error)
-                    self._waiting_since = self._waiting_since or self.clock.time()
+                    self.trouble = self._not_sent = str(error)
                     self._refusals.warn("second-level cache: messages to the fleet wait until the engine stores them:"
-                                        " %s", self.trouble)
+                                        " %s", self._not_sent)
                     return
                 outbox.popleft()
                 self._counts["messages_sent"] += 1
-            self._waiting_since = 0
+                self._not_sent = ""
 
     def problems(self) -> list[str]:
         """What an operator must act on: messages, such as flushes, that the fleet does not get."""
-        if not self._outbox or not self._waiting_since:
+        if not self._not_sent:
             return []
-        return [f"second-level cache: messages to the fleet ({len(self._outbox)}) wait until the engine stores them, so"
-                f" other resolvers do not know of flushes: {self.trouble or 'it is not used at present'}"]
+        return [f"second-level cache: messages to the fleet, such as flushes, wait ({len(self._outbox)}), because the"
+                f" engine did not store them: {self._not_sent}"]
 
     def _message_key(self, number: int) -> bytes:
         return b"%b:%d" % (self._counter, number)

@@ -736,7 +736,7 @@ cdef class UdpUpstream:
         try:
             if peer.network is None:
                 peer.network = server_network(query.ask.server.address)
-            self.replied_networks.last.move_to_end(peer.network)
+            self.replied_networks.by_last_reply.move_to_end(peer.network)
         except (KeyError, MemoryError):
             self.replied_networks.add_reply(query.ask.server.address)
         return 0

@@ -120,6 +120,7 @@ class Upstream:
             return self._encrypted(encryption.protocol).start(ask, on_reply)
         if self._probing and not ask.rd:  # a query with RD goes to a forwarder
             return self._opportunistic().start(ask, on_reply)
+        # As `_plain`, without a call, because nearly all queries end here.
         return self.stream.start(ask, on_reply) if ask.tcp else self.udp.start(ask, on_reply)
 
     def _plain(self, ask: Ask, on_reply: Callable[[Reply | Failure], object]) -> Handle:

@@ -41,25 +41,25 @@ class RepliedNetworks:
     """The `limits.UPSTREAM_NETWORKS` networks from which a reply came most recently."""
 
     def __init__(self) -> None:
-        self.last: OrderedDict[Hashable, None] = OrderedDict()
+        self.by_last_reply: OrderedDict[Hashable, None] = OrderedDict()
         """The networks, the one of the last reply at the end."""
 
     def __len__(self) -> int:
-        return len(self.last)
+        return len(self.by_last_reply)
 
     def network(self, address: str) -> Hashable:
         """Return the group that a query to `address` counts for: its network, or `NEVER_REPLIED`."""
         network = server_network(address)
-        return network if network in self.last else NEVER_REPLIED
+        return network if network in self.by_last_reply else NEVER_REPLIED
 
     def add_reply(self, address: str) -> None:
         """Record a reply from `address` that matched its query."""
         try:
             network = server_network(address)
-            self.last[network] = None
-            self.last.move_to_end(network)
-            if len(self.last) > limits.UPSTREAM_NETWORKS:
-                self.last.popitem(last=False)
+            self.by_last_reply[network] = None
+            self.by_last_reply.move_to_end(network)
+            if len(self.by_last_reply) > limits.UPSTREAM_NETWORKS:
+                self.by_last_reply.popitem(last=False)
         except MemoryError:
             pass  # the reply must still be processed; the next one is recorded
 

@@ -61,7 +61,7 @@ class LabelledCounter:
 
 
 class PairCounter:
-    """A `LabelledCounter` with two labels that is counted for each query: no tuple is made and hashed."""
+    """As `LabelledCounter`, for two labels and for what is counted for each query: it makes and hashes no tuple."""
 
     __slots__ = ("_rows",)
 

@@ -32,7 +32,7 @@ class Histogram:
     def add(self, seconds: float) -> None:
         """Count one value."""
         position = 0
-        bound: float
+        bound: float  # compared without a call, which takes half the instructions of `bisect`
         for position, bound in enumerate(BOUNDS):  # noqa: B007 - used after the loop
             if seconds <= bound:
                 break
@@ -82,7 +82,7 @@ class SampledHistogram(Histogram):
 
 
 class UpstreamLatency:
-    """Histograms of the time from a query to its reply, by transport: of one mesh, which gives it each reply.
+    """Histograms of the time from a query to its reply, by transport. Each mesh has one and passes each reply to it.
 
     Queries without a reply are counted by the upstreams.
     """

@@ -150,8 +150,8 @@ class _Zone:
 
 
 class LocalZones(PolicyModule):
-    """All local zones and data, compiled once from settings. `question` is called for each query, so it takes only a
-    few dictionary look-ups when it finds nothing.
+    """All local zones and data, compiled once from settings. The pipeline calls `question` only for names that
+    `covered_names` has.
     """
 
     name = "local-zones"
@@ -199,7 +199,7 @@ class LocalZones(PolicyModule):
 
     # --- look-up --------------------------------------------------------------------------------------------------
 
-    def tables(self) -> tuple[Container[bytes], Container[bytes]]:
+    def covered_names(self) -> tuple[Container[bytes], Container[bytes]]:
         """The zones, and the names that have data."""
         return self._zones, self._data
 

@@ -20,7 +20,7 @@ class MetaQueries(PolicyModule):
     """Refuses queries that do not ask for data of class IN."""
 
     name = "meta-queries"
-    asks_about_data = False
+    answers_data = False
 
     def __init__(self, server: ServerSettings) -> None:
         self._chaos = {

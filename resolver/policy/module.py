@@ -116,13 +116,14 @@ class PolicyModule:
     only_types: frozenset[int] | None = None
     """The types of questions for which a `per_client` module is called; None: all."""
 
-    asks_about_data = True
+    answers_data = True
     """Whether `question` may have an answer for questions for data, which are nearly all: of class IN and of a type of
     data, without OPT."""
 
-    def tables(self) -> tuple[Container[bytes], Container[bytes]] | None:
-        """For which names (lower case) `question` may have an answer for questions for data: those that are, or are
-        below, one in the first table, and those in the second. None: for any. A table never changes."""
+    def covered_names(self) -> tuple[Container[bytes], Container[bytes]] | None:
+        """Two tables of names (lower case), which never change: zones, which cover the names at and below them, and
+        single names. For data of any other name `question` has no answer, so it is not called. None: it is called for
+        all names."""
         return None
 
     def for_sub_queries(self) -> "PolicyModule | None":

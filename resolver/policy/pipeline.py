@@ -79,8 +79,8 @@ class Pipeline:
         self._decides_first = _compile_first(self.modules, of_data)
         self._question = _compile(shared, "question")
         self._data_question = tuple(
-            (module, module.question, module.tables())
-            for module in shared if module.has("question") and module.asks_about_data
+            (module, module.question, module.covered_names())
+            for module in shared if module.has("question") and module.answers_data
         )
         self._alias = _compile(self.modules, "alias")
         self._name_server = _compile(self.modules, "name_server")
@@ -152,11 +152,11 @@ class Pipeline:
         qtype = question.qtype
         if question.qclass != IN or not 0 < qtype <= LAST_DATA_TYPE or qtype == OPT:
             return self._ask("question", self._question, question, True, self.query, question)
-        # As `_ask`, but a module is not called for names that its tables do not have: nearly all have none.
+        # As `_ask`, but a module is skipped when it does not cover the name, which is so for nearly all names.
         key: bytes = question.key[0]
         query = self.query
-        for module, ask, tables in self._data_question:
-            if tables is not None and key not in tables[1] and closest_in(key, tables[0]) is None:
+        for module, ask, covered in self._data_question:
+            if covered is not None and key not in covered[1] and closest_in(key, covered[0]) is None:
                 continue
             found = ask(query, question)
             if found is not None:

@@ -100,12 +100,12 @@ def wire_of(parsed: "dns.rdata.Rdata") -> bytes:
     """Uncompressed wire form of an rdata object of dnspython.
 
     Raises:
-        ValueError: it has none. dnspython reads numbers that do not fit into their field, as an altitude in LOC.
+        ValueError: it has none. dnspython reads numbers that do not fit into their field, such as an altitude in LOC.
     """
     try:
         made = parsed.to_wire()
     except NO_WIRE_FORM as error:
-        raise ValueError(f"a field has no wire form: {error}") from None
+        raise ValueError(f"a value does not fit into its field: {error}") from None
     assert made is not None  # None is only returned when a file to write to was given
     return made
 
@@ -115,9 +115,10 @@ def wire_of(parsed: "dns.rdata.Rdata") -> bytes:
 
 @cache
 def line_tokenizer() -> "type[dns.tokenizer.Tokenizer]":
-    """A tokenizer of dnspython that names the line of the last token.
+    """The class of tokenizers for zone files: that of dnspython, with the right line numbers.
 
-    The one of dnspython names the next line when it has read the end of the line, which it does to end a token.
+    dnspython counts the end of a line when it reads it, and it reads it to end the last token of the line. So an error
+    there would name the next line.
     """
     import dns.exception
     import dns.tokenizer
@@ -130,7 +131,7 @@ def line_tokenizer() -> "type[dns.tokenizer.Tokenizer]":
             try:
                 token = super().get(want_leading, want_comment)
             except dns.exception.SyntaxError as error:
-                self.behind_line = "newline" in str(error)
+                self.behind_line = "newline" in str(error)  # the only sign of a string that is not closed
                 raise
             self.behind_line = token.is_eol()
             return token

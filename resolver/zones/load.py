@@ -120,9 +120,10 @@ def read_zone(file: TextIO, source: str, origin: bytes, is_wanted: Callable[[], 
     try:
         reader.read()
     except ZoneError as error:
-        raise ZoneFileError(_at(source, collector.place()[1], str(error))) from None
-    except UnicodeDecodeError as error:
-        raise ZoneFileError(f"{source}: it is not UTF-8 text (byte {error.start})") from None
+        file_name, line = collector.place()
+        raise ZoneFileError(_at(file_name, line, str(error))) from None
+    except UnicodeDecodeError:
+        raise ZoneFileError(f"{collector.place()[0]}: it is not UTF-8 text") from None
     except (dns.exception.DNSException, ValueError, RecursionError) as error:
         raise ZoneFileError(_reason(source, reader, error)) from None
     finally:
@@ -157,4 +158,5 @@ def _at(source: str, line: int, text: str) -> str:
 def _reason(source: str, reader: Any, error: BaseException) -> str:
     """The text of an error of dnspython, which has the file and the line except when it is no syntax error."""
     text = str(error) or type(error).__name__
-    return text if text.startswith(f"{source}:") else _at(source, reader.tok.where()[1], text)
+    file, line = reader.tok.where()
+    return text if text.startswith((f"{source}:", f"{file}:")) else _at(file, line, text)

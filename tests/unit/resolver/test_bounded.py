@@ -184,7 +184,7 @@ def test_all_tables_are_emptied_when_memory_is_short(monkeypatch: pytest.MonkeyP
     assert all(table.octets for table in tables)
     resource_exhaustion.shed_load_when_low(mesh, 60.0)
     question, outcomes = Question(names.from_text("new.example."), c.A), []
-    monkeypatch.setattr(reserve, "is_low", lambda: True)
+    monkeypatch.setattr(reserve, "needs_check", lambda: True)
     monkeypatch.setattr(reserve, "is_given_up", lambda: True)
     monkeypatch.setattr(reserve, "is_short", lambda: True)
     mesh.submit(question, on_done=outcomes.append)

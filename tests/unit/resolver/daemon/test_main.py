@@ -750,12 +750,12 @@ def test_the_start_does_not_load_modules_for_queries():
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ('[[zone]]\nname = "e."\nfile = "{}/missing"\n', ":3: zone[0].file: '{}/missing' cannot be used: No such file"),
+    ('[[zone]]\nname = "e."\nfile = "{}/missing"\n', ":3: zone[0].file: '{}/missing': No such file"),
     ('[[zone]]\nname = "e.test."\nfile = "{}/zone"\n', "zone:3: "),
     ('[zones]\ndirectory = "{}/missing"\n[[zone]]\nname = "e."\nprimaries = ["192.0.2.1"]\n',
      ":2: zones.directory: '{}/missing' does not exist"),
     ('[zones]\ndirectory = "{}/zone"\n[[zone]]\nname = "e."\nprimaries = ["192.0.2.1"]\n',
-     ":2: zones.directory: '{}/zone' is no directory"),
+     ":2: zones.directory: '{}/zone' is not a directory"),
 ])
 def test_check_reads_zones(tmp_path, capsys, text, expected):
     (tmp_path / "zone").write_text("$TTL 300\n@ SOA ns host 7 3600 600 86400 60\n@ A 192.0.2.x\n")

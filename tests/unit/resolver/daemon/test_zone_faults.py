@@ -43,11 +43,11 @@ def own(tmp_path: Path, name: str, text: str) -> ZoneSettings:
 
 
 def test_a_record_that_has_no_wire_form_is_an_error_of_its_line() -> None:
-    with pytest.raises(ZoneFileError, match=r"^zone:5: .*no wire form"):
+    with pytest.raises(ZoneFileError, match=r"^zone:5: .*not fit into its field"):
         read_zone(io.StringIO(f"{TEXT}@ LOC {LOC}\n"), "zone", ORIGIN)
-    with pytest.raises(ValueError, match=r"<text>:2: .*no wire form"):
+    with pytest.raises(ValueError, match=r"<text>:2: .*not fit into its field"):
         present.zone_from_text(f"@ 60 A 192.0.2.1\n@ 60 LOC {LOC}\n", ORIGIN)
-    with pytest.raises(ValueError, match="no wire form"):
+    with pytest.raises(ValueError, match="not fit into its field"):
         present.rdata_from_text(29, LOC)
 
 
@@ -59,6 +59,17 @@ def test_a_record_that_has_no_wire_form_is_an_error_of_its_line() -> None:
 def test_an_error_names_its_line(line: str, behind: str) -> None:
     with pytest.raises(ZoneFileError, match=r"^zone:5: "):
         read_zone(io.StringIO(f"{TEXT}{line}{behind}"), "zone", ORIGIN)
+
+
+def test_an_error_in_an_included_file_names_that_file(tmp_path: Path) -> None:
+    for number, (line, said) in enumerate((
+        ("@ A 192.0.2.x", "malformed"), (f"@ LOC {LOC}", "not fit into its field"), ("b 300 IN A 192.0.2.1 x", "EOL"),
+        ("\xff", "not UTF-8 text"),
+    )):
+        file = tmp_path / f"{number}.part"
+        file.write_bytes(b"a A 192.0.2.1\n" + line.encode("latin-1") + b"\n")
+        with pytest.raises(ZoneFileError, match=rf"{number}\.part:.*{said}"):
+            read_zone(io.StringIO(f"{TEXT}$INCLUDE {file}\n"), "zone", ORIGIN)
 
 
 def test_a_zone_file_that_is_no_text_says_so(tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def test_what_a_full_engine_refuses_is_told(caplog: pytest.LogCaptureFixture) ->
         member.second.flush(WWW, fleet=True)
         await until(lambda: bool(member.second.problems()), "a message that waits")
         [problem] = member.second.problems()
-        assert "messages to the fleet (1) wait" in problem and "OOM command not allowed" in problem
+        assert "messages to the fleet, such as flushes, wait (1)" in problem and "OOM command not allowed" in problem
         member.engine.full = False
         await until(lambda: member.counts["messages_sent"] == 1, "the message is sent by the next poll")
         assert member.second.problems() == []
@@ -271,7 +271,7 @@ def test_what_a_full_engine_refuses_is_told(caplog: pytest.LogCaptureFixture) ->
 
     run(body)
     lines = [line for line in caplog.messages if "OOM" in line]
-    assert len(lines) == 2 and "so it is read only" in lines[0] and "messages to the fleet wait" in lines[1]
+    assert len(lines) == 2 and "the engine refuses entries" in lines[0] and "messages to the fleet wait" in lines[1]
 
 
 def test_a_flush_from_before_the_start_concerns_an_older_cache(monkeypatch: pytest.MonkeyPatch) -> None:

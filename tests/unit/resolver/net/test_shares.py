@@ -166,10 +166,10 @@ def test_the_networks_that_replied_last_are_remembered(monkeypatch: pytest.Monke
 
 def test_lack_of_memory_to_record_a_reply_is_no_error() -> None:
     heard = RepliedNetworks()
-    real = heard.last
-    heard.last = FullDict()  # type: ignore[assignment]
+    real = heard.by_last_reply
+    heard.by_last_reply = FullDict()  # type: ignore[assignment]
     heard.add_reply("192.0.2.1")
-    heard.last = real
+    heard.by_last_reply = real
     assert heard.network("192.0.2.1") is NEVER_REPLIED
 
 
