@@ -91,7 +91,8 @@ class AnchorKeeper:
         self.updater = updater
 
     def _carry_over(self, updater: "AnchorUpdater", runtime: "RuntimeConfig") -> None:
-        if self.updater is not None:
+        if self.updater is not None and (self.updater.may_save or not updater.restored):
+            # Else the file was damaged and is restored: it may be the only record of a revocation.
             updater.take_text(self.updater.text)
         validation = runtime.resolver.mesh.validation
         if validation is not None:

@@ -66,7 +66,10 @@ class AnchorUpdater:
         self.trouble = ""
         """Why the file cannot be read or written; empty when it can."""
         self.points = _points(settings)
-        self._writable = False
+        self.may_save = False
+        """Whether the file may be replaced: its content is known, or it does not exist."""
+        self.restored = False
+        """Whether key states were read from the file."""
         self._retired = False
         self._busy: dict[bytes, int] = {}
         self._counts = {"probes": 0, "probe_failures": 0, "key_changes": 0, "write_failures": 0}
@@ -75,12 +78,12 @@ class AnchorUpdater:
 
     def load(self) -> None:
         """Restore key states from the file. Without a file, start with the configured anchors."""
-        self._writable = False
+        self.may_save = self.restored = False
         try:
             saved = _read(self.path)
         except FileNotFoundError:
             logger.info("trust anchors: file %s does not exist yet; starting with the configured anchors", self.path)
-            self._writable = True
+            self.may_save = True
             return
         except AnchorFileError as error:
             self.trouble = f"cannot use {str(self.path)!r}: {error}"
@@ -89,7 +92,7 @@ class AnchorUpdater:
                 " a copy or remove it (%s)", self.trouble, SETTING,
             )
             return
-        self._writable = True
+        self.may_save = self.restored = True
         self.take(saved)
 
     def take_text(self, text: str) -> None:
@@ -117,7 +120,7 @@ class AnchorUpdater:
 
     def save(self) -> None:
         """Replace the file, unless it could not be read."""
-        if not self._writable:
+        if not self.may_save:
             return
         try:
             replace_file(self.path, [self.text.encode()])

@@ -18,7 +18,7 @@ configuration objects instead of contexts, and neither session tickets nor stapl
 import importlib.util
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from logging import ERROR, WARNING
@@ -164,8 +164,11 @@ class Certificates:
         return context
 
 
-def load(settings: Settings, before: Certificates | None = None) -> Certificates | None:
-    """Read the certificates that `settings` need; None when no listener has TLS. `before` are those in use.
+def load(
+    settings: Settings, before: Certificates | None = None, *, keep_unreadable: bool = False
+) -> Certificates | None:
+    """Read the certificates that `settings` need; None when no listener has TLS. `before` are those in use. With
+    `keep_unreadable`, those of files in use stay that this user may not read any more: a start reads them as root.
 
     Raises:
         ValueError: a file cannot be used; the message names the setting, the file and the reason.
@@ -175,7 +178,10 @@ def load(settings: Settings, before: Certificates | None = None) -> Certificates
         raise ValueError(QUIC_MISSING)
     if not protocols:
         return None
-    pairs = tuple(_read_pairs(settings.tls))
+    kept = {} if before is None or not keep_unreadable else {
+        (pair.certificate, pair.key, pair.staple): pair for pair in before.pairs
+    }
+    pairs = tuple(_read_pairs(settings.tls, kept))
     if before is not None and before.pairs == pairs and before.has(protocols):
         return before
     found = Certificates(pairs, before)
@@ -242,27 +248,43 @@ def _when(end: int, now: int, then: str) -> str:
     return f"expires in {count} {unit}{'' if count == 1 else 's'}"
 
 
-def _read_pairs(tls: TlsSettings) -> Iterator[Pair]:
+class _NotPermittedError(ValueError):
+    """This user may not read a file."""
+
+
+def _read_pairs(tls: TlsSettings, kept: Mapping[tuple[str, str, str], Pair]) -> Iterator[Pair]:
+    """The pairs of `tls`, from `kept` those whose files this user may not read."""
     staples = tls.ocsp_staple or ("",) * len(tls.certificate)
-    for certificate, key, staple in zip(tls.certificate, tls.key, staples, strict=True):
-        chain, secret = _read(certificate, "tls.certificate"), _read(key, "tls.key")
-        response = _read(staple, "tls.ocsp-staple") if staple else b""
-        if staple and not response:
-            raise ValueError(f"tls.ocsp-staple: {staple!r}: the file is empty")
+    for files in zip(tls.certificate, tls.key, staples, strict=True):
         try:
-            info = certificate_info(chain)
-        except ValueError as error:
-            raise ValueError(f"tls.certificate: {certificate!r}: {error}") from None
-        if b"ENCRYPTED" in secret:
-            raise ValueError(f"tls.key: {key!r}: the key is encrypted; the daemon needs an unencrypted key")
-        identity = sha256(b"".join(sha256(data).digest() for data in (chain, secret, response))).digest()
-        yield Pair(certificate, key, staple, response, identity, info)
+            yield _read_pair(*files)
+        except _NotPermittedError:
+            if files not in kept:
+                raise
+            yield kept[files]
+
+
+def _read_pair(certificate: str, key: str, staple: str) -> Pair:
+    chain, secret = _read(certificate, "tls.certificate"), _read(key, "tls.key")
+    response = _read(staple, "tls.ocsp-staple") if staple else b""
+    if staple and not response:
+        raise ValueError(f"tls.ocsp-staple: {staple!r}: the file is empty")
+    try:
+        info = certificate_info(chain)
+    except ValueError as error:
+        raise ValueError(f"tls.certificate: {certificate!r}: {error}") from None
+    if b"ENCRYPTED" in secret:
+        raise ValueError(f"tls.key: {key!r}: the key is encrypted; the daemon needs an unencrypted key")
+    identity = sha256(b"".join(sha256(data).digest() for data in (chain, secret, response))).digest()
+    return Pair(certificate, key, staple, response, identity, info)
 
 
 def _read(path: str, setting: str) -> bytes:
     try:
         with open_regular(path) as file:
             data = file.read(limits.TLS_FILE_SIZE + 1)
+    except PermissionError as error:
+        raise _NotPermittedError(f"{setting}: {path!r}: cannot be read: {error.strerror}") from None
     except OSError as error:
         raise ValueError(f"{setting}: {path!r}: cannot be read: {error.strerror}") from None
     if len(data) > limits.TLS_FILE_SIZE:

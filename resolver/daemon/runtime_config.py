@@ -60,15 +60,18 @@ class RuntimeConfig:
         rates: RateLimits | None = None,
         observation: Observation | None = None,
         new_lists: "NewLists | None" = None,
+        *,
+        keep_unreadable: bool = False,
     ) -> None:
         """`certificates`, `contexts` (of upstream servers), `lists` and `observation` are those in use. They are kept
         while their files are the same. `rates` are the limits in use, which keep their counts. `new_lists` are loaded.
+        `keep_unreadable`: see `certificates.load`.
 
         Raises:
             ValueError: a setting is wrong, or a file it names cannot be used.
         """
         self.settings = settings
-        self.certificates = load_certificates(settings, certificates)
+        self.certificates = load_certificates(settings, certificates, keep_unreadable=keep_unreadable)
         self.flush_on_close = False
         """Whether its last queries may cache answers that differ from those of the settings in force."""
         self.rates = RateLimits(

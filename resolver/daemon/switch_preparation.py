@@ -195,7 +195,7 @@ class SwitchPreparation:
         """
         host = self._host
         with with_config_location(host.options.config if changes is None else ""):
-            opened = []
+            opened, reloads = [], changes is None
             if changes is None:
                 given, self.awaiting_restart = merge_restart_only(
                     host.configured, host.reload(), several=host.multi_worker
@@ -217,6 +217,7 @@ class SwitchPreparation:
             runtime = RuntimeConfig(
                 wanted, host.store, host.loop, host.current.certificates, host.current.resolver.tls_contexts,
                 host.current.lists, host.current.rates, host.current.observation, new_lists,
+                keep_unreadable=not reloads,
             )
         undo.callback(runtime.close, host.current)
         return given, runtime, host.anchors.make(runtime), changes, opened

@@ -361,11 +361,11 @@ class _Worker:
         given = (self.store, self.loop, options.certificates, options.tls_contexts)
         try:
             changed = self.changes.applied_to(settings)
-            runtime = RuntimeConfig(changed, *given)
+            runtime = RuntimeConfig(changed, *given, keep_unreadable=True)
         except ValueError as error:
             if not self.changes.entries:
                 raise
-            runtime = RuntimeConfig(settings, *given)  # raises again when the configuration is wrong
+            runtime = RuntimeConfig(settings, *given, keep_unreadable=True)
             self.changes = RuntimeChanges(
                 self.changes.path, (),
                 f"control.changes-file: {self.changes.path}: a change does not go with the configuration: {error};"

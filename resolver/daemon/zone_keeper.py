@@ -291,10 +291,11 @@ class ZoneKeeper:
         if not status.may_install(number):
             return
         self.counts["loads"] += 1
-        status.confirmed = saved.confirmed
+        # Not in the future: the clock may have been ahead when it was confirmed.
+        status.confirmed = min(saved.confirmed, int(self._now()))
         status.history.clear()
         status.keep(saved.differences)
-        self._put(status, saved.zone, expiry(saved.confirmed, saved.zone.timers), rules)
+        self._put(status, saved.zone, expiry(status.confirmed, saved.zone.timers), rules)
 
     async def _prepare(self, status: ZoneStatus, zone: Zone) -> "Loaded | None":
         """Make what a version needs before it is in force: the rules of a policy zone, which are returned unless they
@@ -654,7 +655,7 @@ class ZoneKeeper:
             before = older._zones.get(origin)
             if before is None or not (before.settings == status.settings or (before.policy and status.policy)):
                 continue
-            status.confirmed, status.failures = before.confirmed, before.failures
+            status.confirmed, status.failures = min(before.confirmed, int(self._now())), before.failures
             status.notified, status.notify_due = before.notified, before.notify_due
             if before.refreshing:
                 # `stop` ends it, which is no failure; it is begun again at once.

@@ -1,10 +1,13 @@
 """Certificates of the daemon: read before they are used, refused with file and reason, kept while they are the same."""
 
+import errno
 import logging
+import os
 import ssl
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +19,7 @@ from support.certs import Authority, Leaf
 from corenet.tls import CertificateRefused, client_context
 from corenet.tls.engines import make_tls_engine
 from resolver import limits
+from resolver.daemon import certificates
 from resolver.daemon.certificates import ExpiryWatch, load
 from resolver.settings import ListenerSettings, Settings, TlsSettings
 
@@ -79,6 +83,24 @@ def test_contexts_are_kept_while_the_files_are_the_same(authority: Authority) ->
     second = load(settings(leaf), first)
     assert second is not None and second is not first
     assert second.context("tls") is not first.context("tls")
+
+
+def test_certificates_in_use_stay_when_this_user_may_not_read_them(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start reads them as root, and then becomes another user. A reload reads them as that one."""
+    leaf = authority.leaf("dns.example")
+    first = load(settings(leaf))
+    other = replace(settings(leaf), tls=TlsSettings(certificate=("other",), key=("other",)))
+
+    def refuse(path: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(certificates, "open_regular", refuse)
+    assert load(settings(leaf), first, keep_unreadable=True) is first
+    for given, keep in ((settings(leaf), False), (other, True)):
+        with pytest.raises(ValueError, match="cannot be read: Permission denied"):
+            load(given, first, keep_unreadable=keep)
 
 
 def test_the_certificate_is_selected_by_sni(authority: Authority) -> None:

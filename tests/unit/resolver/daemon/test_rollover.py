@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.keysets import DAY, HOUR, key_set
@@ -318,6 +319,36 @@ def test_an_unusable_file_is_kept_and_loses_no_anchor(path: Path, damage: str, c
         assert world.states == {A.tag: "valid", B.tag: "valid"}
 
 
+def test_a_restored_file_is_not_replaced_by_a_reload(path: Path) -> None:
+    """It may be the only record of a revocation, and the configured anchors have the revoked key."""
+    world = World(path)
+    world.roll([A, B], [A])
+    world.live(60)
+    world.roll([REVOKED_A, B], [REVOKED_A, B])
+    world.live(3)
+    good = path.read_bytes()
+    assert b"state=revoked" in good
+    path.write_bytes(good[:-70])
+    world.start()
+    runtime: Any = SimpleNamespace(
+        settings=Settings(dnssec=world.dnssec), resolver=SimpleNamespace(mesh=world.net.mesh, clock=world.net.net))
+    host = SimpleNamespace(number=0, is_main=True, channels=None, timers=Timers(), in_playground=False,
+                           current=runtime, store=world.net.store)
+    keeper = AnchorKeeper(host)
+    keeper.updater = world.rollover
+    for content in (path.read_bytes(), good):  # a reload before the file is restored, and one after that
+        path.write_bytes(content)
+        made = keeper.make(runtime)
+        keeper.switch(made, runtime)
+        keeper.save()
+        assert path.read_bytes() == content
+    assert made is not None and made.describe()["error"] == ""
+    path.unlink()
+    keeper.switch(keeper.make(runtime), runtime)
+    keeper.save()
+    assert b"state=revoked" in path.read_bytes(), "without a file, the states so far are written"
+
+
 def test_a_missing_directory_is_reported_at_the_start(tmp_path: Path, caplog) -> None:
     world = World(tmp_path / "missing" / "anchors.txt")
     assert "cannot write" in caplog.text
@@ -377,6 +408,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from resolver.daemon.cache_file import replace_file
 path, count = Path(sys.argv[1]), 0
 texts = [Path(name).read_bytes() for name in sys.argv[2:]]

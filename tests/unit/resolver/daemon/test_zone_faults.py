@@ -18,6 +18,7 @@ from resolver.settings import Settings, ZoneSettings, ZonesSettings
 from resolver.wire import name as names
 from resolver.wire import present
 from resolver.zones import Mode, ServedZone, ZoneTable
+from resolver.zones.journal import content_block
 from resolver.zones.load import ZoneFileError, read_zone
 
 NOW = 1_800_000_000
@@ -211,6 +212,32 @@ def test_a_reload_during_a_refresh_is_no_failure(tmp_path: Path, monkeypatch: py
             await primary.step(4)
             while keeper.describe()[0]["serial"] != 4:
                 await asyncio.sleep(0)
+        keeper.stop()
+
+    asyncio.run(main())
+
+
+# --- the clock ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_a_clock_that_was_ahead_delays_no_refresh(tmp_path: Path, reloaded: bool) -> None:
+    """The copy was confirmed in the future, by the clock of now."""
+    (tmp_path / "e.test.zone").write_bytes(content_block(version(1, 2), NOW + 365 * 86_400))
+
+    async def main() -> None:
+        keeper = keeper_of(tmp_path, SECONDARY)
+        await keeper.start()
+        if reloaded:
+            later = keeper_of(tmp_path, SECONDARY)
+            later.carry_over(keeper)
+            keeper.stop()
+            await later.start()
+            keeper = later
+        [state] = keeper.describe()
+        zone = version(1, 2)
+        assert (state["serial"], state["age"]) == (1, 0)
+        assert state["next_refresh"] <= zone.timers.refresh and state["expires"] <= zone.timers.expire
         keeper.stop()
 
     asyncio.run(main())
