@@ -472,6 +472,8 @@ HTTP_CACHE_TOUCH_SECONDS = 60
 """seconds: A hit is written down as a use when the last one is older than this. So hits do not write to the file."""
 HTTP_CACHE_BUSY_SECONDS = 1
 """seconds: Waiting for another process that writes to the cache. After that the request does without the cache."""
+HTTP_CACHE_UNREMOVED = 256
+"""URLs: Remembered because their removal failed. When there are more, the whole cache is cleared."""
 HTTP_CACHE_REVALIDATIONS = 16
 """requests: Revalidations in the background of one client (RFC 5861 section 3)."""
 HTTP_HSTS_HOSTS = 10_000
@@ -524,6 +526,8 @@ refuses one more request, which is repeated."""
 HTTP2_SETTLE_SECONDS = 1
 """seconds: A connection that was idle for longer must have no input waiting when a request begins on it, because it may
 be the server's end of the connection. Before that it may be the rest of a response that was cancelled."""
+HTTP2_PING_SECONDS = 1
+"""seconds: A connection that sends nothing for this long after a PING gets no new requests. Round trips are shorter."""
 HTTP2_CONTINUATIONS = 8
 """frames: CONTINUATION frames of one field block. Endless ones would take CPU time without end (CVE-2024-27316)."""
 HTTP2_SETTINGS_ENTRIES = 32

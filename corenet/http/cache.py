@@ -44,7 +44,7 @@ from corenet.http.request_state import REDIRECTS, RequestState
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.stored_body import Recording, StoredBody
 from corenet.http.url import Url
-from corenet.limits import HTTP_CACHE_BYTES, HTTP_CACHE_REVALIDATIONS
+from corenet.limits import HTTP_CACHE_BYTES, HTTP_CACHE_REVALIDATIONS, HTTP_CACHE_UNREMOVED
 
 __all__ = ["Cache", "CacheLayer"]
 
@@ -86,6 +86,8 @@ class Cache:
         self.hits = 0
         self.misses = 0
         self.failures = 0
+        # URLs whose removal is due or under way.
+        self._unremoved: set[str] = set()
 
     @property
     def size(self) -> int:
@@ -116,7 +118,9 @@ class Cache:
         return CacheLayer(self, send, stream, redirect, request, scope, upgrade)
 
     async def _find(self, url: str, fields: _Fields) -> Stored | None:
-        """The stored response that a request with `fields` selects."""
+        """The stored response that a request with `fields` selects; None while removals that failed are not made up."""
+        if self._unremoved and not await self._settle():
+            return None
         return await self._run(lambda: self._store.find(url, fields, self.clock()))
 
     async def _put(self, url: str, stored: Stored, *, public: bool) -> bool | None:
@@ -124,8 +128,27 @@ class Cache:
         return await self._run(lambda: self._store.put(url, stored, public=public, now=self.clock()))
 
     async def _remove(self, urls: Iterable[str]) -> None:
-        """Remove the responses for `urls`."""
-        await self._run(lambda: self._store.remove(urls))
+        """Remove the responses for `urls`; they are not used even if the store fails (RFC 9111 section 4.4)."""
+        self._unremoved.update(urls)
+        await self._settle()
+
+    async def _settle(self) -> bool:
+        """Remove what is due, everything when that is too much to remember; False when the store fails."""
+        due = set(self._unremoved)
+
+        def remove() -> bool:
+            if len(due) > HTTP_CACHE_UNREMOVED:
+                self._store.clear()
+            else:
+                self._store.remove(due)
+            return True
+
+        done = await self._run(remove) is True
+        if done:
+            self._unremoved -= due
+        elif len(self._unremoved) > HTTP_CACHE_UNREMOVED + 1:
+            self._unremoved = set(sorted(self._unremoved)[: HTTP_CACHE_UNREMOVED + 1])
+        return done
 
     async def _run(self, operation: Callable[[], _T]) -> _T | None:
         """Run an operation of the store, on a file in a thread; None when it fails."""

@@ -269,6 +269,9 @@ def freshened(stored: Stored, headers: Headers, request_time: float, response_ti
     if tag is not None and kept is not None:
         if tag.removeprefix("W/") != kept.removeprefix("W/"):
             return None
+    elif tag is not None and not tag.startswith("W/"):
+        # A strong validator selects the stored responses that have it (RFC 9111 section 4.3.4).
+        return None
     elif tag is None and (headers.get("last-modified") or "") not in ("", stored.headers.get("last-modified")):
         return None
     refused = _NOT_UPDATED.union(headers.get_members("connection"))

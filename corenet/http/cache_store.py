@@ -13,10 +13,12 @@ Ownership: a `CacheStore` has one connection, used by one thread at a time (`_lo
 because SQLite forbids to use the parent's.
 """
 
+import math
 import os
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -48,6 +50,7 @@ INSERT INTO total VALUES (0);
 CREATE TRIGGER added AFTER INSERT ON responses BEGIN UPDATE total SET bytes = bytes + new.size; END;
 CREATE TRIGGER removed AFTER DELETE ON responses BEGIN UPDATE total SET bytes = bytes - old.size; END;
 """
+_TABLES = {"responses", "total"}
 
 
 class CacheStore:
@@ -65,6 +68,9 @@ class CacheStore:
         # One response takes at most an eighth, so that it does not displace all others.
         self.max_entry = max_bytes // 8
         self._lock = threading.Lock()
+        # A time of the monotonic clock. Until then operations fail at once, so that the waits for a locked file of
+        # many requests do not add up.
+        self._retry_at = -math.inf
         self._process = os.getpid()
         # Connections of a parent process. They are never closed here: that would close the parent's files.
         self._inherited: list[sqlite3.Connection] = []
@@ -89,17 +95,14 @@ class CacheStore:
         return database
 
     def _prepare(self, database: sqlite3.Connection) -> None:
+        self._tables(database)  # before the journal mode, which changes the file
         database.execute("PRAGMA journal_mode = WAL")
         # In a write-ahead log a commit survives the process; after a power failure the newest may be missing.
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("BEGIN IMMEDIATE")
-        application = database.execute("PRAGMA application_id").fetchone()[0]
+        tables = self._tables(database)
         version = database.execute("PRAGMA user_version").fetchone()[0]
-        tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        if tables and application != _APPLICATION:
-            database.execute("ROLLBACK")
-            raise ValueError(f"{self._path}: it is a database, but not a cache of corenet")
-        if version != _VERSION:
+        if version != _VERSION or not _TABLES.issubset(tables):
             for table in tables:
                 database.execute(f'DROP TABLE "{table}"')
             for statement in _SCHEMA.split(";\n"):
@@ -108,6 +111,17 @@ class CacheStore:
             database.execute(f"PRAGMA application_id = {_APPLICATION}")
             database.execute(f"PRAGMA user_version = {_VERSION}")
         database.execute("COMMIT")
+
+    def _tables(self, database: sqlite3.Connection) -> list[str]:
+        """The names of the tables.
+
+        Raises:
+            ValueError: they are those of another program.
+        """
+        tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        if tables and database.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
+            raise ValueError(f"{self._path}: it is a database, but not a cache of corenet")
+        return tables
 
     @contextmanager
     def _locked(self) -> Iterator[sqlite3.Connection]:
@@ -119,7 +133,13 @@ class CacheStore:
             self._inherited.append(self._database)
             self._database = self._open()
         with self._lock:
-            yield self._database
+            if time.monotonic() < self._retry_at:
+                raise sqlite3.OperationalError("another process keeps the file locked")
+            try:
+                yield self._database
+            except sqlite3.OperationalError:
+                self._retry_at = time.monotonic() + HTTP_CACHE_BUSY_SECONDS
+                raise
 
     def find(self, url: str, fields: Iterable[tuple[bytes, bytes]], now: float) -> Stored | None:
         """The newest response for `url` whose variant the request's `fields` select."""

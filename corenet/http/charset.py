@@ -15,7 +15,7 @@ from encodings.aliases import aliases
 
 from corenet.http.charset_labels import CODECS, REPLACEMENT, USER_DEFINED
 
-__all__ = ["TextDecoder", "charset_of", "decode_text"]
+__all__ = ["BYTE_ORDER_MARKS", "TextDecoder", "charset_of", "decode_text"]
 
 # RFC 9110 section 8.3.2: a parameter of the media type, its value a token or quoted.
 _CHARSET = re.compile(r""";[ \t]*charset=(?:"([^"\\]+)"|([^\s;"]+))""", re.IGNORECASE)
@@ -33,7 +33,7 @@ _ALSO_TEXT = {
 }  # fmt: skip
 _TEXT_CODECS = (frozenset(aliases.values()) - _EXCLUDED) | _ALSO_TEXT
 
-_BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf_8"), (codecs.BOM_UTF16_LE, "utf_16_le"), (codecs.BOM_UTF16_BE, "utf_16_be"))
+BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf_8"), (codecs.BOM_UTF16_LE, "utf_16_le"), (codecs.BOM_UTF16_BE, "utf_16_be"))
 _C1_HANDLER = "corenet-c1"
 # Codecs of Windows code pages: the standard maps their unassigned positions from 0x80 to 0x9F to control characters.
 _WINDOWS_CODECS = frozenset({"cp874", *(f"cp{number}" for number in range(1250, 1259))})
@@ -79,10 +79,12 @@ def decode_text(body: bytes, charset: str) -> str:
 class TextDecoder:
     """Decodes a body that arrives in pieces; the same rules as `decode_text`."""
 
-    __slots__ = ("_charset", "_decoder", "_held")
+    __slots__ = ("_charset", "_codec", "_decoder", "_held", "_marks")
 
-    def __init__(self, charset: str) -> None:
+    def __init__(self, charset: str, *, marks: tuple[tuple[bytes, str], ...] = BYTE_ORDER_MARKS) -> None:
         self._charset = charset
+        self._marks = marks
+        self._codec = ""
         self._decoder: codecs.IncrementalDecoder | None = None
         # The first bytes, until it is known whether they are a byte order mark.
         self._held = b""
@@ -92,17 +94,23 @@ class TextDecoder:
         if self._decoder is None:
             data = self._held + data
             self._held = b""
-            if not last and len(data) < 3 and any(mark.startswith(data) for mark, _ in _BYTE_ORDER_MARKS):
+            if not last and len(data) < 3 and any(mark.startswith(data) for mark, _ in self._marks):
                 self._held = data
                 return ""
-            for mark, codec in _BYTE_ORDER_MARKS:
+            for mark, codec in self._marks:
                 if data.startswith(mark):
-                    self._decoder = _make_decoder(codec)
+                    self._codec = codec
                     data = data[len(mark) :]
                     break
             else:
-                self._decoder = _make_decoder(_find_codec(self._charset))
-        return self._decoder.decode(data, last)
+                self._codec = _find_codec(self._charset)
+            self._decoder = _make_decoder(self._codec)
+        try:
+            return self._decoder.decode(data, last)
+        except UnicodeError:
+            # The decoders of ISO 2022 raise when they hold too much of an invalid sequence, whatever `errors` is.
+            self._decoder.reset()
+            return "\ufffd" + data.decode(self._codec, "replace")
 
 
 def _make_decoder(codec: str) -> codecs.IncrementalDecoder:

@@ -8,6 +8,7 @@ one of curl's exit codes, so that scripts for curl work with this command. Names
 import argparse
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import sys
@@ -231,7 +232,8 @@ class _Run:
             request["headers"] = [*request["headers"], ("Range", f"bytes={offset}-"), ("Accept-Encoding", "identity")]
         async with self.client.stream(url=target.url, **request) as response:
             transfer.response = response
-            if offset and not rest_of(response.status, response.headers, offset):
+            rest = rest_of(response.status, response.headers, offset) if offset else math.inf
+            if rest is None:
                 return 0
             failed = response.status >= 400 and (options.fail or options.fail_with_body)
             heads = b"".join(head_of(one) for one in response.history) + head_of(response)
@@ -242,16 +244,25 @@ class _Run:
                 with body_file(target.path, offset) as out:
                     if (options.include or options.head) and not offset:
                         out.write(heads)
-                    await self._body(transfer, response, out, offset)
+                    await self._body(transfer, response, out, offset, rest)
             if failed:
                 return self._failed(transfer, f"the server answered {response.status} {response.reason}".rstrip(), 22)
         return 0
 
-    async def _body(self, transfer: Transfer, response: StreamedResponse, out: BinaryIO, offset: int) -> None:
+    async def _body(
+        self, transfer: Transfer, response: StreamedResponse, out: BinaryIO, offset: int, rest: float
+    ) -> None:
+        """Write the body, which continues a file at `offset` with `rest` bytes, `math.inf` when it is a whole one.
+
+        Raises:
+            RangeError: the body has another number of bytes; those that are too many are not written.
+        """
         loop = asyncio.get_running_loop()
         if self.progress is not None:
             self.progress.begin(loop.time(), _length(response, offset), offset)
         async for piece in response:
+            if transfer.size + len(piece) > rest:
+                raise RangeError(f"the server sent more than the {rest} bytes of its Content-Range")
             out.write(piece)
             if transfer.target.path is None:
                 out.flush()
@@ -260,6 +271,8 @@ class _Run:
                 self.progress.advance(len(piece))
                 self._show(loop.time())
         out.flush()
+        if offset and transfer.size != rest:
+            raise RangeError(f"the server sent {transfer.size} of the {rest} bytes of its Content-Range")
 
     def _show(self, now: float, *, last: bool = False) -> None:
         """Show the progress, not more often than an eye can follow."""
@@ -324,7 +337,8 @@ async def _client(
             headers=None if removed_fields(options) else (),
             follow_redirects=options.max_redirs if options.location else 0,
             trace=trace,
-            decode=options.continue_at is None,
+            # A range selects bytes of the coded form, of which a part cannot be decoded (RFC 9110 section 14.2).
+            decode=options.continue_at is None and (options.range is None or options.compressed),
             proxy=proxy,
             trust_env=proxy is None and options.unix_socket is None,
             unix_socket=options.unix_socket,

@@ -139,7 +139,7 @@ def _add_request(group: Any) -> None:
     group.add_argument("-r", "--range", metavar="RANGE", help="ask for this range of bytes: 0-99, 500-, -500")
     group.add_argument("-e", "--referer", metavar="URL", help="send this Referer")
     group.add_argument("-b", "--cookie", metavar="NAME=VALUE", help="send these cookies")
-    group.add_argument("--compressed", action="store_true", help="accepted: a compressed response is always requested")
+    group.add_argument("--compressed", action="store_true", help="request a compressed response (default without -r)")
     group.add_argument("--json", metavar="D", action="append", help="as --data, but sent and accepted as JSON")
     group.add_argument(
         "-F", "--form", metavar="NAME=VALUE", action="append",
@@ -246,11 +246,14 @@ def request_of(options: argparse.Namespace) -> dict[str, Any]:
         if name.lower() not in names:
             headers.append((name, value))
 
+    identity = options.range is not None and not options.compressed
+    if identity:
+        add("Accept-Encoding", "identity")
     if options.user_agent is not None:
         add("User-Agent", options.user_agent)
     if removed_fields(options):
         # The client then sends no default fields, so the remaining ones are added here.
-        coded = [] if options.continue_at is not None else [("Accept-Encoding", accept_encoding())]
+        coded = [] if identity or options.continue_at is not None else [("Accept-Encoding", accept_encoding())]
         for name, value in [("User-Agent", f"corenet/{__version__}"), ("Accept", "*/*"), *coded]:
             if name.lower() not in {field.lower() for field, _ in headers}:
                 add(name, value)

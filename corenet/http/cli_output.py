@@ -59,19 +59,26 @@ class Transfer:
 
 
 def continue_from(target: Target, option: str | None) -> int:
-    """The offset in bytes at which the file is continued, 0 for a new file. `targets` has checked the option."""
+    """The offset in bytes at which the file is continued, 0 for a new file. `targets` has checked the option.
+
+    Raises:
+        RangeError: the file is shorter.
+    """
     if option is None or target.path is None:
         return 0
+    try:
+        size = target.path.stat().st_size
+    except FileNotFoundError:
+        size = 0
     if option == "-":
-        try:
-            return target.path.stat().st_size
-        except FileNotFoundError:
-            return 0
+        return size
+    if int(option) > size:
+        raise RangeError(f"{target.path}: it has {size} bytes and cannot be continued at byte {option}")
     return int(option)
 
 
-def rest_of(status: int, headers: Headers, offset: int) -> bool:
-    """Whether the response is the rest of a file from `offset` on; False when the file is complete already.
+def rest_of(status: int, headers: Headers, offset: int) -> int | None:
+    """The bytes of a response that is the rest of a file from `offset` on; None when the file is complete already.
 
     Raises:
         RangeError: the response is something else.
@@ -79,12 +86,16 @@ def rest_of(status: int, headers: Headers, offset: int) -> bool:
     text = headers.get("content-range", "")
     if status == 206:
         match = _CONTENT_RANGE.match(text)
+        if match is not None and "content-encoding" in headers:
+            raise RangeError("the server sent the part of the file in a content coding, which was not accepted")
         if match is not None and int(match[1]) == offset and match[3] in ("*", str(int(match[2]) + 1)):
-            return True
+            size = int(match[2]) + 1 - offset
+            if size > 0:
+                return size
         raise RangeError(f"the server sent another part of the file than bytes {offset}-: {text or 'no Content-Range'}")
     complete = _COMPLETE_RANGE.match(text)
     if status == 416 and complete is not None and int(complete[1]) == offset:
-        return False
+        return None
     raise RangeError(f"the server answered {status}: it does not send the file from byte {offset} on")
 
 

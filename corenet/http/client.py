@@ -320,8 +320,11 @@ class HttpClient(Verbs):
                 )
                 if call.retry_state is not None:
                     retried = call.may_retry(kept, self._now())
-                if not retried and not (head.status in _AGAIN and self._follow(call, head.status, headers)):
-                    return self._streamed(call, slot, exchange)
+                if not retried:
+                    if not (head.status in _AGAIN and self._follow(call, head.status, headers)):
+                        return self._streamed(call, slot, exchange)
+                    if head.status in REDIRECTS:
+                        call.add_redirect(kept)  # now: its body may be cut short, and a retry goes to the target
                 # The body is read so that the connection can be kept; one over the limit fails the request.
                 exchange.max_body = self._max_body
                 while await exchange.next_piece() is not None:
@@ -338,8 +341,6 @@ class HttpClient(Verbs):
             self._connections.release(slot, exchange, call, None)
             if retried and call.retry_state is not None:
                 await asyncio.sleep(call.retry_state.delay)
-            elif kept.status in REDIRECTS:
-                call.add_redirect(kept)
 
     async def close(self) -> None:
         """Close all connections, with a short wait for close_notify; requests in progress and later ones fail."""

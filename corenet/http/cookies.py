@@ -89,7 +89,7 @@ class CookieJar:
 
     def header(self, url: Url) -> str:
         """The value of the field Cookie for a request for `url`; empty when there is no cookie for it."""
-        site = self._sites.get(registrable_domain(url.host)) if self._sites else None
+        site = self._sites.get(_site(url)) if self._sites else None
         if site is None:
             return ""
         now = self._clock()
@@ -112,7 +112,7 @@ class CookieJar:
         cookie = _accept(url, found)
         if cookie is None:
             return
-        name = registrable_domain(url.host)
+        name = _site(url)
         site = self._sites.get(name, {})
         if not cookie.secure and url.scheme != "https" and any(_is_shadowed(cookie, other) for other in site.values()):
             return
@@ -194,6 +194,11 @@ def _is_for(cookie: Cookie, url: Url) -> bool:
     elif not domain_matches(url.host, cookie.domain, url.is_address):
         return False
     return path_matches(url.path, cookie.path)
+
+
+def _site(url: Url) -> str:
+    """What shares a limit of cookies: a registered domain with the names below it, or an IP address."""
+    return url.host if url.is_address else registrable_domain(url.host)
 
 
 def _has_expired(cookie: Cookie, now: float) -> bool:

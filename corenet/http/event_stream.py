@@ -5,10 +5,11 @@ a LF that follows belongs to it. A line and the data of an event are limited, be
 end.
 """
 
+import codecs
 import re
 from collections.abc import Iterator
 
-from corenet.http.charset import TextDecoder
+from corenet.http.charset import BYTE_ORDER_MARKS, TextDecoder
 from corenet.http.errors import ResponseTooLarge
 from corenet.limits import HTTP_EVENT_SIZE, HTTP_LINE_SIZE
 
@@ -40,8 +41,8 @@ class LineSplitter:
 
     __slots__ = ("_after_cr", "_decoder", "_parts", "_size")
 
-    def __init__(self, charset: str = "utf-8") -> None:
-        self._decoder = TextDecoder(charset)
+    def __init__(self, charset: str = "utf-8", *, marks: tuple[tuple[bytes, str], ...] = BYTE_ORDER_MARKS) -> None:
+        self._decoder = TextDecoder(charset, marks=marks)
         # The line so far; a piece that does not end a line is searched once.
         self._parts: list[str] = []
         self._size = 0
@@ -86,7 +87,8 @@ class EventStream:
     __slots__ = ("_data", "_event", "_lines", "_retry", "_size", "last_id", "retry")
 
     def __init__(self) -> None:
-        self._lines = LineSplitter()
+        # Another byte order mark does not change the encoding.
+        self._lines = LineSplitter(marks=((codecs.BOM_UTF8, "utf_8"),))
         self._data: list[str] = []
         self._size = 0
         self._event = ""

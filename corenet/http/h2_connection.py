@@ -16,6 +16,10 @@ made: the transport is connected and ALPN has selected HTTP/2. close: we call `c
 descriptor is closed. After a GOAWAY no new request may begin (`can_serve`), and requests that the server processes are
 completed; the codec keeps that state.
 
+A path that was lost (NAT, failover) is only silent. So a PING is sent when a request times out, or is cancelled after
+`HTTP2_PING_SECONDS`, and nothing was received since it began. When nothing follows in that time either (`is_silent`),
+no new request may begin, and the next one opens a new connection. Any byte ends that state.
+
 Invariants: `exchanges` maps the number of each stream that is open in the codec to its exchange; an exchange is
 `complete`, or has an `error`, or its stream is open. Bytes of the codec are written at the end of the loop iteration,
 so that the requests of one iteration share a TLS record.
@@ -30,7 +34,7 @@ import math
 from collections.abc import Callable
 from typing import cast
 
-from corenet.http.errors import Http2Error, RemoteProtocolError, ServerDisconnected
+from corenet.http.errors import Http2Error, RemoteProtocolError, ServerDisconnected, TimeoutExceeded
 from corenet.http.events import Data, End, Informational, Request, Response
 from corenet.http.exchange import BodySender, ConnectionBase, ExchangeBase
 from corenet.http.h2 import CLIENT, H2Connection
@@ -45,12 +49,14 @@ from corenet.http.h2_events import (
 )
 from corenet.http.transitions import Transition
 from corenet.http.url import Origin
-from corenet.limits import HTTP2_CONNECTION_WINDOW, HTTP2_SETTLE_SECONDS, HTTP2_STREAM_WINDOW
+from corenet.limits import HTTP2_CONNECTION_WINDOW, HTTP2_PING_SECONDS, HTTP2_SETTLE_SECONDS, HTTP2_STREAM_WINDOW
 
 __all__ = ["Exchange", "MultiplexedConnection"]
 
 _STATES = ("OPENING", "OPEN", "CLOSING", "CLOSED")
 OPENING, OPEN, CLOSING, CLOSED = range(len(_STATES))
+
+_PING = b"is alive"  # eight bytes, with any content
 
 _MADE = Transition("made", _STATES, {OPENING: OPEN})
 _CLOSE = Transition("close", _STATES, {OPEN: CLOSING, CLOSING: CLOSING, CLOSED: CLOSED})
@@ -60,11 +66,12 @@ _LOST = Transition("lost", _STATES, {OPEN: CLOSED, CLOSING: CLOSED})
 class Exchange(ExchangeBase):
     """One request and its response on one stream; made by `MultiplexedConnection.begin`, owned by its caller."""
 
-    __slots__ = ("connection", "sent", "stream")
+    __slots__ = ("began", "connection", "sent", "stream")
 
     def __init__(self, connection: "MultiplexedConnection") -> None:
         super().__init__(connection.loop)
         self.connection = connection
+        self.began = self.loop.time()
         self.stream = 0
         self.sent = False
 
@@ -191,14 +198,21 @@ class Exchange(ExchangeBase):
         """End the exchange; its stream is reset unless both sides have ended it."""
         self.stop_upload()
         self.may_send()
-        self.connection.end(self)
+        connection = self.connection
+        if not self.complete and self.stream in connection.exchanges:
+            if self.loop.time() - self.began >= HTTP2_PING_SECONDS:
+                connection.probe(self.began)
+        connection.end(self)
 
     def check(self, now: float) -> float:
         """Fail the exchange when a timeout has expired; return when to check again."""
         connection = self.connection
         unsent = connection.codec.unsent(self.stream) + connection.transport.get_write_buffer_size()
         slow_reader = bool(self.parts) and not self.collecting
-        return self.check_time(now, connection.origin, unsent=unsent, sent=self.sent, slow_reader=slow_reader)
+        due = self.check_time(now, connection.origin, unsent=unsent, sent=self.sent, slow_reader=slow_reader)
+        if isinstance(self.error, TimeoutExceeded):
+            connection.probe(self.began)
+        return due
 
 
 class MultiplexedConnection(ConnectionBase):
@@ -225,6 +239,8 @@ class MultiplexedConnection(ConnectionBase):
         # Whether a GOAWAY had the code HTTP_1_1_REQUIRED; the resets that follow it have another.
         self.wants_http1 = False
         self.writing_paused = False
+        # When bytes last arrived and when a PING was last sent, times of the loop's clock.
+        self.received_at = self.probed_at = -math.inf
 
     @property
     def is_busy(self) -> bool:
@@ -239,7 +255,14 @@ class MultiplexedConnection(ConnectionBase):
     @property
     def can_serve(self) -> bool:
         """True when a request may begin, now or after another one has ended."""
-        return self.state == OPEN and self.codec.accepting and not self.transport.is_closing()
+        return (
+            self.state == OPEN and self.codec.accepting and not self.is_silent and not self.transport.is_closing()
+        )
+
+    @property
+    def is_silent(self) -> bool:
+        """True when the server has sent nothing for `HTTP2_PING_SECONDS` after a PING."""
+        return self.received_at < self.probed_at <= self.loop.time() - HTTP2_PING_SECONDS
 
     @property
     def stream_limit(self) -> int:
@@ -267,6 +290,13 @@ class MultiplexedConnection(ConnectionBase):
         """Record that `size` bytes were consumed, so that the server may send as many more."""
         self.codec.acknowledge(stream, size)
         self.flush_soon()
+
+    def probe(self, since: float) -> None:
+        """Send a PING, unless bytes have arrived after `since`, a time of the loop's clock, or one is unanswered."""
+        if self.state == OPEN and self.received_at < since and self.probed_at <= self.received_at:
+            self.probed_at = self.loop.time()
+            self.codec.ping(_PING)
+            self.flush_soon()
 
     def end(self, exchange: Exchange) -> None:
         """Remove an exchange; reset its stream unless it has ended."""
@@ -328,8 +358,9 @@ class MultiplexedConnection(ConnectionBase):
         if self.state != OPEN:
             return
         failure: Http2Error | None = None
+        now = self.received_at = self.loop.time()
         try:
-            events = self.codec.feed(self.scratch[:nbytes], self.loop.time())
+            events = self.codec.feed(self.scratch[:nbytes], now)
         except Http2Error as error:
             # A response that was complete before the fault counts, in whichever pieces the input comes.
             events, failure = error.events, error

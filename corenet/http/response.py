@@ -151,9 +151,12 @@ class Response(_Head):
         """The body parsed as JSON.
 
         Raises:
-            ValueError: it is not JSON.
+            ValueError: it is not JSON, or nested too deeply.
         """
-        return json.loads(self.body)
+        try:
+            return json.loads(self.body)
+        except RecursionError as error:
+            raise ValueError("the JSON of the body is nested too deeply") from error
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.reason} {self.url}, {len(self.body)} bytes>"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from corenet.http.arguments import expect, integer, number
 from corenet.http.dates import parse_http_date
-from corenet.http.errors import ConnectError, ServerDisconnected, TimeoutExceeded, TlsError
+from corenet.http.errors import ConnectError, ProxyError, ServerDisconnected, TimeoutExceeded, TlsError
 from corenet.http.response import Response
 from corenet.limits import (
     HTTP_REQUESTS_PER_RETRY,
@@ -107,8 +107,9 @@ class RetryState:
                 return False
             asked = outcome.headers.get("retry-after")
         elif not isinstance(outcome, ConnectError | ServerDisconnected | TimeoutExceeded) or (
-            # The certificate will be the same the next time.
-            isinstance(outcome, TlsError) and outcome.certificate
+            # The certificate, or the answer of the proxy, will be the same the next time.
+            (isinstance(outcome, TlsError) and outcome.certificate)
+            or (isinstance(outcome, ProxyError) and 400 <= outcome.status < 500)
         ):
             return False
         if self._count >= retries.count:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from resolver import limits
 from resolver.cache import Store
 from resolver.daemon.timers import Timers
 from resolver.effects import Outcome, Question
@@ -158,6 +159,9 @@ class AnchorKeeper:
     async def _send(self, channels: "WorkerChannels", text: str) -> None:
         from resolver.daemon.worker_ipc import WorkerError
 
+        if len(text) > limits.ANCHOR_FILE:
+            logger.error("trust anchors: the key states are too large for the other workers, which keep theirs")
+            return
         for number in channels.others:
             try:
                 await channels.ask(number, {"command": "take-anchors", "text": text})

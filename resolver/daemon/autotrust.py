@@ -119,11 +119,18 @@ class AnchorUpdater:
         return render(self.points.values())
 
     def save(self) -> None:
-        """Replace the file, unless it could not be read."""
+        """Replace the file, unless it could not be read. One that is too large to be read again is not written."""
         if not self.may_save:
             return
+        data = self.text.encode()
+        if len(data) > LARGEST:
+            self._counts["write_failures"] += 1
+            self.trouble = f"cannot write {str(self.path)!r}: the key states have more than {LARGEST} bytes"
+            logger.error("trust anchors: %s. It keeps earlier key states. Fewer zones must be configured (%s)",
+                         self.trouble, SETTING)
+            return
         try:
-            replace_file(self.path, [self.text.encode()])
+            replace_file(self.path, [data])
         except CacheFileError as error:
             self._counts["write_failures"] += 1
             self.trouble = str(error)

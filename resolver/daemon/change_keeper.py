@@ -164,7 +164,9 @@ class ChangeKeeper:
         """Look after the negative trust anchors when the next one is due."""
         self.stop()
         anchors = [one for one in self._host.changes.entries if one.kind == NTA]
-        self._checked = {one: self._checked.get(one, self._now) for one in anchors}
+        now = self._now
+        # A clock that was set back must not delay the next check until it has caught up.
+        self._checked = {one: min(self._checked.get(one, now), now) for one in anchors}
         due = [one.until for one in anchors]
         due += [self._checked[one] + limits.NTA_CHECK for one in anchors if one.check]
         if due:

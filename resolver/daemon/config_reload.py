@@ -204,11 +204,12 @@ async def align_workers(channels: "WorkerChannels", settings: Settings, changes:
     from resolver.daemon.worker_ipc import WorkerError
 
     try:
-        with open(os.memfd_create("settings", os.MFD_CLOEXEC), "w+b") as file:
-            file.write(pickle.dumps((settings, changes)))
-            file.flush()
-            for number in channels.others:
-                file.seek(0)  # the position is shared with the worker that has read it before
+        data = pickle.dumps((settings, changes))
+        for number in channels.others:
+            # A file for each: a worker shares its position, and one that did not answer in time may still read.
+            with open(os.memfd_create("settings", os.MFD_CLOEXEC), "w+b") as file:
+                file.write(data)
+                file.seek(0)
                 try:
                     await channels.ask(number, {"command": "align"}, limits.RELOAD_TIMEOUT / 1000, file=file)
                 except WorkerError as error:

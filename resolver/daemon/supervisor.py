@@ -419,12 +419,13 @@ class _Supervisor(Processes):
             results = self.reloads.results()
         except (OSError, MemoryError) as error:
             # An exception would end the supervisor, and all workers with it. So the error is only logged.
-            logger.error("reload: cannot receive the result: %s; restarted workers get the old settings",
-                         config_reload.describe_error(error))
+            self._log_lost_result(error)
             return
         for number, settings in results:
             self.answered = max(self.answered, number)
-            if settings is not None:
+            if isinstance(settings, OSError):
+                self._log_lost_result(settings)
+            elif settings is not None:
                 self.settings, self.in_force = settings
             if not self.reported_ready or self.status is not None or number == NO_RELOAD:
                 continue
@@ -432,6 +433,10 @@ class _Supervisor(Processes):
                 self.show_reloading()
             elif self.requested == self.answered:
                 self.show_ready("the last reload was refused; see the log" if settings is None else self.describe())
+
+    def _log_lost_result(self, error: Exception) -> None:
+        logger.error("reload: cannot receive the result: %s; restarted workers get the old settings",
+                     config_reload.describe_error(error))
 
     def show_reloading(self) -> None:
         """Tell the service manager that a reload begins."""

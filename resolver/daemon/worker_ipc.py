@@ -281,21 +281,18 @@ class ReloadChannel(_SupervisorChannel):
             file.flush()
             socket.send_fds(self._worker_end, [b"%d" % number], [file.fileno()])
 
-    def results(self) -> list[tuple[int, tuple[Settings, Settings] | None]]:
-        """In the supervisor: the results since the previous call, oldest first.
-
-        Raises:
-            OSError: no descriptor is left for received settings.
-        """
-        results: list[tuple[int, tuple[Settings, Settings] | None]] = []
+    def results(self) -> list[tuple[int, tuple[Settings, Settings] | OSError | None]]:
+        """In the supervisor: the results since the previous call, oldest first. OSError instead of the settings: no
+        descriptor was left for them, and they are lost."""
+        results: list[tuple[int, tuple[Settings, Settings] | OSError | None]] = []
         while True:
             try:
                 data, descriptors, flags, _ = socket.recv_fds(self._supervisor_end, LONGEST_MESSAGE, 1)
             except BlockingIOError:
                 return results
+            settings: tuple[Settings, Settings] | OSError | None = None
             if flags & socket.MSG_CTRUNC:
-                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            settings = None
+                settings = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             for descriptor in descriptors:
                 with open(descriptor, "rb") as file:
                     file.seek(0)

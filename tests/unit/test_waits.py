@@ -82,6 +82,7 @@ SHORT: dict[str, dict[str, str]] = {
     "integration/test_websockets.py": {"test_a_slow_reader_holds_its_sender_up": EXPECTED},
     "simulation/loop/run.py": {"simulate": ROUND},
     "support/nginx.py": {"__enter__": ROUND},
+    "unit/corenet/http/test_h2_client.py": {"test_a_connection_on_a_lost_path_is_replaced": EXPECTED},
     "unit/corenet/loop/test_connecting.py": {"test_a_cancelled_race_leaves_no_socket": EXPECTED},
     "unit/corenet/loop/test_services.py": {"test_sock_accept_can_be_cancelled": EXPECTED},
     "unit/corenet/tls/test_handshake.py": {"test_a_handshake_without_timeout_delays_no_other_timer": EXPECTED},

@@ -11,6 +11,7 @@ from support.http_peer import LOOPS, Peer, Server, run_on, serving, until
 
 from corenet import tls
 from corenet.http import Cache, DigestAuth, HttpClient, Response, ServerDisconnected
+from corenet.http import cache as cache_module
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -325,6 +326,35 @@ def test_a_failing_store_does_not_fail_requests(loop: str, tmp_path: Path, monke
         assert cache.failures == 3
 
     play(loop, Script(answer(FRESH)), use, path=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("bound", [1, 10])
+def test_a_removal_that_failed_is_made_up(
+    loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: int
+) -> None:
+    """RFC 9111 section 4.4: after a DELETE the stored response is not used, although the store could not remove it."""
+    monkeypatch.setattr(cache_module, "HTTP_CACHE_UNREMOVED", bound)
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        urls = [f"{server.url}/{number}" for number in range(3)]
+        for url in urls:
+            assert (await client.get(url)).body == b"old"
+
+        def fail(*_: Any) -> None:
+            raise sqlite3.OperationalError("database is locked")
+
+        with monkeypatch.context() as patched:
+            for name in ("remove", "clear"):
+                patched.setattr(cache._store, name, fail)
+            for url in urls:
+                await client.delete(url)
+            assert (await client.get(urls[0])).body == b"new", "not from the store while the removal is due"
+        for url in urls:
+            assert (await client.get(url)).body == b"new"
+        assert how(await client.get(urls[2])) == "corenet; hit" and cache.failures >= 4
+
+    olds = [answer(FRESH, body="old")] * 3 + [answer(body="gone")] * 3
+    play(loop, Script(*olds, answer(FRESH, body="new")), use, path=tmp_path / "cache")
 
 
 def test_decoded_bodies_are_stored(loop: str) -> None:

@@ -277,6 +277,13 @@ def test_a_304_with_another_date_is_refused(said: list[str], result: bool) -> No
     assert (freshened(old, fields(*said), NOW, NOW) is not None) is result
 
 
+@pytest.mark.parametrize(("tag", "result"), [('"2"', False), ('W/"2"', True)])
+def test_a_304_with_a_strong_tag_updates_no_response_without_one(tag: str, result: bool) -> None:
+    """RFC 9111 section 4.3.4: a strong validator selects the responses that have it, and here none has."""
+    old = stored(f"Last-Modified: {DATE}")
+    assert (freshened(old, fields(f"ETag: {tag}", f"Last-Modified: {DATE}"), NOW, NOW) is not None) is result
+
+
 def test_fields_that_are_not_stored() -> None:
     """RFC 9111 section 3.1; fields that the cache rules read are kept, so Connection cannot remove no-store."""
     said = fields(

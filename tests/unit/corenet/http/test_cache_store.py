@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from corenet import limits
-from corenet.http import Cache, Headers
+from corenet.http import Cache, Headers, cache_store
 from corenet.http.cache_rules import Stored, variant_of
 from corenet.http.cache_store import CacheStore
 
@@ -164,8 +164,11 @@ def test_files_that_are_not_caches_are_not_changed(tmp_path: Path) -> None:
     with sqlite3.connect(other) as database:
         database.execute("CREATE TABLE t (x)")
     database.close()
+    other.chmod(0o600)
+    before = other.read_bytes()
     with pytest.raises(ValueError, match="not a cache"):
         Cache(other)
+    assert other.read_bytes() == before
     with pytest.raises(FileNotFoundError, match="absent"):
         Cache(tmp_path / "absent" / "cache")
     with pytest.raises(ValueError, match="max_bytes"):
@@ -180,6 +183,35 @@ def test_a_file_of_another_version_is_emptied(tmp_path: Path) -> None:
     store.close()
     store = CacheStore(path, SIZE)
     assert store.size() == (0, 0) and store.put("http://a/", response(), public=False, now=0.0)
+    store.close()
+
+
+def test_a_file_without_its_tables_gets_them(tmp_path: Path) -> None:
+    path = str(tmp_path / "cache")
+    store = CacheStore(path, SIZE)
+    store._database.execute("DROP TABLE total")
+    store.close()
+    store = CacheStore(path, SIZE)
+    assert store.size() == (0, 0) and store.put("http://a/", response(), public=False, now=0.0)
+    store.close()
+
+
+def test_one_wait_for_a_locked_file_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operations after it fail at once, for as long as the wait was."""
+    path = str(tmp_path / "cache")
+    now = 100.0
+    monkeypatch.setattr(cache_store, "HTTP_CACHE_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(cache_store.time, "monotonic", lambda: now)
+    store = CacheStore(path, SIZE)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+        store.put("http://a/", response(), public=False, now=0.0)
+    other.close()
+    with pytest.raises(sqlite3.OperationalError, match="another process keeps"):
+        store.put("http://a/", response(), public=False, now=0.0)
+    now += 0.01
+    assert store.put("http://a/", response(), public=False, now=0.0)
     store.close()
 
 

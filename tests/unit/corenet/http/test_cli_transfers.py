@@ -33,6 +33,16 @@ def reply(status: str, body: bytes, *fields: str) -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body
 
 
+# Wrong answers to a request for the rest from byte 4 on.
+RESTS = {
+    "/short-rest": (b"12", "4-9/10"),
+    "/long-rest": (b"1234567", "4-9/10"),
+    "/empty-rest": (b"", "4-9/10"),
+    "/coded-rest": (b"123456", "4-9/10", "Content-Encoding: gzip"),
+    "/inverted-rest": (b"123", "4-2/3"),
+}
+
+
 async def serve(peer: Peer) -> None:
     while True:
         line, headers, body = await peer.request()
@@ -52,6 +62,9 @@ async def serve(peer: Peer) -> None:
             await peer.send(reply("416 Range Not Satisfiable", b"", f"Content-Range: bytes */{'9' * 5000}"))
         elif path == "/other-part":
             await peer.send(reply("206 Partial Content", b"x", "Content-Range: bytes 0-0/10240"))
+        elif path in RESTS:
+            body, part, *coded = RESTS[path]
+            await peer.send(reply("206 Partial Content", body, f"Content-Range: bytes {part}", *coded))
         elif path == "/a-part":
             await peer.send(reply("206 Partial Content", b"x", "Content-Range: bytes 4-4/10240"))
         elif path == "/file" and wanted is not None:
@@ -120,6 +133,38 @@ def test_a_response_that_is_not_the_rest_does_not_change_the_file(
     code, _, err = get(capfdbinary, server.url + path, "-C", "-", "-o", str(file))
     assert code == 33 and err.count("\n") == 1
     assert file.read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize(
+    ("path", "after"),
+    [("/short-rest", b"kept12"), ("/long-rest", b"kept"), ("/coded-rest", b"kept"), ("/inverted-rest", b"kept"),
+     ("/empty-rest", b"kept")],
+)  # fmt: skip
+def test_a_body_that_is_not_its_content_range_fails(
+    server: Server, capfdbinary: Any, tmp_path: Path, path: str, after: bytes
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"kept")
+    code, _, err = get(capfdbinary, server.url + path, "-C", "-", "-o", str(file))
+    assert code == 33 and err.count("\n") == 1
+    assert file.read_bytes() == after
+
+
+def test_a_file_is_not_continued_beyond_its_end(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"kept")
+    code, _, err = get(capfdbinary, server.url + "/file", "-C", "8", "-o", str(file))
+    assert code == 33 and "it has 4 bytes" in err and file.read_bytes() == b"kept"
+
+
+def test_a_range_is_requested_without_a_coding(server: Server, capfdbinary: Any) -> None:
+    """A part of a coded body cannot be decoded; with --compressed it is what the user asked for."""
+    for options, coding in ((["-r", "0-9"], "identity"), (["-r", "0-9", "-H", "User-Agent:"], "identity"),
+                            (["-r", "0-9", "-H", "Accept-Encoding: br"], "br")):  # fmt: skip
+        code, out, _ = get(capfdbinary, server.url + "/echo", *options)
+        assert code == 0 and json.loads(out)["headers"]["accept-encoding"] == coding
+    code, out, _ = get(capfdbinary, server.url + "/coded-rest", "-r", "4-9")
+    assert (code, out) == (0, b"123456")
 
 
 def test_wrong_offsets_are_refused(server: Server, capfdbinary: Any, tmp_path: Path) -> None:

@@ -224,6 +224,14 @@ def test_a_site_is_bounded_and_cannot_evict_cookies_of_another(jar: CookieJar) -
     assert f"c{newest}=v" in sent(jar, "https://evil.org/")
 
 
+def test_an_address_is_its_own_site(jar: CookieJar) -> None:
+    put(jar, "http://10.9.0.1/", "k=v")
+    for number in range(limits.HTTP_COOKIES_PER_SITE + 5):
+        put(jar, "http://6.6.0.1/", f"c{number}=v")
+        put(jar, "http://[::1]/", f"c{number}=v")
+    assert sent(jar, "http://10.9.0.1/") == "k=v"
+
+
 def test_secure_cookies_are_evicted_last(jar: CookieJar) -> None:
     put(jar, "https://a.org/", "safe=1; Secure")
     for number in range(limits.HTTP_COOKIES_PER_SITE + 5):

@@ -451,6 +451,54 @@ def test_timeouts_end_only_their_request(loop: str, world: World) -> None:
     run_on(loop, main())
 
 
+@pytest.mark.parametrize("ended", ["timed out", "cancelled"])
+def test_a_connection_on_a_lost_path_is_replaced(
+    loop: str, world: World, ended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path loses everything without an error. Neither a timeout nor the user's own deadline ends the connection."""
+
+    async def answered(client: HttpClient, url: str) -> bool:
+        try:
+            if ended == "timed out":
+                await client.get(url, timeout=Timeout(read=0.05))
+            else:
+                async with asyncio.timeout(0.05):
+                    await client.get(url)
+        except TimeoutError:
+            return False
+        return True
+
+    async def main() -> None:
+        monkeypatch.setattr(h2_connection, "HTTP2_PING_SECONDS", 0.02)
+        async with world.site() as site, world.client() as client:
+            await client.get(site.url + "/")
+            site.peers[0].transport.pause_reading()
+            tries = 1
+            while not await answered(client, site.url + "/"):
+                tries += 1
+                assert tries < 50
+            assert tries > 1 and len(site.peers) == 2
+
+    run_on(loop, main())
+
+
+def test_the_reply_to_a_ping_keeps_the_connection(loop: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with world.site() as site, world.client() as client:
+            await client.get(site.url + "/")
+            [group] = client._connections.pool.groups.values()
+            [connection] = [slot.connection for slot in group.idle]
+            assert isinstance(connection, MultiplexedConnection)
+            with pytest.raises(TimeoutExceeded):
+                await client.get(site.url + "/hang", timeout=Timeout(read=0.05))
+            await until(lambda: connection.received_at > connection.probed_at > 0, "the reply")
+            monkeypatch.setattr(h2_connection, "HTTP2_PING_SECONDS", 0)
+            assert not connection.is_silent
+            assert (await client.get(site.url + "/")).status == 200 and len(site.peers) == 1
+
+    run_on(loop, main())
+
+
 def test_a_goaway(loop: str, world: World) -> None:
     """A request that the server did not process is sent again on a new connection, whatever its method."""
 

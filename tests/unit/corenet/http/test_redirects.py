@@ -18,6 +18,7 @@ from corenet.http import (
     HttpClient,
     RedirectError,
     ResponseTooLarge,
+    Retries,
 )
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
@@ -220,6 +221,24 @@ def test_the_body_of_a_redirect_is_bounded(loop: str) -> None:
             with pytest.raises(ResponseTooLarge):
                 async with client.stream("GET", server.url):
                     pass
+
+    run_on(loop, main())
+
+
+def test_a_redirect_whose_body_was_cut_short_counts(loop: str) -> None:
+    """A retry after it goes to the target, so the redirect has been followed."""
+
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            line, _, _ = await peer.request()
+            if line.startswith("GET /start"):
+                await peer.send(b"HTTP/1.1 302 Go\r\nLocation: /x\r\nContent-Length: 100\r\n\r\nshort")
+            else:
+                await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+        async with serving(serve) as server, HttpClient(retries=Retries(count=1)) as client:
+            async with client.stream("GET", server.url + "/start") as response:
+                assert response.status == 200 and [one.status for one in response.history] == [302]
 
     run_on(loop, main())
 

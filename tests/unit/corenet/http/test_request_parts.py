@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from corenet.http import DigestAuth, Headers, HttpClient, InvalidUrl, NetrcAuth, Retries, parse_url
+from corenet.http import DigestAuth, Headers, HttpClient, InvalidUrl, NetrcAuth, ProxyError, Retries, parse_url
 from corenet.http.auth import BasicAuth, BearerAuth, parse_challenges, split_credentials
 from corenet.http.body_source import BodySource, file_source
 from corenet.http.multipart import encode_multipart
@@ -433,6 +433,12 @@ def test_the_budget_bounds_the_retries_of_a_client() -> None:
     assert not budget.take()
     RetryState(Retries(), budget)
     assert budget.take() and not budget.take()
+
+
+@pytest.mark.parametrize(("status", "retried"), [(0, True), (407, False), (403, False), (502, True)])
+def test_a_refusal_of_the_proxy_is_not_retried(status: int, retried: bool) -> None:
+    state = RetryState(Retries(), RetryBudget())
+    assert state.should_retry(ProxyError("refused", status), 100.0) is retried
 
 
 def test_retries_are_checked() -> None:

@@ -3,6 +3,7 @@
 There is no I/O here; test_client.py tests how responses are received.
 """
 
+import codecs
 import encodings
 from encodings.aliases import aliases
 
@@ -13,6 +14,7 @@ from webencodings.labels import LABELS
 from corenet.http import Headers, HttpStatusError, Response
 from corenet.http.charset import TextDecoder, decode_text
 from corenet.http.charset_labels import CODECS, REPLACEMENT, USER_DEFINED
+from corenet.http.event_stream import EventStream
 from corenet.http.links import parse_links
 from corenet.limits import HTTP_LINKS_SIZE
 
@@ -79,6 +81,8 @@ def test_json() -> None:
     assert response("application/json", b'{"a": [1]}').json() == {"a": [1]}
     with pytest.raises(ValueError, match="Expecting value"):
         response("application/json", b"nope").json()
+    with pytest.raises(ValueError, match="too deeply"):
+        response("application/json", b"[" * 200_000).json()
 
 
 def test_status() -> None:
@@ -121,6 +125,19 @@ def test_text_is_decoded_by_the_encoding_standard(body: bytes, charset: str, tex
     assert decode_text(body, charset) == text
     decoder = TextDecoder(charset)
     assert "".join(decoder.feed(body[at : at + 1]) for at in range(len(body))) + decoder.feed(b"", last=True) == text
+
+
+@pytest.mark.parametrize("charset", ["iso-2022-jp", "iso2022_jp_2", "iso2022_kr"])
+def test_an_invalid_sequence_that_arrives_in_pieces_does_not_raise(charset: str) -> None:
+    decoder = TextDecoder(charset)
+    text = decoder.feed(b"\x1b\x24") + decoder.feed(b"\x0e\xff\x0e\x24\x28\x1b\x1b") + decoder.feed(b"ok", last=True)
+    assert "\ufffd" in text and text.endswith("ok")
+
+
+def test_an_event_stream_is_utf_8_whatever_it_begins_with() -> None:
+    """WHATWG HTML section 9.2.6: only the byte order mark of UTF-8 is removed."""
+    assert [one.data for one in EventStream().feed(b"\xef\xbb\xbfdata: a\n\n")] == ["a"]
+    assert [*EventStream().feed(codecs.BOM_UTF16_LE + "data: a\n\n".encode("utf-16-le"))] == []
 
 
 def test_malformed_links_end_the_parsing() -> None:

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import gc
 import os
+import pickle
 import re
 import resource
 import select
@@ -36,13 +37,13 @@ from resolver.daemon import (
 )
 from resolver.daemon import worker as module
 from resolver.daemon.change_keeper import ChangeKeeper
-from resolver.daemon.config_reload import merge_restart_only
+from resolver.daemon.config_reload import align_workers, merge_restart_only
 from resolver.daemon.management_sockets import ManagementSockets, open_management_sockets
 from resolver.daemon.runtime_changes import RuntimeChanges, make_change
 from resolver.daemon.runtime_config import Listeners, RuntimeConfig
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import open_endpoints
-from resolver.daemon.worker_ipc import NO_RELOAD, RELOAD_BEGINS, ReloadChannel
+from resolver.daemon.worker_ipc import NO_RELOAD, RELOAD_BEGINS, ReloadChannel, WorkerError
 from resolver.daemon.worker_options import Options
 from resolver.log_limit import LimitedWarning
 from resolver.mesh import Mesh
@@ -814,6 +815,27 @@ def test_a_successor_of_the_first_worker_aligns_the_others(company, in_force, co
     company(test)
 
 
+def test_a_worker_that_reads_late_gets_the_whole_configuration():
+    """Descriptors of one file share a position; so each worker has a file of its own."""
+    late = []
+
+    class Channels:
+        others = (1, 2)
+
+        async def ask(self, number, request, timeout, *, file):
+            received = open(os.dup(file.fileno()), "rb")
+            if number == 1:
+                late.append(received)
+                raise WorkerError("worker 1 does not answer")
+            with received:
+                assert pickle.load(received) == (Settings(), "changes")
+                with late[0] as first:
+                    assert pickle.load(first) == (Settings(), "changes")
+
+    asyncio.run(align_workers(Channels(), Settings(), "changes"))
+    assert len(late) == 1 and late[0].closed
+
+
 def test_a_silent_worker_makes_the_reload_fail_for_all(company, monkeypatch):
     async def test(company):
         company.write(2)
@@ -964,7 +986,9 @@ def test_the_supervisor_gets_the_active_settings_and_repeats_unfinished_reloads(
         watching.take_results()
         assert watching.settings == changed and watching.answered == watching.requested == 2
         assert watching.in_force == with_changes
-        link.report(0, (before, before))
+        watching.requested = 3
+        link.report(0, None)
+        link.report(3, (before, before))
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)
         with open(os.devnull) as highest:
             resource.setrlimit(resource.RLIMIT_NOFILE, (highest.fileno(), limit[1]))
@@ -973,6 +997,7 @@ def test_the_supervisor_gets_the_active_settings_and_repeats_unfinished_reloads(
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limit)
         assert watching.settings == changed and "cannot receive the result: Too many open files" in caplog.text
+        assert watching.answered == 3, "its number was not lost, so the reload is not repeated"
     finally:
         link.close()
 

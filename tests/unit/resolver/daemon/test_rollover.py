@@ -4,6 +4,7 @@ The zone's keys are real, network and time are simulated: the mesh resolves and 
 month. Errors of the file (a kill at any moment, a full disk, no permission) happen to a real file.
 """
 
+import asyncio
 import errno
 import logging
 import os
@@ -20,7 +21,8 @@ from support.minet import Minet, build, reply, scripted
 from support.signing import ZoneKey
 from support.subject import daemon_environment
 
-from resolver.daemon import cache_file
+from resolver import limits
+from resolver.daemon import autotrust, cache_file
 from resolver.daemon.anchor_keeper import AnchorKeeper
 from resolver.daemon.autotrust import AnchorUpdater, check
 from resolver.daemon.timers import Timers
@@ -317,6 +319,25 @@ def test_an_unusable_file_is_kept_and_loses_no_anchor(path: Path, damage: str, c
         path.write_bytes(good)
         world.start()
         assert world.states == {A.tag: "valid", B.tag: "valid"}
+
+
+def test_key_states_that_could_not_be_read_again_are_not_written(path: Path, monkeypatch, caplog) -> None:
+    world = World(path)
+    good = path.read_bytes()
+    monkeypatch.setattr(autotrust, "LARGEST", len(good) - 1)
+    world.rollover.save()
+    assert path.read_bytes() == good and "the key states have more than" in world.rollover.describe()["error"]
+    assert world.rollover.statistics()["write_failures"] == 1 and "dnssec.auto-trust-anchor-file" in caplog.text
+    monkeypatch.undo()
+    world.rollover.save()
+    assert world.rollover.describe()["error"] == ""
+
+    async def send() -> None:
+        channels: Any = SimpleNamespace(others=[1])  # without `ask`, so nothing may be sent
+        await AnchorKeeper(SimpleNamespace())._send(channels, "x" * (limits.ANCHOR_FILE + 1))
+
+    asyncio.run(send())
+    assert "too large for the other workers" in caplog.text
 
 
 def test_a_restored_file_is_not_replaced_by_a_reload(path: Path) -> None:

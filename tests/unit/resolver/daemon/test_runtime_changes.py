@@ -259,6 +259,20 @@ def test_an_anchor_ends_when_its_zone_validates_again(tmp_path):
     _with_host(tmp_path, test)
 
 
+def test_a_clock_that_was_set_back_delays_no_check(tmp_path):
+    async def test(host, keeper):
+        await keeper.perform({"kind": "nta", "action": "add", "name": "nsec.dnssec.playground."})
+        keeper.schedule()
+        host.clock.now -= 10 * limits.NTA_CHECK
+        await keeper.end_anchors()
+        assert len(await _names(keeper)) == 1
+        host.clock.now += limits.NTA_CHECK
+        await keeper.end_anchors()
+        assert await _names(keeper) == []
+
+    _with_host(tmp_path, test)
+
+
 def test_a_check_that_ends_by_an_error_is_repeated(tmp_path, monkeypatch):
     async def test(host, keeper):
         asked = []
