@@ -17,8 +17,9 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from hashlib import sha256
 from os import PathLike, fspath
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from corenet.http.arguments import expect, expect_callable, integer
 from corenet.http.cache_rules import (
@@ -46,7 +47,12 @@ from corenet.http.stored_body import Recording, StoredBody
 from corenet.http.url import Url
 from corenet.limits import HTTP_CACHE_BYTES, HTTP_CACHE_REVALIDATIONS, HTTP_CACHE_UNREMOVED
 
-__all__ = ["Cache", "CacheLayer"]
+if TYPE_CHECKING:
+    import ssl
+
+    from corenet.http.proxies import Proxy
+
+__all__ = ["Cache", "CacheLayer", "scope_of"]
 
 _Fields = list[tuple[bytes, bytes]]
 _T = TypeVar("_T")
@@ -60,8 +66,9 @@ class Cache:
 
     `max_bytes` limits what is stored, bodies as decoded. A response over an eighth of it is not stored. A cache belongs
     to one user; responses to requests with different Authorization fields are stored separately, and so are those of
-    clients with another Unix socket, without `decode`, or without verification of certificates. `clock` returns the
-    Unix time in seconds. `hits` and `misses` count requests, `failures` operations of the store that failed.
+    clients with another Unix socket or proxy for http, without `decode`, or with a `tls_context` that trusts others.
+    `clock` returns the Unix time in seconds. `hits` and `misses` count requests, `failures` operations of the store
+    that failed.
 
     Raises:
         TypeError: an argument has a wrong type.
@@ -159,6 +166,37 @@ class Cache:
         except sqlite3.Error:
             self.failures += 1
             return None
+
+
+def scope_of(
+    unix_socket: str | None,
+    connect_to: str | None,
+    http_proxy: "Proxy | None",
+    decode: bool,
+    dane: bool,
+    context: "ssl.SSLContext | None",
+) -> str:
+    """What else than the URL decides about a response. Clients with other scopes do not share responses."""
+    parts = [] if unix_socket is None else [f"unix:{unix_socket}"]
+    if connect_to is not None:
+        parts.append(f"to:{connect_to}")
+    if http_proxy is not None:
+        # It can change what it forwards. Over https it cannot.
+        parts.append(f"proxy:{http_proxy}")
+    if not decode:
+        parts.append("coded")
+    if dane:
+        # A TLSA record may accept a server that others refuse.
+        parts.append("dane")
+    if context is not None:
+        # An attacker who can change the traffic of a client that verifies nothing, or trusts other authorities, must
+        # not affect other clients.
+        if context.check_hostname:
+            trusted = b"".join(sorted(context.get_ca_certs(binary_form=True)))
+            parts.append(f"trust:{sha256(trusted).hexdigest()}")
+        else:
+            parts.append("unverified")
+    return "".join(f"{part} " for part in parts)
 
 
 class CacheLayer:

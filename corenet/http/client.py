@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from corenet.http.auth import AuthTypes
-    from corenet.http.cache import Cache
+    from corenet.http.cache import Cache, CacheLayer
     from corenet.http.cookies import CookieJar
     from corenet.http.hsts import HstsStore
     from corenet.http.options import ClientOptions, Prepared, RequestOptions
@@ -159,23 +159,29 @@ class HttpClient(Verbs):
         self._hsts = hsts
         self._remembers = cookies is not None or hsts is not None
         self._upgrades = https_records
+        router = router_of(proxy, trust_env, unix_socket, local_address, connect_to)
         self._connections = Connections(
             tls_context=tls_context,
             http2=http2,
             limits=Limits() if limits is None else limits,
             trace=trace,
             max_head=max_head,
-            router=router_of(proxy, trust_env, unix_socket, local_address, connect_to),
+            router=router,
             record_lookups=record_lookups_of(https_records, dane, tls_context),
         )
-        self._layer = None if cache is None else cache.layer(
-            self._fetch,
-            self._begin_stream,
-            self._redirect,
-            self._target_and_fields,
-            _cache_scope(unix_socket, connect_to, decode, dane, tls_context),
-            self._connections.upgrade if https_records else None,
-        )
+        self._layer: CacheLayer | None = None
+        if cache is not None:
+            from corenet.http.cache import scope_of
+
+            http_proxy = None if router is None else router.http_proxy
+            self._layer = cache.layer(
+                self._fetch,
+                self._begin_stream,
+                self._redirect,
+                self._target_and_fields,
+                scope_of(unix_socket, connect_to, http_proxy, decode, dane, tls_context),
+                self._connections.upgrade if https_records else None,
+            )
         self._keep_heads = "Connection" not in self._defaults
         # Made when the first request needs it: most programs do without.
         self._options: ClientOptions | None = None
@@ -601,25 +607,6 @@ class HttpClient(Verbs):
         )
         response._about = (exchange.last_activity - call.started, exchange.informational, slot.facts, call.reused)
         return response
-
-
-def _cache_scope(
-    unix_socket: str | None, connect_to: str | None, decode: bool, dane: bool, context: "ssl.SSLContext | None"
-) -> str:
-    """What else than the URL decides about a response. Clients with other scopes do not share responses."""
-    parts = [] if unix_socket is None else [f"unix:{unix_socket}"]
-    if connect_to is not None:
-        parts.append(f"to:{connect_to}")
-    if not decode:
-        parts.append("coded")
-    if dane:
-        # A TLSA record may accept a server that others refuse.
-        parts.append("dane")
-    if context is not None and not context.check_hostname:
-        # An attacker who can change the traffic of a client without verification must not affect clients with
-        # verification.
-        parts.append("unverified")
-    return "".join(f"{part} " for part in parts)
 
 
 async def get(url: str, *, timeout: Timeout | float | None = None, trace: Trace | None = None) -> Response:

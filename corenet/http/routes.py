@@ -91,6 +91,11 @@ class Router:
         self._local_address = local_address
         self._connect_to = connect_to
 
+    @property
+    def http_proxy(self) -> "Proxy | None":
+        """The proxy of URLs of http."""
+        return None if self._proxies is None else self._proxies.http
+
     def route(self, url: Url) -> Route:
         """The route of requests for `url`."""
         proxy = None if self._proxies is None else self._proxies.find(url)

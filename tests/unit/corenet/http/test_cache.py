@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certs import Authority
 from support.http_peer import LOOPS, Peer, Server, run_on, serving, until
 
 from corenet import tls
@@ -489,6 +490,29 @@ def test_clients_that_see_other_bytes_share_no_responses(loop: str, options: dic
         async with HttpClient(cache=cache, **options) as other:
             assert (await other.get(server.url)).body == b"one" and how(await other.get(server.url)) == "corenet; hit"
         assert (await client.get(server.url)).body == b"two" and len(cache) == 2
+
+    play(loop, script, use)
+
+
+def test_clients_with_another_proxy_or_trust_share_no_responses(loop: str, tmp_path: Path) -> None:
+    """Only what is as trustworthy as the client's own requests may answer them."""
+    script = Script(*(answer(FRESH, body=str(number)) for number in range(4)))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one, two = (Authority(tmp_path / name) for name in ("one", "two"))
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        bodies = []
+        for options in (
+            {"proxy": f"127.0.0.1:{server.port}"},
+            {"tls_context": tls.client_context(cafile=str(one.cafile))},
+            {"tls_context": tls.client_context(cafile=str(one.cafile))},
+            {"tls_context": tls.client_context(cafile=str(two.cafile))},
+            {},
+        ):
+            async with HttpClient(cache=cache, **options) as other:  # type: ignore[arg-type]
+                bodies.append((await other.get(server.url)).body)
+        assert bodies == [b"0", b"1", b"1", b"2", b"3"]
 
     play(loop, script, use)
 
