@@ -9,6 +9,7 @@ methods holds the lock of `WorkerReloads`, except when the worker stops.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from resolver.daemon.worker_options import Options
 
 __all__ = ["Prepared", "SwitchHost", "SwitchPreparation"]
+
+logger = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
@@ -54,6 +57,9 @@ class WebPage(Protocol):
 
 class SwitchHost(Protocol):
     """What the preparation needs of its worker."""
+
+    @property
+    def number(self) -> int: ...
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
@@ -205,6 +211,9 @@ class SwitchPreparation:
                     given, host.endpoints, host.options.config
                 )
                 changes = RuntimeChanges.load(given.control.changes_file, host.changes)
+                if host.changes.entries and changes.path != host.changes.path and not host.number:
+                    logger.warning("reload: control.changes-file has changed: the %d run-time changes in %s no longer"
+                                   " apply", len(host.changes.entries), host.changes.path)
             else:
                 given = settings or host.configured
             undo.callback(sockets.close_all, [opened])

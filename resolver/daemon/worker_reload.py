@@ -21,6 +21,7 @@ from resolver.daemon.config_reload import (
     RefusedError,
     abort_workers,
     commit_workers,
+    describe_error,
     log_reload_error,
     prepare_workers,
     report_to_supervisor,
@@ -127,6 +128,9 @@ class WorkerReloads:
         manager.reloading()
         try:
             self.problem = await self.reload_all()
+        except Exception as error:
+            self.problem = describe_error(error)  # what was there before is not why
+            raise
         finally:
             refused = self.problem
             manager.ready(f"the last reload was refused: {refused}" if refused else host.describe_service())

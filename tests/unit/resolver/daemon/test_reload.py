@@ -704,6 +704,42 @@ def test_workers_with_other_views_do_not_share_finished_answers(company, monkeyp
     company(test)
 
 
+def test_changes_that_another_file_replaces_are_named(company, tmp_path, caplog):
+    old, new = tmp_path / "old", tmp_path / "new"
+    RuntimeChanges(old, (make_change("nta", "a.test", until=1 << 39),)).write(old)
+
+    async def test(company):
+        first = company.workers[0]
+        for file in (old, new):
+            company.write(2, extra=f"[control]\nchanges-file = '{file}'\n")
+            assert await first.reloads.perform() == ""
+        assert first.changes.entries == ()
+        [message] = [one.getMessage() for one in caplog.records if "no longer apply" in one.getMessage()]
+        assert f"the 1 run-time changes in {old}" in message
+
+    company(test)
+
+
+def test_an_unexpected_error_is_the_problem_of_the_last_reload(company, monkeypatch):
+    async def test(company):
+        reloads = company.workers[0].reloads
+        company.write(2, "[nonsense]\n")
+        assert "nonsense" in await reloads.perform()
+
+        async def fail(*_):
+            raise RuntimeError("unexpected")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(worker_reload, "prepare_workers", fail)
+            company.write(2)
+            with pytest.raises(RuntimeError, match="unexpected"):
+                await reloads.perform()
+            assert reloads.problem == "unexpected"
+        assert await reloads.perform() == "" and reloads.problem == ""
+
+    company(test)
+
+
 def test_a_negative_trust_anchor_ends_in_all_workers_although_the_file_is_damaged(company, tmp_path):
     path = tmp_path / "changes"
     RuntimeChanges(path, (make_change("nta", "a.test", until=1),)).write(path)
