@@ -124,8 +124,8 @@ class CacheStore:
         return tables
 
     @contextmanager
-    def _locked(self) -> Iterator[sqlite3.Connection]:
-        """The connection of this process, for this thread alone."""
+    def _locked(self, *, always: bool = False) -> Iterator[sqlite3.Connection]:
+        """The connection of this process, for this thread alone; with `always` also soon after a failure."""
         if self._process != os.getpid():
             # A thread of the parent may have held the lock.
             self._lock = threading.Lock()
@@ -133,8 +133,8 @@ class CacheStore:
             self._inherited.append(self._database)
             self._database = self._open()
         with self._lock:
-            if time.monotonic() < self._retry_at:
-                raise sqlite3.OperationalError("another process keeps the file locked")
+            if time.monotonic() < self._retry_at and not always:
+                raise sqlite3.OperationalError("the file failed just before; another process may keep it locked")
             try:
                 yield self._database
             except sqlite3.OperationalError:
@@ -212,12 +212,12 @@ class CacheStore:
 
     def clear(self) -> None:
         """Remove everything."""
-        with self._locked() as database:
+        with self._locked(always=True) as database:
             database.execute("DELETE FROM responses")
 
     def size(self) -> tuple[int, int]:
         """Bytes and number of the stored responses."""
-        with self._locked() as database:
+        with self._locked(always=True) as database:
             return self._bytes(database), database.execute("SELECT count(*) FROM responses").fetchone()[0]
 
     def __del__(self) -> None:

@@ -34,6 +34,15 @@ def keeper_of(tmp_path: Path, *zones: ZoneSettings) -> ZoneKeeper:
                       flush=lambda _: None, directory=tmp_path)
 
 
+async def reload(keeper: ZoneKeeper, tmp_path: Path) -> ZoneKeeper:
+    """What a reload of the configuration does: a new keeper takes over, and the old one stops."""
+    later = keeper_of(tmp_path, SECONDARY)
+    later.carry_over(keeper)
+    keeper.stop()
+    await later.start()
+    return later
+
+
 def own(tmp_path: Path, name: str, text: str) -> ZoneSettings:
     file = tmp_path / name
     file.write_text(text)
@@ -179,11 +188,7 @@ def test_a_notify_that_comes_too_soon_begins_a_refresh_later(
             assert await primary.begun.get() == 2
             keeper.take_notify(ORIGIN)
             if reloaded:
-                later = keeper_of(tmp_path, SECONDARY)
-                later.carry_over(keeper)
-                keeper.stop()
-                await later.start()
-                keeper = later
+                keeper = await reload(keeper, tmp_path)
             else:
                 primary.steps.put_nowait(None)
             await primary.step(3)
@@ -204,11 +209,7 @@ def test_a_reload_during_a_refresh_is_no_failure(tmp_path: Path, monkeypatch: py
         async with asyncio.timeout(30):
             for number in range(1, 4):
                 assert await primary.begun.get() == number
-                later = keeper_of(tmp_path, SECONDARY)
-                later.carry_over(keeper)
-                keeper.stop()
-                await later.start()
-                keeper = later
+                keeper = await reload(keeper, tmp_path)
             await primary.step(4)
             while keeper.describe()[0]["serial"] != 4:
                 await asyncio.sleep(0)
@@ -229,11 +230,7 @@ def test_a_clock_that_was_ahead_delays_no_refresh(tmp_path: Path, reloaded: bool
         keeper = keeper_of(tmp_path, SECONDARY)
         await keeper.start()
         if reloaded:
-            later = keeper_of(tmp_path, SECONDARY)
-            later.carry_over(keeper)
-            keeper.stop()
-            await later.start()
-            keeper = later
+            keeper = await reload(keeper, tmp_path)
         [state] = keeper.describe()
         zone = version(1, 2)
         assert (state["serial"], state["age"]) == (1, 0)
