@@ -4,6 +4,7 @@ Each table of `Mesh.memory_tables` has a filler here, which does what an attacke
 failure.
 """
 
+import gc
 import tracemalloc
 from collections import OrderedDict
 from collections.abc import Callable
@@ -126,11 +127,12 @@ def test_a_table_stays_within_its_octets(name: str, fill: Callable[[Mesh, int], 
         for number in range(200, 2600):
             fill(mesh, number)
             assert table.octets <= limit
+        # CPython keeps up to 2,000 freed tuples of each length until a full collection. They are not the table's.
+        gc.collect()
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert grown <= limit, "what it tells is no less than what it takes"
-    assert table.octets > 0
+    assert grown <= table.octets, "what it tells is no less than what it takes"
     told = {**mesh._context.store.statistics(), **mesh.statistics()}
     assert told["memory"] == sum(table.octets for table in mesh.memory_tables())
 
