@@ -329,14 +329,16 @@ class End:
             return
         peer = self.peer
         clean = self.error is None and not self.aborted and not self.unsure
-        if clean and not self.raised and not peer.gone_early and peer.received != self.written:
+        # A TLS peer that blocks in sending reads nothing. It is not told of the end of the connection while a child
+        # holds the descriptor.
+        blocked = self.closed and self.world.held and not peer.done and peer.pending_bytes()
+        if clean and not self.raised and not peer.gone_early and not blocked and peer.received != self.written:
             self.complain("loss", f"ended cleanly, the peer has {peer.received} of {self.written} bytes")
         if clean and self.saw_eof and self.received != peer.sent and not peer.failed and not peer.cut:
             self.complain("loss", f"ended cleanly, {self.received} of the {peer.sent} bytes sent by the peer arrived")
-        # A TLS peer that blocks in sending reads no close_notify. It is not told of the end of the connection while a
-        # child holds the descriptor.
-        blocked = self.closed and self.world.held and not peer.done and isinstance(self.error, TimeoutError)
-        if self.error is not None and not (self.raised or peer.gone_early or self.world.shortages or blocked):
+        # Nor does it read close_notify.
+        late = blocked and isinstance(self.error, TimeoutError)
+        if self.error is not None and not (self.raised or peer.gone_early or self.world.shortages or late):
             self.complain("error", f"connection_lost({self.error!r}) without a reason")
         self.transport = self.protocol = None
 
