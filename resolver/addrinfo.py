@@ -377,7 +377,7 @@ def _fit_literal(target: Target, family: int, flags: int) -> Target:
     version = target.address.version
     if family == socket.AF_INET6 and version == 4:
         if flags & socket.AI_V4MAPPED:
-            return Target(IPv6Address(b"\0" * 10 + b"\xff\xff" + target.address.packed))
+            return Target(IPv6Address(c.IPV4_MAPPED + target.address.packed))
         raise _error(_EAI_ADDRFAMILY)
     if family == socket.AF_INET and version == 6:
         mapped = target.address.ipv4_mapped if isinstance(target.address, IPv6Address) else None
@@ -450,7 +450,7 @@ _DISCARD_PORT = 9
 
 
 def _as_six(address: Address) -> IPv6Address:
-    return address if isinstance(address, IPv6Address) else IPv6Address(b"\0" * 10 + b"\xff\xff" + address.packed)
+    return address if isinstance(address, IPv6Address) else IPv6Address(c.IPV4_MAPPED + address.packed)
 
 
 def _plain(address: Address) -> str:

@@ -38,6 +38,7 @@ __all__ = [
     "save",
     "save_at_stop",
     "snapshot",
+    "sync_directory",
 ]
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def replace_file(path: Path, pieces: Iterable[bytes]) -> int:
             with suppress(OSError):
                 os.unlink(name)
             raise
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         raise CacheFileError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
     return size
@@ -149,8 +150,12 @@ def _remove_unless_locked(name: Path) -> None:
     os.unlink(name)
 
 
-def _sync_directory(directory: Path) -> None:
-    """Make the rename durable."""
+def sync_directory(directory: Path) -> None:
+    """Make renames in `directory` durable.
+
+    Raises:
+        OSError: they may be lost when the power fails.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -26,6 +26,7 @@ from resolver import limits
 from resolver.cache.bounded import Held
 from resolver.daemon.file_identity import identity
 from resolver.daemon.list_files import Loaded, NewFile, Source, compile_transferred, load
+from resolver.daemon.log import describe_unexpected
 from resolver.net.in_thread import in_thread
 from resolver.policy import PolicyModule
 from resolver.policy.block_lists import BlockLists
@@ -257,7 +258,7 @@ class ListUpdates:
             return
         except Exception as error:
             # A fault must cost this list only; the log has its traceback.
-            state.file_identity, state.error = current, _fault(error)
+            state.file_identity, state.error = current, describe_unexpected(error)
             logger.error("%s: %s; %s", state.title, state.error, state.consequence, exc_info=error)
             return
         finally:
@@ -280,10 +281,10 @@ class ListUpdates:
                 logger.warning("%s: %s: %s; %s", state.title, source.url, why, state.consequence)
             source.failed(why, time.monotonic(), random.random())
         except Exception as error:
-            if _fault(error) != source.error:
-                logger.error("%s: %s: %s; %s", state.title, source.url, _fault(error), state.consequence,
+            if describe_unexpected(error) != source.error:
+                logger.error("%s: %s: %s; %s", state.title, source.url, describe_unexpected(error), state.consequence,
                              exc_info=error)
-            source.failed(_fault(error), time.monotonic(), random.random())
+            source.failed(describe_unexpected(error), time.monotonic(), random.random())
         finally:
             source.fetching = False
 
@@ -425,8 +426,3 @@ def _client() -> "HttpClient":
     from corenet.http import HttpClient
 
     return HttpClient(max_body=limits.LIST_BYTES.default, max_decoded=limits.LIST_BYTES.default)
-
-
-def _fault(error: Exception) -> str:
-    """What operators are shown of an unexpected exception."""
-    return f"unexpected {type(error).__name__}: {error}; this is a bug"

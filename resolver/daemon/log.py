@@ -18,7 +18,10 @@ from resolver.daemon.log_output import LogOutput
 from resolver.log_limit import LineLimit
 from resolver.settings import LogSettings
 
-__all__ = ["DuplicateFilter", "KeyValueFormatter", "MemorySafeHandler", "MemorySafeRecord", "set_up", "write_oom_line"]
+__all__ = [
+    "DuplicateFilter", "KeyValueFormatter", "MemorySafeHandler", "MemorySafeRecord", "describe_unexpected", "set_up",
+    "write_oom_line",
+]
 
 _BEGAN = time.time()
 LOST = (
@@ -36,6 +39,11 @@ def quoted(value: object) -> str:
     import json
 
     return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def describe_unexpected(error: Exception, doing: str = "") -> str:
+    """What operators are shown of an exception that no code expects, raised while `doing` something."""
+    return f"unexpected {type(error).__name__}{doing and f' while {doing}'}: {error}; this is a bug"
 
 
 class KeyValueFormatter(logging.Formatter):

@@ -37,7 +37,6 @@ KINDS = ("names", "clients", "zones", "slow", "failed")
 TICK = limits.TOP_TICK / 1000
 SHORTEST = 0.001  # seconds between two counts, for the rate
 TIMER = "watching"
-MAPPED = bytes(10) + b"\xff\xff"
 TYPE_OCTETS = 2
 
 
@@ -214,8 +213,8 @@ def _masking(bits_v4: int, bits_v6: int) -> Callable[[bytes], bytes]:
     masks = {4: (bits_v4, _mask(bits_v4, 32)), 16: (bits_v6, _mask(bits_v6, 128))}
 
     def masked(address: bytes) -> bytes:
-        if address.startswith(MAPPED):
-            address = address[len(MAPPED):]
+        if address.startswith(c.IPV4_MAPPED):
+            address = address[len(c.IPV4_MAPPED):]
         if len(address) not in masks:
             return b""
         bits, mask = masks[len(address)]

@@ -8,13 +8,14 @@ There is no state of its own: the changes in force belong to the worker, what is
 and the lock to its reloads.
 """
 
+import logging
 import os
 from collections.abc import Coroutine
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from resolver.daemon.cache_file import CacheFileError
+from resolver.daemon.cache_file import CacheFileError, sync_directory
 from resolver.daemon.config_reload import RefusedError, abort_workers, commit_workers, describe_error, prepare_workers
 from resolver.daemon.runtime_changes import RuntimeChanges, candidate_of
 from resolver.daemon.runtime_changes import read as read_changes
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from resolver.daemon.worker_reload import WorkerReloads
 
 __all__ = ["ChangesHost", "WorkerChanges"]
+
+logger = logging.getLogger(__name__)
 
 
 class ChangesHost(Protocol):
@@ -93,6 +96,11 @@ class WorkerChanges:
         if host.channels is not None:
             host.reloads.report_settings()
         missing = "" if host.channels is None else await commit_workers(host.channels, "changes")
+        try:
+            await in_thread(sync_directory, new.path.parent)
+        except OSError as error:
+            text = "run-time changes: they are in force, but %s may lose them when the power fails: %s"
+            logger.warning(text, new.path, error.strerror or error)
         for name in changed:
             await host.flush_names(name)
         return missing

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from resolver import limits
 from resolver.cache.bounded import Held
 from resolver.daemon.cache_file import CacheFileError
+from resolver.daemon.log import describe_unexpected
 from resolver.daemon.zone_files import ZoneFiles, check_zonemd, read_memory, read_zone_file, write_to_memory
 from resolver.daemon.zone_status import ZoneStatus
 from resolver.net.in_thread import in_thread
@@ -411,7 +412,7 @@ class ZoneKeeper:
 
     def _fault(self, status: ZoneStatus, error: Exception, doing: str) -> str:
         """Log the traceback of an unexpected exception, and return the text for `_fail`, which logs what follows."""
-        text = f"unexpected {type(error).__name__} while {doing}: {error}; this is a bug"
+        text = describe_unexpected(error, doing)
         if status.fault != text:
             status.fault = text  # once, although the next tries may raise it again
             logger.error("zone %s: %s", names.to_text(status.origin), text, exc_info=error)

@@ -12,13 +12,12 @@ from libc.stdint cimport uint16_t
 from libc.string cimport memcmp, memset
 
 from resolver import limits
+from resolver.wire.consts import IPV4_MAPPED
 
 from resolver.net.clock_random cimport Entropy
 from resolver.net.libc cimport (AF_INET, AF_INET6, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT, IP_RECVERR, IPPROTO_IP,
                                 IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_RECVERR, htons, inet_pton, sockaddr_in,
                                 sockaddr_in6, sockaddr_storage, socklen_t)
-
-IPV4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 
 
 @cython.final

@@ -10,10 +10,10 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from resolver.policy.ranges import flatten
+from resolver.wire import consts as c
 
 __all__ = ["Prefix", "PrefixTable", "PrefixTableBuilder"]
 
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 _BITS = {4: 32, 16: 128}
 
 
@@ -31,7 +31,7 @@ class Prefix(NamedTuple):
         IPv4 counts as ``::ffff:0:0/96`` here, so that both families can be compared.
         """
         internal = self.length + (96 if len(self.packed) == 4 else 0)
-        return -internal, self.packed if len(self.packed) == 16 else _MAPPED + self.packed
+        return -internal, self.packed if len(self.packed) == 16 else c.IPV4_MAPPED + self.packed
 
     def __str__(self) -> str:
         return f"{ip_address(self.packed)}/{self.length}"
@@ -61,7 +61,7 @@ class PrefixTable:
         Raises:
             ValueError: `packed` has another length.
         """
-        if packed.startswith(_MAPPED):
+        if packed.startswith(c.IPV4_MAPPED):
             packed = packed[12:]
         if len(packed) not in _BITS:
             raise ValueError(f"an address has 4 or 16 bytes, not {len(packed)}")
@@ -88,7 +88,7 @@ class PrefixTableBuilder:
             raise ValueError(f"the prefix length {length} is outside 0..{bits}")
         if int.from_bytes(packed, "big") & ((1 << (bits - length)) - 1):
             raise ValueError(f"{ip_address(packed)}/{length} has bits behind its prefix")
-        if length >= 96 and packed.startswith(_MAPPED):
+        if length >= 96 and packed.startswith(c.IPV4_MAPPED):
             packed, length = packed[12:], length - 96
         if (packed, length) in self._held:
             return False

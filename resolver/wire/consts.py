@@ -8,6 +8,9 @@ registry; `consts.pxd` repeats those that Cython modules use.
 from collections.abc import Mapping
 from typing import Final
 
+IPV4_MAPPED: Final = bytes(10) + b"\xff\xff"
+"""The first octets of an IPv4-mapped IPv6 address (::ffff:0:0/96, RFC 4291 section 2.5.5.2)."""
+
 # --- types --------------------------------------------------------------------------------------------------------
 
 A: Final = 1

@@ -720,6 +720,36 @@ def test_changes_that_another_file_replaces_are_named(company, tmp_path, caplog)
     company(test)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_change_outlives_a_power_failure_or_a_warning_says_so(company, tmp_path, monkeypatch, caplog, fails):
+    """The new name of a file is on disk when its directory was synchronised after the renaming (fsync(2))."""
+    path = tmp_path / "changes"
+    durable = b""
+
+    def fsync(descriptor):
+        nonlocal durable
+        if os.path.samestat(os.fstat(descriptor), tmp_path.stat()):
+            durable = path.read_bytes()
+            if fails and durable != empty:
+                raise OSError(errno.EIO, "Input/output error")
+
+    async def test(company):
+        first = company.workers[0]
+        company.write(2, extra=f"[control]\nchanges-file = '{path}'\n")
+        assert await first.reloads.reload_all() == ""
+        await first.change_steps.apply(first.changes.add(make_change("nta", "a.test", until=1 << 39)))
+        assert all(one.changes.entries for one in company.workers)
+
+    RuntimeChanges(path, ()).write(path)
+    empty = path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        company(test)
+    assert durable == path.read_bytes() != empty
+    warned = [one.getMessage() for one in caplog.records if "when the power fails" in one.getMessage()]
+    assert len(warned) == fails and all(f"{path} may lose them" in one for one in warned)
+
+
 def test_an_unexpected_error_is_the_problem_of_the_last_reload(company, monkeypatch):
     async def test(company):
         reloads = company.workers[0].reloads
