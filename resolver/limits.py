@@ -855,8 +855,8 @@ STREAM_UPSTREAMS_PER_SERVER = 3
 STREAM_UPSTREAM_PIPELINE = 64
 """queries: Queries outstanding on one outgoing connection (RFC 7766 section 6.2.1.1)."""
 STREAM_UPSTREAM_WAITING = 256
-"""queries: Queries that wait for a connection to one server. Further ones fail at once, because they would run into
-their timeout."""
+"""queries: Queries that wait for a connection to one server. For a further one the newest of the zone with the most
+fails, or that one itself when its own zone has the most."""
 STREAM_UPSTREAM_UNRESPONSIVE = 500
 """milliseconds: When all connections are in use, one whose server sent nothing for this long may be closed for another.
 """

@@ -97,8 +97,9 @@ class NsecZone:
 
     @property
     def octets(self) -> int:
-        """Estimated memory of the zone and its records."""
-        return self._names.octets + self._hashes.octets + OVERHEAD + 3 * len(self.zone)
+        """Estimated memory of the zone, its records and its SOA."""
+        soa = self._soa.cost if self._soa is not None else 0
+        return self._names.octets + self._hashes.octets + soa + OVERHEAD + 3 * len(self.zone)
 
     @property
     def has_names(self) -> bool:
@@ -178,6 +179,10 @@ class AggressiveNsecCache:
         self.octets -= known.octets
         self._add(known, key, rrset, now, hashed=hashed)
         self.octets += known.octets
+        self._evict()
+
+    def _evict(self) -> None:
+        """Drop the least recently used zones until the limits are kept."""
         while self._count > self._capacity or self.octets > self.limit:
             oldest = self._zones.popitem(last=False)[1]
             self._count -= len(oldest)
@@ -208,7 +213,10 @@ class AggressiveNsecCache:
         if ttl > 0:
             known = self._zones.get(names.lower(rrset.name))
             if known is not None:
+                self.octets -= known.octets
                 known._soa = CachedNsec(rrset.with_ttl(ttl), now + ttl)
+                self.octets += known.octets
+                self._evict()
 
     def closest(self, name: bytes) -> NsecZone | None:
         """The deepest zone at or above `name` (lower case) that has records; None when there is none."""

@@ -1,8 +1,10 @@
 """HTTP/2 on one connection for DNS over HTTPS: concurrent exchanges, answered in any order.
 
 The codec (`corenet.http.h2`) has the stream states, flow control and the limits against floods. Here a stream is in one
-of three states: its request is being received (`_requests`), its query is unanswered (`_waiting`), or its response was
-given to the codec. A cached answer is given to the codec as soon as the request is complete.
+of four states: its request is being received (`_requests`), is complete and not answered yet (`_complete`), its query
+is unanswered (`_waiting`), or its response was given to the codec. A cached answer is given to the codec in the turn
+that completes the request, unless `STREAM_TURN_OCTETS` of earlier responses wait for the windows of the client: then
+the request waits until it reads, so nothing is made for a client that does not.
 
 What is bounded: streams by the pipeline limit of the listener, a body by the size of a DNS message, all bodies of a
 connection that are not complete by its window (`DOH_WINDOW`), responses that the client does not take by
@@ -11,8 +13,8 @@ has as long to open its windows.
 Nothing is read while the client does not read.
 
 A turn gives one `STREAM_READ_CHUNK` to the codec, or continues with the events of the last one; it answers
-`STREAM_TURN_MESSAGES` requests, and stops after `STREAM_TURN_OCTETS`. Then others have their turn
-(`resolver.net.turns`).
+`STREAM_TURN_MESSAGES` requests, and stops when it has made `STREAM_TURN_OCTETS` of responses. Then others have their
+turn (`resolver.net.turns`).
 """
 
 import asyncio
@@ -112,6 +114,7 @@ class Http2Session(HttpSession):
         self.padding_block: int = listener.padding_block
         self.origin: tuple[str, str] = listener.origin
         self._requests: dict[int, _Request] = {}
+        self._complete: dict[int, _Request] = {}
         self._waiting: dict[int, _Exchange] = {}
         self._turn_messages = 0
         self._events: deque[tuple[int, Any]] = deque()
@@ -124,7 +127,7 @@ class Http2Session(HttpSession):
     @property
     def held(self) -> int:
         """Estimated memory of what was received, and of responses that wait for the windows of the client."""
-        requests = self._requests.values()
+        requests = [*self._requests.values(), *self._complete.values()]
         begun = len(requests) + len(self._waiting) + sum(type(event) is Request for _, event in self._events)
         octets = len(self._unread) + self._codec.unsent() + begun * limits.EXCHANGE_OVERHEAD
         if self._events:
@@ -156,8 +159,10 @@ class Http2Session(HttpSession):
                     self._partial_since = None
                 elif self._partial_since is None:
                     self._partial_since = self._connection.now()
+            self._answer_complete()
             while events and self._share_left():
                 self._handle(*events.popleft())
+                self._answer_complete()
         except RemoteProtocolError:
             self._connection.listener.malformed += 1
             self._flush()
@@ -173,10 +178,25 @@ class Http2Session(HttpSession):
 
     def _share_left(self) -> bool:
         """Whether the turn may continue."""
-        return self._turn_octets < limits.STREAM_TURN_OCTETS and self._turn_messages < limits.STREAM_TURN_MESSAGES
+        return (
+            self._turn_octets < limits.STREAM_TURN_OCTETS
+            and self._turn_messages < limits.STREAM_TURN_MESSAGES
+            and not self._transport.is_closing()
+        )
+
+    def _may_answer(self) -> bool:
+        """Whether complete requests may be answered: the client takes what was made before."""
+        return self._codec.unsent() < limits.STREAM_TURN_OCTETS
+
+    def _answer_complete(self) -> None:
+        """Answer complete requests, as far as the turn's share and the client's windows admit."""
+        while self._complete and self._may_answer() and self._share_left():
+            stream_id = next(iter(self._complete))
+            self._answer(stream_id, self._complete.pop(stream_id))
 
     def _schedule(self) -> None:
-        if (self._events or self._unread) and self._write_blocked_since is None and not self._transport.is_closing():
+        continues = self._events or self._unread or (self._complete and self._may_answer())
+        if continues and self._write_blocked_since is None and not self._transport.is_closing():
             self._turns.add(self._connection)
 
     def is_late(self, now: float) -> bool:
@@ -187,13 +207,14 @@ class Http2Session(HttpSession):
         for since in (began, self._partial_since, self._unsent.since, self._write_blocked_since):
             if since is not None and now - since > listener.message_timeout:
                 return True
-        return not self._waiting and now - self._idle_since > listener.idle_timeout
+        return not (self._waiting or self._complete) and now - self._idle_since > listener.idle_timeout
 
     def close(self) -> None:
         """The connection has ended: cancel the unanswered queries."""
         self._unread = b""
         self._events.clear()
         self._requests.clear()
+        self._complete.clear()
         waiting, self._waiting = self._waiting, {}
         for exchange in waiting.values():
             if exchange.pending is not None:
@@ -216,9 +237,10 @@ class Http2Session(HttpSession):
         elif kind is End:
             request = self._requests.pop(stream_id, None)
             if request is not None:
-                self._complete(stream_id, request)
+                self._complete[stream_id] = request
         elif kind is StreamReset:
             self._requests.pop(stream_id, None)
+            self._complete.pop(stream_id, None)
             exchange = self._waiting.pop(stream_id, None)
             if exchange is not None:
                 self._connection.waiting = len(self._waiting)
@@ -270,8 +292,8 @@ class Http2Session(HttpSession):
         self._refuse(stream_id, request.refusal or doh.TOO_LARGE, is_head=request.is_head)
         self._codec.reset(stream_id, NO_ERROR)
 
-    def _complete(self, stream_id: int, request: _Request) -> None:
-        """The request was received completely."""
+    def _answer(self, stream_id: int, request: _Request) -> None:
+        """Answer a complete request, or let its query wait for the service."""
         connection = self._connection
         self._idle_since = connection.now()
         self._turn_messages += 1
@@ -316,6 +338,7 @@ class Http2Session(HttpSession):
             self._codec.send_response(stream_id, Response(200, fields))
             self._codec.send_data(stream_id, packet, end=True)
             self._unsent.given += len(packet)
+            self._turn_octets += len(packet)
         # Each response is sent in its own TLS record: dnsperf loses all but the first of several in one.
         self._flush()
         if not self._in_feed:
@@ -334,6 +357,7 @@ class Http2Session(HttpSession):
         if not is_head:
             codec.send_data(stream_id, body, end=True)
             self._unsent.given += len(body)
+            self._turn_octets += len(body)
 
     # --- octets ----------------------------------------------------------------------------------------------------
 
@@ -344,7 +368,6 @@ class Http2Session(HttpSession):
             return
         data = codec.data_to_send()
         if data:
-            self._turn_octets += len(data)
             transport.write(data)
         unsent = codec.unsent()
         self._unsent.update(unsent, self._connection.now())
@@ -355,8 +378,9 @@ class Http2Session(HttpSession):
 
     def _is_done(self) -> bool:
         # Data that flow control holds back stays unsent, because no WINDOW_UPDATE can arrive after the end of the
-        # client.
-        return not (self._waiting or self._unread or self._events or self._write_blocked_since is not None)
+        # client, and requests that wait for it are not answered.
+        waits = self._waiting or self._unread or self._events or (self._complete and self._may_answer())
+        return not (waits or self._write_blocked_since is not None)
 
     def _wants_input(self) -> bool:
         return self._write_blocked_since is None and not self._unread and not self._events

@@ -50,7 +50,7 @@ class HttpSession:
         self._transport = transport
         self._path = path
         self._turns = connection.listener.turns
-        # Octets written in this turn.
+        # Octets of the responses that were made in this turn.
         self._turn_octets = 0
         self._unread = b""
         self._reading = True

@@ -360,8 +360,14 @@ class QuicClient:
             self.turn()
 
     def _may_answer(self) -> bool:
-        """Whether a query waits, and the pipeline permits one more."""
-        return bool(self._backlog) and self._state == OPEN and self.waiting < self._listener.pipeline
+        """Whether a query waits, the pipeline permits one more, and the client takes what was made before.
+
+        What it takes, it acknowledges, and then this is asked again.
+        """
+        return (
+            bool(self._backlog) and self._state == OPEN and self.waiting < self._listener.pipeline
+            and self._unsent.octets < limits.STREAM_TURN_OCTETS
+        )
 
     def turn(self) -> None:
         """Answer as many queries as one turn permits."""

@@ -14,7 +14,8 @@ and do not reply. When a server needs a connection and no slot is free, `_free_s
    belongs to the zone of the new connection, or to a network (within a network: a zone) that has more. So unresponsive
    servers do not take the slot of one that is merely slow, unless it has as many as they have.
 
-Otherwise the query waits in the queue of its server (`ServerQueue`) until its timeout. Queues of servers without a
+Otherwise the query waits in the queue of its server (`ServerQueue`), where zones take turns, until its timeout or until
+the queue is full: then one of the zone with the most fails (`upstream_waiting`). Queues of servers without a
 connection are in `_waiting`, or in `_waiting_after_eviction` when a connection to the server was evicted and no reply
 came since, because that server may only be slow. In each, the queue whose network and zone have the fewest slots comes
 first. The queries of an evicted connection return to their queue. They are sent once more when there is a slot, or end
@@ -155,16 +156,28 @@ class StreamUpstream:
             best = self._connect(queue)
         if best is not None and len(best.pending) < best.capacity:
             best.take(entry)
-        elif len(queue.waiting) < limits.STREAM_UPSTREAM_WAITING:
-            queue.waiting[entry] = None
+        elif len(queue.waiting) < limits.STREAM_UPSTREAM_WAITING or self._displace(queue, entry.ask.zone):
+            queue.waiting.add(entry)
             self._queues[queue.server.key] = queue
             if best is None:
                 entry.waited_for_slot = True
                 self._enqueue(queue)
                 self.schedule_assign()
         else:
-            self._refuse_soon(entry, f"too many queries wait for a {self.transport_name} connection to this server")
+            self._refuse_soon(entry, self._crowded())
             self.remove_if_unused(queue)
+
+    def _displace(self, queue: ServerQueue, zone: bytes) -> bool:
+        """Make room in `queue` for a query of `zone` at the expense of the zone with the most; returns whether there
+        is."""
+        sent = (entry for connection in queue.connections for entry in connection.pending.values())
+        displaced = queue.waiting.displace(zone, sent)
+        if displaced is not None:
+            self._refuse_soon(displaced, self._crowded())
+        return displaced is not None
+
+    def _crowded(self) -> str:
+        return f"too many queries wait for a {self.transport_name} connection to this server"
 
     def feed_waiting(self, queue: ServerQueue) -> None:
         """Assign waiting queries of `queue` to its connections."""
@@ -172,7 +185,7 @@ class StreamUpstream:
             free = [one for one in queue.connections if not one.closing and len(one.pending) < one.capacity]
             if not free:
                 return
-            min(free, key=lambda one: len(one.pending)).take(queue.waiting.popitem(last=False)[0])
+            min(free, key=lambda one: len(one.pending)).take(queue.waiting.take())
         self._dequeue(queue)
 
     def _enqueue(self, queue: ServerQueue) -> None:
@@ -241,7 +254,7 @@ class StreamUpstream:
                 wait_lists.pop(index)
                 continue
             tried.add(queue)
-            queue.zone = next(iter(queue.waiting)).ask.zone  # never empty: an empty queue is dequeued
+            queue.zone = queue.waiting.first().ask.zone  # never empty: an empty queue is dequeued
             if len(queue.connections) == self._per_server:
                 continue  # all of them are closing
             if not self._free_slot(queue, needed=True):

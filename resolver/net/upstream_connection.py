@@ -12,7 +12,6 @@ The owner (`Owner`) decides which connections there may be (`resolver.net.stream
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -25,6 +24,7 @@ from resolver.net.match import cookie_of, is_reply, make_packet, truncated_stub
 from resolver.net.quick_ack import acknowledge_now
 from resolver.net.subnet_option import with_subnet
 from resolver.net.upstream_slots import NEVER_REPLIED, RepliedNetworks
+from resolver.net.upstream_waiting import WaitingQueries
 from resolver.wire import consts as c
 from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
@@ -132,7 +132,7 @@ class StreamQuery:
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.forget(self)
-        elif self.server.waiting.pop(self, self) is None:
+        elif self.server.waiting.discard(self):
             self.owner.remove_if_unused(self.server)
 
     def finish(self, result: Reply | Failure) -> None:
@@ -169,7 +169,7 @@ class ServerQueue:
         self.had_eviction = False
         """Whether a connection to this server was evicted and no reply came since."""
         self.connections: list[UpstreamConnection] = []
-        self.waiting: OrderedDict[StreamQuery, None] = OrderedDict()
+        self.waiting = WaitingQueries()
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -305,7 +305,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self.owner.fail_soon(entry, spent)
                 continue
             entry.waited_for_slot = True
-            queue.waiting[entry] = None
+            queue.waiting.add(entry)
         self.pending.clear()
         self.close()
 

@@ -517,18 +517,63 @@ def test_idle_connections_are_closed(run: Callable[[Body], None], keys: Keys) ->
     run(body)
 
 
+LONG = tuple(address(name=bytes((1, at)) + QNAME, count=500) for at in range(97, 102))  # some 40 KB
+
+
 def test_a_client_that_does_not_read_replies_is_disconnected(run: Callable[[Body], None], keys: Keys) -> None:
-    """A client that asks and asks, and whose windows stay closed."""
+    """The replies to queries that wait come at the same time, and its windows stay closed."""
 
     async def body() -> None:
         parts = Parts()
-        parts.mesh.instant = positive(*(address(name=bytes((1, at)) + QNAME, count=500) for at in range(97, 102)))
         listener = await serve(parts, keys)
         peer = await QuicPeer.start(listener.address, keys.client(max_data=1, max_stream_data=1))
         for _ in range(40):
             peer.query(ask_for())
+        await until(lambda: parts.service.waiting == 40)
+        while parts.mesh.tickets:
+            parts.mesh.finish(positive(*LONG))
         assert await peer.end() == doq.EXCESSIVE_LOAD
         assert listener.write_overrun == 1
+        peer.close()
+        listener.close()
+
+    run(body)
+
+
+def test_nothing_is_made_for_a_client_that_does_not_read(run: Callable[[Body], None], keys: Keys) -> None:
+    async def body() -> None:
+        parts = Parts(tcp_idle_timeout=600.0)
+        parts.mesh.instant = positive(*LONG)
+        listener = await serve(parts, keys, message_timeout=0.2)
+        peer = await QuicPeer.start(listener.address, keys.client(max_data=1, max_stream_data=1))
+        for _ in range(40):
+            peer.query(ask_for())
+        assert await peer.end() == doq.EXCESSIVE_LOAD
+        assert (listener.timed_out, listener.write_overrun) == (1, 0) and listener.queries <= 3
+        peer.close()
+        listener.close()
+
+    run(body)
+
+
+def test_a_client_that_reads_late_gets_all_replies(run: Callable[[Body], None], keys: Keys) -> None:
+    """Nothing is read for a while; then acknowledgements, of which the last ones bring nothing else."""
+
+    async def body() -> None:
+        parts = Parts()
+        parts.mesh.instant = positive(*LONG)
+        listener = await serve(parts, keys)
+        peer = await QuicPeer.start(listener.address, keys.client())
+        peer.deaf = True
+        streams = [peer.query(ask_for()) for _ in range(40)]
+        await until(lambda: listener.queries >= 2)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert listener.queries < 10
+        peer.deaf = False
+        for stream in streams:
+            assert len(MessageView.parse(await peer.reply(stream)).answer) == len(LONG)
+        assert listener.queries == 40
         peer.close()
         listener.close()
 

@@ -83,6 +83,14 @@ def fill_zones(mesh: Mesh, number: int) -> None:
     mesh._context.store.denials.add(long_name(number), RRset(long_name(number), c.NSEC, 0, [b"\1a\0\0\1\x40"]), 1000)
 
 
+def fill_soas(mesh: Mesh, number: int) -> None:
+    """Zones whose SOA has many signatures, of which one is valid: the others are kept with it."""
+    zone = long_name(number)
+    soa = RRset(zone, c.SOA, 3600, [b"\0\0" + bytes(16) + (3600).to_bytes(4, "big")])
+    mesh._context.store.denials.add(zone, RRset(zone, c.NSEC, 3600, [b"\1a\0\0\1\x40"]), 1000)
+    mesh._context.store.denials.add_soa(soa.with_sigs([bytes(60_000)]), 1000)
+
+
 def fill_keys(mesh: Mesh, number: int) -> None:
     many = [b"\1\1\3\x0d" + number.to_bytes(4, "big") + bytes([n]) * 60 for n in range(8)]
     mesh.validation.chain._keys_of(RRset(long_name(number), c.DNSKEY, 3600, many))
@@ -103,7 +111,7 @@ def fill_addresses(mesh: Mesh, number: int) -> None:
 
 FILLERS: list[tuple[str, Callable[[Mesh, int], None]]] = [
     ("servers", fill_servers), ("delegations", fill_delegations), ("denials", fill_denials), ("denials", fill_zones),
-    ("keys", fill_keys), ("loaded_keys", fill_loaded_keys), ("signatures", fill_signatures),
+    ("denials", fill_soas), ("keys", fill_keys), ("loaded_keys", fill_loaded_keys), ("signatures", fill_signatures),
     ("server_addresses", fill_addresses),
 ]
 

@@ -12,6 +12,7 @@ from support.doh_connection import QUERY, FixedCache, Listener, Transport, conne
 from corenet.http.events import Informational, Request, Response
 from corenet.http.h2 import CLIENT, H2Connection
 from resolver import limits
+from resolver.net.stream_connection import StreamConnection
 from resolver.net.turns import Turns
 
 TARGET = b"/dns-query?dns=" + base64.urlsafe_b64encode(QUERY).rstrip(b"=")
@@ -93,6 +94,92 @@ def test_one_connection_has_its_share_of_a_turn(alpn: str, target: bytes) -> Non
             assert transport.reading is (done[-1] == count)
             await asyncio.sleep(0)
         assert transport.reading
+        connection.connection_lost(None)
+
+    asyncio.run(body())
+
+
+def http2_frame(kind: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes((kind, 0)) + stream.to_bytes(4, "big") + payload
+
+
+SETTINGS, RST_STREAM, WINDOW_UPDATE = 4, 3, 8
+NO_WINDOW = http2_frame(SETTINGS, 0, b"\0\4" + bytes(4))  # RFC 9113 section 6.5.2: SETTINGS_INITIAL_WINDOW_SIZE
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["one-turn", "one-request-a-turn"])
+def test_nothing_is_made_for_a_client_that_does_not_read(*, alone: bool) -> None:
+    """Over HTTP/2 a client reads nothing when it opens no window. Requests wait until it does."""
+
+    async def spin() -> None:
+        for _ in range(30):
+            await asyncio.sleep(0)
+
+    async def body() -> None:
+        size, count = limits.STREAM_TURN_OCTETS // 2 + 100, 20
+        listener = Listener(bytes(size))
+        connection, transport = connect(listener, "h2")
+        asked = http2_requests(transport, count)
+        connection.received(asked[:asked.index(b"\0\0\0\4\1")] + NO_WINDOW)  # the preface, and other settings
+        rest = asked[asked.index(b"\0\0\0\4\1"):]
+        if alone:
+            for at in range(len(rest)):
+                connection.received(rest[at:at + 1])
+        else:
+            connection.received(rest)
+        await spin()
+        assert len(listener.fast.asked) == 2 and transport.reading
+        assert not connection.is_late(listener.message_timeout)
+        connection.received(http2_frame(RST_STREAM, 2 * count - 1, bytes(4)))
+        connection.received(http2_frame(WINDOW_UPDATE, 1, size.to_bytes(4, "big")))
+        await spin()
+        assert len(listener.fast.asked) == 3, "half of what was made is read"
+        for stream in range(0, 2 * count, 1):
+            if not stream or stream % 2:
+                connection.received(http2_frame(WINDOW_UPDATE, stream, (1 << 24).to_bytes(4, "big")))
+        await spin()
+        assert len(listener.fast.asked) == count - 1, "the one that was reset is not answered"
+        assert sum(map(len, transport.written)) > (count - 1) * size
+        assert not connection._session._complete and not transport.closing and transport.reading
+        assert not connection.eof_received()
+        connection.connection_lost(None)
+
+    asyncio.run(body())
+
+
+def test_a_turn_makes_a_bounded_number_of_octets() -> None:
+    """Also for a client whose windows would take more."""
+
+    async def body() -> None:
+        listener = Listener(bytes(limits.STREAM_TURN_OCTETS // 2 + 100))
+        connection, transport = connect(listener, "h2")
+        client = H2Connection(CLIENT, window=1 << 20, connection_window=1 << 24)
+        client.feed(b"".join(transport.written))
+        for _ in range(9):
+            client.send_request(Request(b"GET", TARGET, [(b"Host", b"x")]), end=True)
+        connection.received(bytes(client.data_to_send()))
+        made = [0]
+        while made[-1] < 9:
+            made.append(len(listener.fast.asked))
+            assert 0 < made[-1] - made[-2] <= 2
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+
+    asyncio.run(body())
+
+
+def test_the_connection_of_a_client_that_ends_without_reading_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StreamConnection, "can_answer_after_end", lambda connection: True)
+
+    async def body() -> None:
+        listener = Listener(bytes(limits.STREAM_TURN_OCTETS))
+        connection, transport = connect(listener, "h2")
+        asked = http2_requests(transport, 9)
+        at = asked.index(b"\0\0\0\4\1")
+        connection.received(asked[:at] + NO_WINDOW + asked[at:])
+        await asyncio.sleep(0)
+        assert len(connection._session._complete) == 8
+        assert not connection.eof_received(), "no window can open any more"
         connection.connection_lost(None)
 
     asyncio.run(body())

@@ -108,6 +108,53 @@ def test_waiting_queries_are_sent_when_slots_become_free() -> None:
     play(body)
 
 
+def test_zones_take_turns_at_one_server() -> None:
+    """Many queries of one zone do not delay a query of another one until all are answered."""
+    async def body() -> None:
+        peer, upstream, got = await StreamPeer.start(), make(per_server=1, pipeline=1), Collector()
+        asked = [names.from_text(f"n{number}.crowd.") for number in range(5)] + [names.from_text("www.quiet.")]
+        for name in asked:
+            upstream.start(ask_for(peer.port, qname=name, zone=names.parent(name)), got)
+        assert all(isinstance(x, Reply) for x in await got.wait(6))
+        order = [next(n for n, name in enumerate(asked) if name in query) for [*queries] in peer.connections
+                 for query in queries]
+        assert order == [0, 1, 5, 2, 3, 4]
+        assert (upstream.query_count, upstream._queues[ask_for(peer.port).server.key].waiting._zones) == (0, {})
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_when_too_many_wait_the_zone_with_the_most_loses_its_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STREAM_UPSTREAM_WAITING", 4)
+
+    async def body() -> None:
+        peer, upstream = await StreamPeer.start(lambda _query: []), make(per_server=1, pipeline=2)
+        refused: list[str] = []
+
+        def start(text: str) -> None:
+            def on_reply(result: Reply | Failure) -> None:
+                assert isinstance(result, Failure) and "too many queries wait" in result.text
+                refused.append(text)
+
+            name = names.from_text(text)
+            upstream.start(ask_for(peer.port, qname=name, zone=names.parent(name)), on_reply)
+
+        for number in range(6):  # two are sent, four wait
+            start(f"n{number}.crowd.")
+        for text in ("a.quiet.", "b.quiet.", "n6.crowd.", "c.quiet.", "d.quiet."):
+            start(text)
+        await until(lambda: len(refused) == 5, "five queries fail")
+        # With three each, neither makes room for the other.
+        assert refused == ["n5.crowd.", "n4.crowd.", "n6.crowd.", "n3.crowd.", "d.quiet."]
+        assert upstream.query_count == 6
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
 def test_wrong_replies_are_ignored() -> None:
     async def body() -> None:
         def script(query: bytes) -> list[bytes]:
