@@ -11,7 +11,8 @@ checks begin late: more than a tenth of their interval.
 
 A target is up until checks have failed. A reload keeps the states of targets that are checked in the same way.
 Each change is logged. A check that raises anything but an error of the network is a fault: it is logged and counts as a
-failed check.
+failed check. A check that cannot be made because descriptors, ports or memory are short here has no result: it says
+nothing of the target.
 """
 
 import asyncio
@@ -22,10 +23,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from resolver import limits
-from resolver.effects import RandomSource
+from resolver.effects import FailureKind, RandomSource
 from resolver.geo import open_countries
+from resolver.log_limit import LimitedWarning
 from resolver.net.clock_random import Entropy
 from resolver.net.descriptors import balance_probes
+from resolver.net.local_errors import kind_of_exception
 from resolver.policy.balance import Balancer, Target
 from resolver.settings import Settings
 from resolver.settings.balance import BalanceSettings
@@ -72,6 +75,7 @@ class BalanceChecks:
         self._late: set[Target] = set()
         """Those whose last check has begun late."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._warnings = LimitedWarning(logger)
         self._contexts: dict[str, ssl.SSLContext] = {}
         for settings, _ in balancer.targets():
             if settings.check == "https" and settings.check_ca not in self._contexts:
@@ -106,7 +110,7 @@ class BalanceChecks:
                 else:
                     self._late.discard(target)
                 why = await self._check(settings, target)
-            if target.health.note(why):
+            if why is not None and target.health.note(why):
                 _log_change(settings, target)
             pause = settings.interval * (1 - limits.BALANCE_JITTER_PERCENT / 100 * self._random())
             due = max(began + pause, self._clock())
@@ -115,25 +119,35 @@ class BalanceChecks:
         """A number from 0 to less than 1."""
         return self._rng.below(RANDOM_STEPS) / RANDOM_STEPS
 
-    async def _check(self, settings: BalanceSettings, target: Target) -> str:
+    async def _check(self, settings: BalanceSettings, target: Target) -> str | None:
+        """Check once; returns why it failed, an empty text, or None without a result."""
         try:
             async with asyncio.timeout(settings.timeout):
                 return await self._probe(settings, target.address)
         except TimeoutError:
             return f"no answer within {settings.timeout:g} s"
+        except (OSError, MemoryError) as error:
+            self._warnings.warn("balance %s: %s could not be checked: %s", settings.name, target.address,
+                                _reason(error) or "out of memory")
+            return None
         except Exception as error:
             logger.exception("balance %s: fault in the check of %s", settings.name, target.address)
             return f"fault: {type(error).__name__}"
 
     async def probe(self, settings: BalanceSettings, address: str) -> str:
-        """One check without a limit of time; returns why it failed, or an empty text."""
+        """One check without a limit of time; returns why it failed, or an empty text.
+
+        Raises:
+            OSError, MemoryError: it could not be made for lack of something here.
+        """
         check, port, path, authorities = settings.probe
         if check == "tcp":
             try:
                 transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, address, port)
             except OSError as error:
-                # asyncio replaces strerror with its own text; the system's text is more informative.
-                return os.strerror(error.errno) if error.errno else str(error)
+                if kind_of_exception(error) is FailureKind.LOCAL_RESOURCE:
+                    raise
+                return _reason(error)
             transport.abort()
             return ""
         from corenet.http import HttpClient, HttpError
@@ -147,6 +161,9 @@ class BalanceChecks:
             async with client:
                 response = await client.get(f"{check}://{host}:{port}{path}")
         except (HttpError, OSError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if isinstance(cause, OSError) and kind_of_exception(cause) is FailureKind.LOCAL_RESOURCE:
+                raise cause from None
             return str(error)
         good = LOWEST_GOOD <= response.status < LOWEST_BAD
         return "" if good else f"status {response.status}"
@@ -189,6 +206,11 @@ class BalanceChecks:
                     listed = ", ".join(f"{target.address} ({target.health.why or 'starting'})" for target in targets)
                     found.append(f"balance: all targets of {one.settings.name} are down: {listed}")
         return found
+
+
+def _reason(error: BaseException) -> str:
+    """The system's text of an error. asyncio replaces `strerror` with its own, which says less."""
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
 def _slack(settings: BalanceSettings) -> float:

@@ -1,7 +1,10 @@
 """Checks of targets: their rhythm and limits with prepared results, and the probes against servers on loopback."""
 
 import asyncio
+import errno
 import logging
+import os
+import resource
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -103,6 +106,49 @@ def test_states_follow_the_checks_and_changes_are_logged(caplog: pytest.LogCaptu
     run(main)
     lines = [record.message for record in caplog.records if "balance" in record.message]
     assert lines == [f"balance www.example.com: {A} is down: connection refused", f"balance www.example.com: {A} is up"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])
+def test_a_shortage_here_says_nothing_of_a_target(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async def probe(_settings: BalanceSettings, _address: str) -> str:
+            if short:
+                raise error
+            return ""
+
+        short = False
+        made = Checked(settings(A, B, rise=1, fall=1), probe=probe)
+        made.checks.start()
+        await made.step()
+        short = True
+        for _ in range(3):
+            await made.step()
+        assert made.up == {A: True, B: True} and not made.checks.problems()
+        assert made.checks.counters()["checks"] == {f"www.example.com/{A}": 1, f"www.example.com/{B}": 1}
+        made.checks.close()
+
+    run(main)
+    reason = "out of memory" if isinstance(error, MemoryError) else os.strerror(errno.EMFILE)
+    lines = [record.getMessage() for record in caplog.records if "balance" in record.getMessage()]
+    assert lines == [f"balance www.example.com: {A} could not be checked: {reason}"], "once, and no traceback"
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http"])
+def test_a_check_without_descriptors_has_no_result(kind: str) -> None:
+    async def main() -> None:
+        made = Checked(settings("127.0.0.1", check=kind, check_port=1))
+        [(one, target)] = made.balancer.targets()
+        assert await made.checks.probe(one, target.address), "nothing listens; and all modules are loaded now"
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            assert await made.checks._check(one, target) is not None, "the probe of the test has one"
+            made.checks._probe = made.checks.probe
+            assert await made.checks._check(one, target) is None
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    run(main)
 
 
 def test_a_reload_goes_on_with_the_states() -> None:
