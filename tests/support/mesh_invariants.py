@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from resolver import limits
 from resolver.effects import FailureKind, Purpose
 from resolver.jobs import Wait
 from resolver.mesh import Mesh
@@ -96,6 +97,11 @@ def _miscounted(mesh: Mesh) -> Iterator[str]:
     budgets = {id(job.task.budget): job.task.budget for job in jobs}
     if mesh._octets != sum(budget.accounted_octets for budget in budgets.values()):
         yield f"{mesh._octets} octets are counted for all jobs, and not the sum of theirs"
+    if mesh._octets > limits.JOBS_OCTETS:
+        yield f"jobs hold {mesh._octets} octets of {limits.JOBS_OCTETS}"
+    for table in mesh.memory_tables():
+        if not 0 <= table.octets <= table.limit:
+            yield f"the table of {table.name} holds {table.octets} octets of {table.limit}"
     prefetches = sum(job.task.purpose is Purpose.PREFETCH and not job.task.depth for job in jobs)
     if prefetches > mesh._prefetching:
         yield f"{prefetches} prefetches run, {mesh._prefetching} are counted"

@@ -61,6 +61,9 @@ FOCUSED_WORLDS = 0.4
 """Share of worlds with queries for names of one zone and its parent, and for few types, so that the cache is used."""
 FRONT_WORLDS = 0.3
 """Share of worlds with clients that send packets."""
+SMALL_WORLDS = 0.3
+"""Share of worlds whose tables beside the cache are full after a few zones."""
+SMALL_DENIALS, SMALL_DELEGATIONS, SMALL_KEYS = 8_000, 64_000, 2  # octets, octets, zones
 EVERYTHING = 0.1
 """Share of queries that are changed to ANY."""
 REPEATED = 0.2
@@ -209,6 +212,10 @@ class _Run:
         store = Store.create(CACHE_BYTES, seed=bytes(16))
         self.mesh = Mesh(exchange=self.net, crypto=self.crypto, clock=self.net, rng=SeededRandom(seed), store=store,
                          settings=settings)
+        if random.Random(f"memory {seed}").random() < SMALL_WORLDS:
+            store.denials.limit, self.mesh._delegations.delegations.limit = SMALL_DENIALS, SMALL_DELEGATIONS
+            if self.mesh.validation is not None:
+                self.mesh.validation.chain.parsed.most = SMALL_KEYS
         self.turns = Turns(self.mesh)
         self.packets = settings.iteration.max_upstream_queries
         self.serves_stale = serve_stale > 0
