@@ -134,10 +134,19 @@ SECOND_LEVEL_REPLY_LINES = 4
 """lines: A reply of the engine with more is an error: it is one string, and strings of the protocol have two lines. An
 engine that others control could else keep the loop busy with the elements of an array."""
 SECOND_LEVEL_CLUSTER_LINES = 50_000
-"""lines: As SECOND_LEVEL_REPLY_LINES, for a cluster, which also describes its nodes and commands. Those of Redis 7 have
-some 15,000."""
+"""lines: As SECOND_LEVEL_REPLY_LINES, for the reply in which a node describes its cluster. A range of slots with a
+master and a replica has some 13, so 3,800 ranges fit; clusters have one for each master unless slots are spread."""
 SECOND_LEVEL_CLUSTER_REPLY = 1 << 20
-"""octets: Longest reply of a node of a cluster; the description of all commands has some 200,000."""
+"""octets: Longest description of a cluster; a range of slots with a master and a replica has some 200."""
+SECOND_LEVEL_CLUSTER_NODES = 256
+"""nodes: Masters of a cluster. Each that is used has up to ten connections, so more would take the descriptors of
+clients. Redis advises against more than 1,000 nodes with their replicas."""
+SECOND_LEVEL_MAP_LIFE = 60
+"""seconds: After this time a worker asks the configured nodes again which node serves which slots. It is how long a
+wrong description has an effect; a right one that is outdated is replaced at the first redirection or failure."""
+SECOND_LEVEL_MAP_INTERVAL = 1000
+"""milliseconds: Shortest time between two attempts to replace a description that is in use. A node that redirects
+every command would else cause one for each batch."""
 SECOND_LEVEL_BATCHES = 8
 """batches: Look-ups that begin together are one batch on one connection. When this many batches are in progress, the
 next look-ups wait for the end of one, and share a batch."""
@@ -721,7 +730,8 @@ ZONE_QUERY_TIMEOUT = 5_000
 ZONE_IDLE_TIMEOUT = 30_000
 """milliseconds: Time between two messages of a transfer; a primary that is slower is left."""
 ZONE_TRANSFER_TIMEOUT = 1_800_000
-"""milliseconds: Time for a whole transfer. A primary could send a record every 29 seconds."""
+"""milliseconds: Time for a whole transfer. A primary could send a record every 29 seconds, and a secondary read as
+slowly."""
 ZONE_NOTIFY_ATTEMPTS = 4
 """messages: NOTIFY to one secondary, with twice the time between two of them each time. RFC 1996 section 3.6 proposes
 five; a secondary refreshes anyway."""
@@ -745,6 +755,13 @@ ZONE_TRANSFERS_EACH = 2
 others (BIND: transfers-per-ns)."""
 ZONE_MESSAGES = 1_000_000
 """messages: Of one transfer. A message may have a single record."""
+ZONE_EMPTY_MESSAGES = 100
+"""messages: Without records, of one transfer. No server sends them; they only take time."""
+ZONE_TRANSFERS_OUT = 16
+"""transfers: To secondaries at the same time, of one worker. Each keeps the version that it sends in memory until its
+end. Further ones get SERVFAIL, and secondaries repeat their query (BIND: transfers-out, 10)."""
+ZONE_TRANSFERS_OUT_EACH = 4
+"""transfers: The same for one address, so that one secondary leaves room for the others."""
 ZONE_JOURNAL_SHARE = 50
 """percent: Octets of differences in a zone's file, of the octets of its content, at which the file is written anew."""
 ZONE_LOOP_RECORDS = 256

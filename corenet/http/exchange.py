@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from corenet import tls
-from corenet.http.errors import ResponseTooLarge, TimeoutExceeded
+from corenet.http.errors import HttpError, ResponseTooLarge, TimeoutExceeded
 from corenet.http.events import End, Informational, Response
 from corenet.http.pieces import Pieces
 from corenet.http.url import Origin
@@ -105,7 +105,7 @@ class ExchangeBase:
             RuntimeError: when another task waits.
         """
         if self.error is not None:
-            raise self.error
+            raise _to_raise(self.error)
         if self.complete:
             return
         if self.waiter is not None:
@@ -165,7 +165,7 @@ class ExchangeBase:
             if error is None:
                 waiter.set_result(None)
             else:
-                waiter.set_exception(error)
+                waiter.set_exception(_to_raise(error))
 
     def stop_upload(self) -> None:
         """Send no more of the body."""
@@ -180,6 +180,8 @@ class ExchangeBase:
     def fail(self, error: BaseException) -> None:
         """End the exchange with an error, unless it already has a result."""
         if self.error is None and not self.complete:
+            if isinstance(error, HttpError):
+                error.__traceback__ = None  # see `_to_raise`
             self.error = error
         self.abort()
         self.wake(self.error)
@@ -214,6 +216,21 @@ class ExchangeBase:
             what = f"no byte was sent or received for {self.read_timeout:g} s"
         self.fail(TimeoutExceeded(f"{origin}: {what}", "response" if sent and not unsent else "request"))
         return math.inf
+
+
+def _to_raise(error: BaseException) -> BaseException:
+    """What is raised for `error`, which the exchange keeps: a copy of an error of ours.
+
+    The traceback of what is raised holds the frames of the exchange's methods. If the exchange held that error, both
+    would live, with their connection, until a garbage collection.
+    """
+    if not isinstance(error, HttpError):
+        return error
+    copy = type(error).__new__(type(error))
+    copy.args = error.args
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__, copy.__suppress_context__ = error.__cause__, error.__suppress_context__
+    return copy
 
 
 class ConnectionBase(asyncio.BufferedProtocol):
@@ -301,8 +318,9 @@ class ConnectionBase(asyncio.BufferedProtocol):
         """The descriptor is closed: notify the pool and those that wait for `lost`."""
         if self.lost is not None and not self.lost.done():
             self.lost.set_result(None)
-        if self.on_closed is not None:
-            self.on_closed()
+        on_closed, self.on_closed = self.on_closed, None  # it refers to the slot, which refers to this
+        if on_closed is not None:
+            on_closed()
 
     # --- the timer --------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -372,15 +373,17 @@ class ZoneKeeper:
         reading = asyncio.ensure_future(_read_content(file, status.origin))
         number = status.begin()
 
-        async def work() -> None:
+        async def work(reading: "asyncio.Future[Saved]") -> None:
             try:
                 saved = await reading
             except (JournalError, OSError, MemoryError) as error:
                 logger.error("zone %s: the content from the first worker cannot be used: %s", name, error)
                 return
+            finally:
+                del reading  # see `in_thread`
             await self._install_copy(status, saved, number)
 
-        self._begin(work())
+        self._begin(work(reading))
 
     def _put(self, status: ZoneStatus, zone: Zone | None, expires: int, rules: "Loaded | None" = None) -> None:
         """Put content in force: `zone`, and the `rules` of a policy zone, where None means the version so far."""
@@ -544,7 +547,10 @@ class ZoneKeeper:
         task = asyncio.ensure_future(work)
         UNFINISHED.add(task)
         task.add_done_callback(UNFINISHED.discard)
-        await asyncio.shield(task)
+        try:
+            await asyncio.shield(task)
+        finally:
+            del task  # see `in_thread`
 
     async def _take(self, status: ZoneStatus, said: "_Found", rules: "Loaded | None") -> None:
         """Save what a primary has said, and put it in force."""
@@ -635,7 +641,13 @@ class ZoneKeeper:
 
     def _notify(self, status: ZoneStatus, zone: Zone) -> None:
         for text in status.settings.notify:
-            self._begin(self._notify_one(status, zone, parse_upstream(text, 53, "notify")))
+            before = status.notifying.get(text)
+            if before is not None:
+                before.cancel()  # one at a time to each secondary: it learns the newest version
+            task = status.notifying[text] = self._begin(
+                self._notify_one(status, zone, parse_upstream(text, 53, "notify"))
+            )
+            task.add_done_callback(partial(_forget_task, status.notifying, text))
 
     async def _notify_one(self, status: ZoneStatus, zone: Zone, target: UpstreamAddress) -> None:
         packet = notify_message(zone, secrets.randbits(16), status.transfer_key, self._now())
@@ -689,6 +701,12 @@ class ZoneKeeper:
             "failed": {one["zone"]: int(bool(one["error"])) for one in zones},
             "expired": {one["zone"]: int(one["state"] == "expired") for one in zones},
         }
+
+
+def _forget_task(tasks: "dict[str, asyncio.Task[None]]", key: str, task: "asyncio.Task[None]") -> None:
+    """`task` has ended: it is removed, unless another one has its place."""
+    if tasks.get(key) is task:
+        del tasks[key]
 
 
 async def _read_content(file: BinaryIO, origin: bytes) -> Saved:

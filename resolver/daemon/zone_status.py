@@ -10,7 +10,7 @@ States of a zone (`ZoneStatus.state`):
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from resolver.daemon.zone_files import ZoneFile
@@ -59,6 +59,8 @@ class ZoneStatus:
         self.expiry_timer: asyncio.TimerHandle | None = None
         """When the rules of a policy zone are withdrawn."""
         self.task: asyncio.Task[None] | None = None
+        self.notifying: dict[str, asyncio.Task[None]] = {}
+        """NOTIFY messages that are not answered yet, by secondary as in the settings."""
         self.refreshing = False
         """Whether the task is a refresh, and not the writing of a file."""
         self.again = False
@@ -96,11 +98,10 @@ class ZoneStatus:
         """Whether it is a response policy zone."""
         return self.settings.mode == POLICY
 
-    def keep(self, differences: Iterable[Difference]) -> None:
+    def keep(self, differences: Sequence[Difference]) -> None:
         """Keep `differences` for IXFR to secondaries; a policy zone has none."""
         if not self.policy:
-            for difference in differences:
-                self.history.add(difference)
+            self.history.extend(differences)
 
     # --- what is shown --------------------------------------------------------------------------------------------
 

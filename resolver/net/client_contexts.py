@@ -122,7 +122,10 @@ class TlsContexts:
             making = asyncio.ensure_future(in_thread(lambda: self.make(server, http1=http1)))
             self._making[key] = making
             making.add_done_callback(lambda _: self._making.pop(key, None))
-        found = self._made[key] = await asyncio.shield(making)
+        try:
+            found = self._made[key] = await asyncio.shield(making)
+        finally:
+            del making  # see `in_thread`
         return found
 
     def make(self, server: Encryption, *, http1: bool = False) -> "ssl.SSLContext":

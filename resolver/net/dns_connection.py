@@ -45,6 +45,8 @@ from resolver.wire.edns import keepalive_units
 
 __all__ = ["DnsConnection"]
 
+TRANSFER_SECONDS = limits.ZONE_TRANSFER_TIMEOUT / 1000
+
 
 class Listener(Owner, Protocol):
     """What a connection needs of its listener."""
@@ -80,6 +82,7 @@ class DnsConnection(StreamConnection):
         "_next_frame",
         "_offset",
         "_outgoing",
+        "_outgoing_since",
         "_pending",
         "_reading",
         "_turn_messages",
@@ -111,6 +114,7 @@ class DnsConnection(StreamConnection):
         self._discarded_octets = 0
         self._write_blocked_since: float | None = None
         self._outgoing: Iterator[bytes] | None = None
+        self._outgoing_since = 0.0
         self.idle_since = 0.0
         self.partial_since: float | None = None
 
@@ -120,6 +124,8 @@ class DnsConnection(StreamConnection):
         for since in (self.partial_since, self._write_blocked_since):
             if since is not None and now - since > listener.message_timeout:
                 return True
+        if self._outgoing is not None and now - self._outgoing_since > TRANSFER_SECONDS:
+            return True
         linger = min(limits.STREAM_LINGER, listener.message_timeout)
         idle_timeout = linger if self._discarding else listener.idle_timeout
         return not self.waiting and now - self.idle_since > idle_timeout
@@ -204,12 +210,17 @@ class DnsConnection(StreamConnection):
                 self.abort()
         self._answered()
 
+    @property
+    def takes_many(self) -> bool:
+        """Whether no zone transfer is in progress on this connection."""
+        return self._outgoing is None
+
     def send_many(self, packets: Iterator[bytes], peer: tuple[Any, ...]) -> bool:
         """Send the messages of a zone transfer as fast as the client reads them; they are made one by one. False, and
         nothing is sent, while another transfer is in progress on this connection."""
         if self._outgoing is not None:
             return False
-        self._outgoing = packets
+        self._outgoing, self._outgoing_since = packets, self._listener.now()
         self._send_outgoing()
         return True
 

@@ -28,4 +28,9 @@ async def in_thread(function: Callable[..., Result], *args: object) -> Result:
         call = loop.run_in_executor(None, function, *args)
     except RuntimeError as error:
         raise OSError(errno.EAGAIN, f"the system gives no thread ({error})") from None
-    return await call
+    try:
+        return await call
+    finally:
+        # The traceback of an error holds this frame. The frame must not hold the error through `call`: only a
+        # collection of all objects, which is rare in the daemon, would free both, and what the function worked on.
+        del call

@@ -79,11 +79,14 @@ class ReplySender:
             self.samples.note(query, packet, peer[0], view)
         sink.send(packet, peer)
 
+    def takes_many(self, sink: Sink) -> bool:
+        """Whether `emit_many` would send a zone transfer to `sink` now."""
+        return bool(getattr(sink, "takes_many", False))
+
     def emit_many(self, packets: Iterator[bytes], peer: Peer, sink: Sink) -> bool:
         """Send the messages of a zone transfer over a stream, and count them as one reply. False, and nothing is sent,
         when the transport has no transfers, or another one is in progress."""
-        send_many = getattr(sink, "send_many", None)
-        if send_many is None or not send_many(packets, peer):
+        if not self.takes_many(sink) or not sink.send_many(packets, peer):  # type: ignore[attr-defined]
             return False
         self.replies += 1
         self.observed.note_reply(sink.origin[0], c.NOERROR)

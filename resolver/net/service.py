@@ -493,6 +493,8 @@ class Service(ReplySender):
         if self._subnets is not None:
             size = limits.SUBNET_CLIENT_OCTETS
             found.append(Held("subnet_clients", self._subnets.remembered * size, limits.SUBNET_CLIENTS * size))
+        if self.zone_server is not None:
+            found.extend(self.zone_server.memory())
         return found
 
     def statistics(self) -> dict[str, int]:

@@ -204,10 +204,14 @@ class ZoneClient:
         transfer = Transfer(
             origin, query_id, base, verifier, newer_than=None if current is None else current.serial
         )
-        done = False
+        done, share = False, limits.STREAM_TURN_MESSAGES
         while not done:
             async with asyncio.timeout(IDLE_TIMEOUT):
                 packet = await _message(reader)
+            share -= 1
+            if not share:  # what has arrived already is read without a pause
+                share = limits.STREAM_TURN_MESSAGES
+                await asyncio.sleep(0)
             running.octets += len(packet)
             if _records_of(packet) > limits.ZONE_LOOP_RECORDS:
                 done = await in_thread(transfer.feed, packet, self._now())

@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple, Protocol
 
 from resolver import limits
+from resolver.cache.bounded import Held
 from resolver.effects import Outcome, Question
 from resolver.policy import ALLOW, DECISION, DROP, VIEW_SHIFT, OwnZones
 from resolver.query import client_address
@@ -19,7 +20,7 @@ from resolver.wire import name as names
 from resolver.wire.consts import HEADER_SIZE, PAYLOAD_MIN
 from resolver.wire.errors import WireError
 from resolver.wire.records import parse_records
-from resolver.zones import ZoneTable
+from resolver.zones import Zone, ZoneTable
 from resolver.zones.outgoing import History, transfer_messages
 from resolver.zones.table import message
 from resolver.zones.tsig import Key, SignedMessage, TsigError, Verifier, sign, split
@@ -65,6 +66,10 @@ class Replies(Protocol):
     def emit(self, query: bytes, packet: bytes, peer: tuple[Any, ...], sink: Any, view: int = 0) -> None:
         """Send one reply to the message `query`."""
 
+    def takes_many(self, sink: Any) -> bool:
+        """Whether `emit_many` would send a transfer now."""
+        ...
+
     def emit_many(self, packets: Iterator[bytes], peer: tuple[Any, ...], sink: Any) -> bool:
         """Send the messages of a transfer; False when the transport cannot do that now."""
         ...
@@ -101,6 +106,8 @@ class ZoneServer:
         self._now = now
         self._notified = notified
         self._replies = replies
+        self._sending: dict[object, tuple[str, Zone]] = {}
+        """Transfers in progress: address and version."""
         self.transfers = self.refused = self.notifies = self.ignored = 0
 
     def answer(self, question: Question) -> Outcome | None:
@@ -198,17 +205,44 @@ class ZoneServer:
         if qtype == c.AXFR and not sink.stream:
             self._refuse(request, c.FORMERR)  # RFC 5936 section 4.2
             return
+        if sink.stream and not (self._replies.takes_many(sink) and self._may_send(request.peer[0])):
+            self._refuse(request, c.SERVFAIL)  # before the differences are looked up
+            return
         # RFC 1995 section 2: over UDP a reply with only the SOA makes the client use TCP.
-        packets = transfer_messages(
+        packets = self._counted(request.peer[0], answerer.zone, transfer_messages(
             answerer.zone, qname, qtype, query_id, client_serial=serial if sink.stream else answerer.zone.serial,
             history=self._history_of(served.origin), key=key, mac=mac, now=self._now,
-        )
+        ))
         if not sink.stream:
             self._send(request, next(packets))
         elif self._replies.emit_many(packets, request.peer, sink):
             self.transfers += 1
         else:
             self._refuse(request, c.SERVFAIL)
+
+    def _may_send(self, host: str) -> bool:
+        """Whether one more transfer to this address may begin."""
+        of_host = sum(other == host for other, _ in self._sending.values())
+        return len(self._sending) < limits.ZONE_TRANSFERS_OUT and of_host < limits.ZONE_TRANSFERS_OUT_EACH
+
+    def _counted(self, host: str, zone: Zone, packets: Iterator[bytes]) -> Iterator[bytes]:
+        """`packets`; the transfer counts as in progress from the first one until it has ended or was dropped."""
+        transfer = object()
+        self._sending[transfer] = host, zone
+        try:
+            yield from packets
+        finally:
+            del self._sending[transfer]
+
+    def memory(self) -> Iterator[Held]:
+        """The versions of zones that are only kept because they are being sent."""
+        old: dict[int, int] = {}
+        for _, zone in self._sending.values():
+            served = self._table.get(zone.origin)
+            if served is None or served.zone is not zone:
+                old[id(zone)] = zone.memory
+        most = limits.ZONE_OCTETS + limits.ZONE_RECORDS * limits.ZONE_RECORD_OVERHEAD
+        yield Held("zone_versions", sum(old.values()), limits.ZONE_TRANSFERS_OUT * most)
 
     def _check(self, data: bytes, signed: SignedMessage | None, key: Key | None) -> tuple[bytes, TsigError | None]:
         """The MAC of a message with the signature it must have, and what is wrong with it."""

@@ -6,6 +6,7 @@ have the generic form of RFC 3597 section 5.
 """
 
 import struct
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -151,11 +152,15 @@ class _Collector:
     """
 
     def __init__(self, origin: "dns.name.Name") -> None:
-        self.manager = self
         self.origin = origin
         self.reader: Any = None
         self.records: list[tuple[bytes, int, int, bytes]] = []
         """Owner, TTL, type and rdata."""
+
+    @property
+    def manager(self) -> "_Collector":
+        """What dnspython's reader asks for the origin. An attribute would be a reference cycle."""
+        return self
 
     def origin_information(self) -> "tuple[dns.name.Name, bool, dns.name.Name]":
         """Origin, whether names become relative to it, effective origin."""
@@ -205,7 +210,11 @@ def _read(text: str, origin: bytes, default_ttl: int | None) -> list[tuple[bytes
         collector.reader = reader
         reader.read()
     except (dns.exception.DNSException, ValueError) as error:
+        # A frame of dnspython's reader holds the error, whose traceback holds that frame.
+        traceback.clear_frames(error.__traceback__)
         raise ValueError(f"zone text: {error}") from error
+    finally:
+        collector.reader = None  # the reader refers to the collector
     records: list[tuple[bytes, int, int, bytes]] = collector.records
     return records
 

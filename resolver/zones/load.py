@@ -5,10 +5,14 @@ record whose place matters for an error is remembered with its line. Reading tak
 caller does it in a thread.
 """
 
+import os
+import traceback
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
 from resolver import limits
+from resolver.regular_file import irregular_kind
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.present import line_tokenizer, wire_of
@@ -17,6 +21,8 @@ from resolver.zones.zone import Record, Zone, ZoneError
 if TYPE_CHECKING:
     import dns.name
     import dns.rdata
+    import dns.tokenizer
+    import dns.zonefile
 
 __all__ = ["ZoneFileError", "missing_glue", "read_zone"]
 
@@ -29,13 +35,17 @@ class _Collector:
     """Takes the records that dnspython's reader finds, in place of a dnspython transaction."""
 
     def __init__(self, origin: "dns.name.Name", is_wanted: Callable[[], bool]) -> None:
-        self.manager = self
         self.origin = origin
         self.is_wanted = is_wanted
         self.reader: Any = None
         self.records: list[Record] = []
         self.places: dict[tuple[bytes, int], tuple[str, int]] = {}
         """The last record of each name and type: its file and line."""
+
+    @property
+    def manager(self) -> "_Collector":
+        """What dnspython's reader asks for the origin. An attribute would be a reference cycle."""
+        return self
 
     def origin_information(self) -> "tuple[dns.name.Name, bool, dns.name.Name]":
         """Origin, whether names become relative to it, effective origin."""
@@ -69,8 +79,7 @@ class _Collector:
     def place(self) -> tuple[str, int]:
         """File and line of the record that was just read."""
         file, line = self.reader.tok.where()
-        # dnspython reads a file of $INCLUDE with its own tokenizer, which is already after the end of the line.
-        return file, line if isinstance(self.reader.tok, line_tokenizer()) else max(line - 1, 1)
+        return file, line
 
     def _set_origin(self, origin: "dns.name.Name") -> None:
         """Ignored: the reader applies each $ORIGIN itself."""
@@ -96,6 +105,44 @@ class _Includes(list[Any]):
                 file.close()
 
 
+@cache
+def _reader_class() -> "type[dns.zonefile.Reader]":
+    """dnspython's reader, with the tokenizer that has the right line numbers in included files, too. What is no regular
+    file is refused before the reader opens it: opening a FIFO would wait, and a device may have no end."""
+    import dns.zonefile
+
+    class Tokens(line_tokenizer()):  # type: ignore[misc]
+        is_path = False
+        """The next token is the file of $INCLUDE."""
+
+        def get(self, want_leading: bool = False, want_comment: bool = False) -> "dns.tokenizer.Token":
+            token: dns.tokenizer.Token = super().get(want_leading, want_comment)
+            if self.is_path and (kind := _irregular(token.value)):
+                raise ZoneError(f"$INCLUDE {token.value}: it is {kind}, not a regular file")
+            # Only the first token of a line is read with `want_leading`.
+            self.is_path = want_leading and token.is_identifier() and token.value.upper() == "$INCLUDE"
+            return token
+
+    class Reader(dns.zonefile.Reader):
+        @property
+        def tok(self) -> Any:
+            return self._tokens
+
+        @tok.setter
+        def tok(self, tokens: Any) -> None:
+            self._tokens = tokens if isinstance(tokens, Tokens) else Tokens(tokens.file, tokens.filename)
+
+    return Reader
+
+
+def _irregular(path: str) -> str:
+    """What an existing file is, when it is no regular one."""
+    try:
+        return irregular_kind(os.stat(path).st_mode)
+    except OSError:
+        return ""  # opening it says why
+
+
 def read_zone(file: TextIO, source: str, origin: bytes, is_wanted: Callable[[], bool] = lambda: True) -> Zone:
     """Read the zone `origin` from an open file; `source` is its name for errors and for $INCLUDE. Reading ends when
     `is_wanted`, which is called for each record, returns False.
@@ -107,12 +154,11 @@ def read_zone(file: TextIO, source: str, origin: bytes, is_wanted: Callable[[], 
     import dns.exception
     import dns.name
     import dns.rdataclass
-    import dns.zonefile
 
     apex = dns.name.from_wire(origin, 0)[0]
     collector: Any = _Collector(apex, is_wanted)
     tokens = line_tokenizer()(file, source)
-    reader = collector.reader = dns.zonefile.Reader(tokens, dns.rdataclass.IN, collector, allow_include=True)
+    reader = collector.reader = _reader_class()(tokens, dns.rdataclass.IN, collector, allow_include=True)
     # The reader would silently skip names outside of the origin, which are an error here.
     reader.zone_origin = dns.name.root
     reader.current_origin = apex
@@ -125,11 +171,16 @@ def read_zone(file: TextIO, source: str, origin: bytes, is_wanted: Callable[[], 
     except UnicodeDecodeError:
         raise ZoneFileError(f"{collector.place()[0]}: it is not UTF-8 text") from None
     except (dns.exception.DNSException, ValueError, RecursionError) as error:
-        raise ZoneFileError(_reason(source, reader, error)) from None
+        text = _reason(source, reader, error)
+        # A frame of dnspython's reader holds the error, whose traceback holds that frame.
+        traceback.clear_frames(error.__traceback__)
+        raise ZoneFileError(text) from None
     finally:
         includes.close()
         if reader.current_file is not None:
             reader.current_file.close()
+        # The reader refers to the collector. As a cycle, both would live until a collection of all objects.
+        collector.reader = None
     try:
         return Zone.from_records(origin, collector.records)
     except ZoneError as error:

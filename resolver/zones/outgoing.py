@@ -5,7 +5,8 @@ differences when the version of the client is in the history, else by the whole 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 from resolver import limits
 from resolver.wire import consts as c
@@ -24,36 +25,71 @@ LARGEST = MESSAGE_MAX - TSIG_ROOM
 
 class History:
     """The last differences of a zone, oldest first, up to `limits.ZONE_HISTORY` records, and `ZONE_HISTORY_OCTETS` in
-    memory."""
+    memory.
+
+    Differences have numbers in their order; the oldest one here has `_first`. `_numbers` has that of each serial from
+    which one leads on: a secondary may name any serial, and that must not cost a look at all differences. `_sizes` has
+    records and octets of each difference.
+    """
 
     def __init__(self) -> None:
         self._differences: deque[Difference] = deque()
+        self._sizes: deque[tuple[int, int]] = deque()
+        self._first = 0
+        self._numbers: dict[int, int] = {}
         self._records = 0
         self.octets = 0
         """Estimated memory."""
 
+    def extend(self, differences: Sequence[Difference]) -> None:
+        """Append the differences that lead to the version now served, in their order. Of many, only the last ones are
+        looked at, because the others would be dropped again."""
+        first, records = len(differences), 0
+        while first and records <= limits.ZONE_HISTORY:
+            first -= 1
+            records += _records_of(differences[first])
+        if first:
+            self.clear()
+        for difference in differences[first:]:
+            self.add(difference)
+
     def add(self, difference: Difference) -> None:
         """Append the difference that leads to the version now served."""
+        size = _records_of(difference), _octets_of(difference)
+        self._numbers[_base_of(difference)] = self._first + len(self._differences)
         self._differences.append(difference)
-        self._records += len(difference.removed) + len(difference.added)
-        self.octets += _octets_of(difference)
+        self._sizes.append(size)
+        self._records += size[0]
+        self.octets += size[1]
         while self._differences and (self._records > limits.ZONE_HISTORY or self.octets > limits.ZONE_HISTORY_OCTETS):
             oldest = self._differences.popleft()
-            self._records -= len(oldest.removed) + len(oldest.added)
-            self.octets -= _octets_of(oldest)
+            if self._numbers[_base_of(oldest)] == self._first:  # a serial may come again, from 2**32 versions on
+                del self._numbers[_base_of(oldest)]
+            self._first += 1
+            records, octets = self._sizes.popleft()
+            self._records -= records
+            self.octets -= octets
 
     def clear(self) -> None:
         """Drop all differences: the whole zone was replaced."""
         self._differences.clear()
+        self._sizes.clear()
+        self._numbers.clear()
         self._records = self.octets = 0
 
     def since(self, serial: int) -> list[Difference]:
         """The differences from version `serial` on; empty when it is not known."""
-        found: list[Difference] = []
-        for difference in self._differences:
-            if found or soa_fields(difference.removed[0][3]).serial == serial:
-                found.append(difference)
-        return found
+        number = self._numbers.get(serial)
+        return [] if number is None else list(islice(self._differences, number - self._first, None))
+
+
+def _base_of(difference: Difference) -> int:
+    """The serial of the version that a difference changes."""
+    return soa_fields(difference.removed[0][3]).serial
+
+
+def _records_of(difference: Difference) -> int:
+    return len(difference.removed) + len(difference.added)
 
 
 def _octets_of(difference: Difference) -> int:

@@ -152,7 +152,7 @@ class Transfer:
         """The differences of an IXFR that has ended; empty when the whole zone was sent."""
         self.zone: Zone | None = None
         """The new version when the transfer has ended; None when nothing is new."""
-        self.messages = self.octets = self.count = self.expanded = 0
+        self.messages = self.octets = self.count = self.expanded = self.empty = 0
 
     @property
     def held(self) -> int:
@@ -182,6 +182,9 @@ class Transfer:
         self.count += len(records) + max(others - ADDITIONAL_RECORDS, 0)
         if self.count > limits.ZONE_RECORDS:
             raise TransferError(f"the transfer has more than {limits.ZONE_RECORDS} records")
+        self.empty += not records
+        if self.empty > limits.ZONE_EMPTY_MESSAGES:
+            raise TransferError(f"the transfer has more than {limits.ZONE_EMPTY_MESSAGES} messages without records")
         for owner, _, _, rdata in records:
             self.expanded += len(owner) + len(rdata)
         if self.expanded > limits.ZONE_OCTETS:

@@ -96,12 +96,11 @@ def test_lanes_serve_clients_during_a_reload_and_close_their_sockets(tmp_path: P
         probe.bind(("127.0.0.1", port))
 
 
-def zone_that_is_never_read(path: Path) -> tuple[str, Path]:
-    """The table of a zone whose file includes a FIFO, and the FIFO. A thread waits for its content."""
-    fifo = path / "fifo"
-    os.mkfifo(fifo)
-    (path / "zone").write_text(f"$INCLUDE {fifo}\n")
-    return f'[[zone]]\nname = "slow.test"\nfile = "{path / "zone"}"\n', fifo
+def zone_that_is_long(path: Path) -> tuple[str, Path]:
+    """The table of a zone that a thread reads for many seconds, and its file."""
+    file = path / "zone"
+    file.write_text("$TTL 60\n@ SOA ns admin 1 60 60 60 60\n@ NS ns\n$GENERATE 1-900000 h$ A 192.0.2.1\n")
+    return f'[[zone]]\nname = "slow.test"\nfile = "{file}"\n', file
 
 
 def count_of_open(file: Path, pid: int) -> int:
@@ -115,38 +114,30 @@ def count_of_open(file: Path, pid: int) -> int:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_stop_does_not_wait_for_a_zone_that_is_read_at_the_start(tmp_path: Path, workers: str) -> None:
-    zone, fifo = zone_that_is_never_read(tmp_path)
+    zone, file = zone_that_is_long(tmp_path)
     control = tmp_path / "control"
     config = write_config(tmp_path, free_port(), f'[control]\nsocket = "{control}"\n{zone}')
     command = [*RESOLVERD, "--config", config, "--workers", workers]
-    writer = os.open(fifo, os.O_RDWR)  # so that opening it does not wait, and reading never ends
-    try:
-        with run_process(command, tmp_path / "log", env=daemon_environment()) as process:
-            wait_until(lambda: count_of_open(fifo, process.pid) > 0, "that the zone is read", process=process)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(TIMEOUT) == 0
-    finally:
-        os.close(writer)
+    with run_process(command, tmp_path / "log", env=daemon_environment()) as process:
+        wait_until(lambda: count_of_open(file, process.pid) > 0, "that the zone is read", process=process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
     assert "before clients were served" in (tmp_path / "log").read_text()
     assert not control.exists() and "SIGKILL" not in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_stop_does_not_wait_for_a_zone_that_is_read_after_a_reload(tmp_path: Path, workers: str) -> None:
-    zone, fifo = zone_that_is_never_read(tmp_path)
+    zone, file = zone_that_is_long(tmp_path)
     port, log = free_port(), tmp_path / "log"
     config = write_config(tmp_path, port)
-    writer = os.open(fifo, os.O_RDWR)
-    try:
-        with running(log, port, "--config", config, "--workers", workers) as process:
-            with open(config, "a") as file:
-                file.write(zone)
-            process.send_signal(signal.SIGHUP)
-            wait_until(lambda: count_of_open(fifo, process.pid) >= int(workers), "that the zone is read", log=log)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(TIMEOUT) == 0
-    finally:
-        os.close(writer)
+    with running(log, port, "--config", config, "--workers", workers) as process:
+        with open(config, "a") as opened:
+            opened.write(zone)
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: count_of_open(file, process.pid) >= int(workers), "that the zone is read", log=log)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
     assert "SIGKILL" not in log.read_text()
 
 

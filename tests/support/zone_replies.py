@@ -12,5 +12,8 @@ class Direct:
     def emit(self, query: bytes, packet: bytes, peer: tuple[Any, ...], sink: Any, view: int = 0) -> None:
         sink.send(packet, peer)
 
+    def takes_many(self, sink: Any) -> bool:
+        return bool(sink.takes_many)
+
     def emit_many(self, packets: Iterator[bytes], peer: tuple[Any, ...], sink: Any) -> bool:
         return bool(sink.send_many(packets, peer))

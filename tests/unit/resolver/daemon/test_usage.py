@@ -42,6 +42,7 @@ from resolver.net.stream_upstream import StreamUpstream
 from resolver.net.udp_upstream import UdpUpstream
 from resolver.net.upstream_connection import ServerQueue, UpstreamConnection
 from resolver.net.upstream_slots import RepliedNetworks
+from resolver.net.zone_server import ZoneServer
 from resolver.observe.pieces import Pieces
 from resolver.resolve import load_validator
 from resolver.settings import (
@@ -87,7 +88,7 @@ COUNTED = {
     "UPSTREAM_ADDRESSES": "upstream_addresses", "UPSTREAM_NETWORKS": "upstream_networks",
     "VERIFY_KEYS": "loaded_keys", "WEB_CONNECTIONS": "web_connections", "ZONES": "zone_content",
     "ZONE_HISTORY": "zone_history", "ZONE_HISTORY_OCTETS": "zone_history", "ZONE_OCTETS": "zone_content",
-    "ZONE_RECORDS": "zone_content", "ZONE_TRANSFERS": "zone_transfers",
+    "ZONE_RECORDS": "zone_content", "ZONE_TRANSFERS": "zone_transfers", "ZONE_TRANSFERS_OUT": "zone_versions",
 }
 """The resource that counts what the limit bounds."""
 
@@ -103,7 +104,8 @@ EXEMPT = {
     PART: """DENIAL_RECORDS_PER_ZONE FETCHES_PER_SERVER FETCHES_PER_ZONE HTTPS_UPSTREAMS_PER_SERVER
         LATE_PER_NETWORK PENDING_PER_CLIENT PREFETCH_JOBS QUIC_PORTS STREAM_BACKLOG STREAM_UPSTREAMS_PER_SERVER
         STREAM_WITHOUT_SLOT SUBNETS_PER_NAME SUBNET_JOBS TCP_CONNECTIONS_PER_CLIENT TCP_PIPELINE UDP_PORTS
-        UDP_PORT_PENDING UDP_SOCKETS_KEPT VIEW_PARTS ZONE_TRANSFERS_EACH ZONE_TYPES WEB_EXPLAINS WEB_REFUSALS""",
+        UDP_PORT_PENDING UDP_SOCKETS_KEPT VIEW_PARTS ZONE_TRANSFERS_EACH ZONE_TRANSFERS_OUT_EACH ZONE_TYPES
+        WEB_EXPLAINS WEB_REFUSALS""",
     QUERY: """ADDRESS_LOOKUPS ALIAS_PROBES CACHE_ENTRY_RECORDS COMPRESSION_ENTRIES DENIAL_RRSETS DOH_FIELDS
         DS_MISMATCHES EDNS_OPTIONS KEYS_PER_TAG LOOK_UPS MAX_ADDRESSES MAX_ALIASES MAX_DEPTH MAX_NAME_SERVERS
         MESSAGE_RECORDS NAME_SERVER_ALIASES REPLY_EDES RRSET_RECORDS SECOND_LEVEL_SETS SIGNATURES_PER_RRSET
@@ -112,7 +114,7 @@ EXEMPT = {
         MINIMISE_STEPS OBSERVE_SAMPLE SECOND_LEVEL_CLUSTER_LINES SECOND_LEVEL_REPLY_LINES SECOND_LEVEL_WRITE_BATCH
         STREAM_ITERATION_MESSAGES STREAM_TURN_MESSAGES TABLE_SECOND_CHANCES TABLE_SWEEP TLS_UPSTREAM_SPREAD
         TSIG_UNSIGNED UDP_ERRORS UDP_PORT_USES UNWANTED_ON_STREAM WORKER_MESSAGE_BATCH ZONE_LOOP_RECORDS
-        ZONE_MESSAGES ZONE_NOTIFY_ATTEMPTS ZONE_SORT""",
+        ZONE_EMPTY_MESSAGES ZONE_MESSAGES ZONE_NOTIFY_ATTEMPTS ZONE_SORT""",
     OPERATOR: """BALANCES BALANCE_MOST BALANCE_PREFIXES BALANCE_TARGETS CHANGES DNS64_PREFIXES EXPLAIN_SERVERS
         FAMILY_REFERENCE_ADDRESSES HANDOVER_ENDPOINTS HOOK_MODULES HOSTS_NAMES INHERITED_SOCKETS LISTENERS
         MANAGED_KEYS PLAYGROUND_TCP_QUERIES PROBE_SERVERS RESOLV_SEARCH SECOND_LEVEL_NODES SUBNET_RULES
@@ -216,6 +218,7 @@ def test_the_sum_is_that_of_all_resources(tmp_path: Path, first: bool) -> None:
             upstream._encrypted(protocol)
         upstream._opportunistic()
         keeper = ZoneKeeper(settings, ZoneTable(), None, leads=True, now=int, changed=print, flush=print)
+        runtime.service.zone_server = ZoneServer(settings, ZoneTable(), keeper.history_of, int, print, runtime.service)
         others = [*Watching(Host()).memory(), *keeper.memory()]
         servers: Any = {
             name: SimpleNamespace(connections=1, max_connections=2, octets=5) for name in ("control", "metrics", "web")

@@ -82,6 +82,25 @@ def test_an_error_in_an_included_file_names_that_file(tmp_path: Path) -> None:
             read_zone(io.StringIO(f"{TEXT}$INCLUDE {file}\n"), "zone", ORIGIN)
 
 
+@pytest.mark.parametrize(("make", "kind"), [(os.mkdir, "a directory"), (os.mkfifo, "a FIFO"), (None, "a device")])
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_is_included_is_a_regular_file(
+    tmp_path: Path, make: "Callable[[Path], None] | None", kind: str, *, nested: bool
+) -> None:
+    """Opening a FIFO would wait for a writer, and a device may have no end."""
+    file = Path("/dev/zero") if make is None else tmp_path / "other"
+    if make is not None:
+        make(file)
+    text = f'a TXT $INCLUDE "{file}"\n$include "{file}"\n'
+    if nested:
+        (tmp_path / "part").write_text(text)
+        text = f"{TEXT}$INCLUDE {tmp_path}/part\n"
+    else:
+        text = TEXT + text
+    with pytest.raises(ZoneFileError, match=rf":\d+: \$INCLUDE {file}: it is {kind}"):
+        read_zone(io.StringIO(text), "zone", ORIGIN)
+
+
 def test_a_zone_file_that_is_no_text_says_so(tmp_path: Path) -> None:
     file = tmp_path / "zone"
     file.write_bytes(b"\xff\xfe" * 100)

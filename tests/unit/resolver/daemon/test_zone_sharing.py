@@ -64,6 +64,7 @@ class Sink:
     """Collects the messages of a stream."""
 
     stream = True
+    takes_many = True
     origin = ("tcp", "listener")
 
     def __init__(self) -> None:

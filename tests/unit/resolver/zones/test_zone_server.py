@@ -17,6 +17,7 @@ from resolver.wire.build import make_query
 from resolver.wire.message import MessageView
 from resolver.wire.records import parse_records
 from resolver.zones import Mode, ServedZone, Zone, ZoneTable
+from resolver.zones.transfer import make_transfer_query
 from resolver.zones.tsig import Key, TsigError, Verifier, sign, split
 
 NOW = 1_800_000_000
@@ -37,6 +38,7 @@ class Sink:
     """Collects replies."""
 
     stream = True
+    takes_many = True
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -77,6 +79,19 @@ def test_a_signed_transfer_from_a_permitted_address() -> None:
     sent, _, _ = ask(packet, "198.51.100.7")
     assert [rcode(one) for one in sent] == [0]
     assert Verifier(OUT, mac).check(sent[0], NOW)
+
+
+def test_another_transfer_on_a_connection_is_refused_before_anything_is_looked_up() -> None:
+    def history_of(_: bytes) -> None:
+        raise AssertionError("the differences were looked up")
+
+    table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+    table.put(ORIGIN, version(5, 2), NOW + 100)
+    sink = Sink()
+    sink.takes_many = False
+    server = ZoneServer(SETTINGS, table, history_of, lambda: NOW, [].append, Direct())
+    assert server.handle(signed(make_transfer_query(ORIGIN, 7, version(4, 1))), ("198.51.100.7", 53), sink)
+    assert [rcode(one) for one in sink.sent] == [c.SERVFAIL] and server.refused == 1
 
 
 def test_a_transfer_to_a_slow_client_is_signed_with_the_time_of_each_message() -> None:
