@@ -2,10 +2,10 @@
 
 A ratio fails only when its whole interval is below its floor, and only after further batches of rounds agree
 (`ratio.py`), so noise alone cannot fail a build. Rows with `added` measure added cost: a server in C runs in the same
-rounds. A row that misses its floor for a known reason has that reason in `missed` and is an expected failure; when it
-reaches its floor, it prints that the reason can be removed. Absolute times are shown, stored by pytest-benchmark (wall
-time of one slice of ours, for `--benchmark-json`) and written to the report, never compared. With CORENET_NO_SKIPS=1,
-as in CI, a skipped benchmark fails (`support.skips` of the tests).
+rounds. A row that misses its floor for a known reason has that reason in `missed` and is an expected failure down to
+its `missed_bound`; when it reaches its floor, it prints that the reason can be removed. Absolute times are shown, and
+stored by pytest-benchmark (wall time of one slice of ours, for `--benchmark-json`) and in the report, never compared.
+With CORENET_NO_SKIPS=1, as in CI, a skipped benchmark fails (`support.skips` of the tests).
 """
 
 import json
@@ -62,20 +62,22 @@ def pair(benchmark: BenchmarkFixture) -> Callable[..., Ratio]:
         benchmark.extra_info.update(RESULTS[name], operations=result.count, base=floor["base"])
         benchmark.pedantic(ours.run, args=(result.count,), rounds=STATISTICS_ROUNDS)
         print(f"\n{name} against {floor['base']}: {result}, {kind} {least:.2f}")
-        check_bound(name, result.high >= least, f"{result} is below its floor of {least:.2f}")
+        check_bound(name, result.high >= least, f"{result} is below its floor of {least:.2f}",
+                    excused=result.high >= floor.get("missed_bound", least))
         return result
 
     return measure
 
 
-def check_bound(name: str, reached: bool, said: str) -> None:
-    """Fail when a figure misses its floor; an expected failure when floors.toml has a reason."""
+def check_bound(name: str, reached: bool, said: str, *, excused: bool) -> None:
+    """Fail when a figure misses its floor; an expected failure when floors.toml has a reason and the figure is
+    `excused`, because it is within the row's `missed_bound`."""
     row = FLOORS[name]
     if reached:
         if "missed" in row:
             print(f"{name}: reaches its floor; remove the reason in floors.toml: {row['missed']}")
         return
-    if "missed" in row:
+    if "missed" in row and excused:
         pytest.xfail(f"{name}: {said}: {row['missed']}")
     pytest.fail(f"{name}: {said} ({row['why']})")
 
@@ -88,7 +90,8 @@ def bounded() -> Callable[[str, float], None]:
         bound = FLOORS[name]
         RESULTS[name] = {"value": value, "most": bound["most"], "aim": bound.get("aim", bound["most"])}
         print(f"\n{name}: {value:.2f} {bound['unit']}, at most {bound['most']}")
-        check_bound(name, value <= bound["most"], f"{value:.2f} {bound['unit']} is above its bound of {bound['most']}")
+        check_bound(name, value <= bound["most"], f"{value:.2f} {bound['unit']} is above its bound of {bound['most']}",
+                    excused=value <= bound.get("missed_bound", bound["most"]))
 
     return hold
 

@@ -8,7 +8,7 @@ documentation agree. The settings are in `resolver.settings`. Errors name the se
 import re
 from collections.abc import Iterable
 from dataclasses import field, fields, is_dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, NamedTuple, TypeVar
 
 from resolver.limits import Limit
@@ -23,6 +23,7 @@ __all__ = [
     "describe",
     "option",
     "parse_endpoint",
+    "parse_listen",
 ]
 
 T = TypeVar("T")
@@ -92,6 +93,28 @@ def parse_endpoint(text: str, default_port: int, where: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS and int(port) <= 65535):
         raise ValueError(f"{where}: {text!r} has no usable port (0..65535)")
     return host, int(port)
+
+
+def parse_listen(text: str, default_port: int, where: str) -> tuple[str, int]:
+    """As `parse_endpoint`, for the address of a listening socket.
+
+    Raises:
+        ValueError: it is no address with a port, or Linux never binds a socket of the daemon to it; the message names
+            `where`.
+    """
+    host, port = parse_endpoint(text, default_port, where)
+    address = ip_address(host)
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            raise ValueError(f"{where}: {text!r} is an IPv4-mapped address, and IPv6 sockets serve no IPv4 clients;"
+                             f" write {address.ipv4_mapped}")
+        if address.is_link_local and not (address.scope_id or "").strip("0"):  # 0 is no interface
+            plain = host.partition("%")[0]
+            raise ValueError(f"{where}: {text!r} is a link-local address, which needs its interface, as in"
+                             f" [{plain}%eth0]; 'ip address' shows it")
+        if address.is_multicast:
+            raise ValueError(f"{where}: {text!r} is a multicast address, which a server cannot have")
+    return host, port
 
 
 def check_addresses(values: tuple[str, ...], where: str) -> None:

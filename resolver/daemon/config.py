@@ -30,6 +30,7 @@ __all__ = [
     "ConfigError",
     "Problem",
     "add_location",
+    "files_read",
     "load",
     "parse",
     "parse_duration",
@@ -117,6 +118,25 @@ def parse(text: str, *, source: str = "configuration", directory: "str | Path" =
         raise ConfigError(source, reader.problems)
     result: Settings = settings
     return result
+
+
+def files_read(path: "str | Path") -> list[tuple[str, str]]:
+    """The files of `FILE_KEYS` that the configuration file names, each after its key.
+
+    Raises:
+        ConfigError: the configuration file cannot be read.
+        ValueError: it is not TOML, because it was changed after `load`.
+    """
+    name = os.fspath(path)
+    found = []
+    tree = tomllib.loads(_read(name, name, "", 0))
+    for key in FILE_KEYS:
+        value: Any = tree
+        for part in key:
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, str):
+            found.append((_text(key), os.path.join(os.path.dirname(name), value)))
+    return found
 
 
 def add_location(path: "str | Path", error: ValueError) -> ConfigError:

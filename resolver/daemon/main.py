@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def load_settings(arguments: argparse.Namespace) -> Settings:
-    """The settings of the file, overridden by the command line.
+    """The settings of the file, overridden by the command line, at start and on reload.
 
     Raises:
         ConfigError: the file has errors.
@@ -125,7 +125,15 @@ def load_settings(arguments: argparse.Namespace) -> Settings:
     if arguments.workers is not None:
         server = replace(server, workers=arguments.workers)
     log = replace(settings.log, level=arguments.log_level) if arguments.log_level else settings.log
-    return replace(settings, server=server, log=log)
+    settings = replace(settings, server=server, log=log)
+    if arguments.config is not None:  # the built-in settings name no file
+        from resolver.daemon import file_uses
+
+        try:
+            file_uses.check(settings, arguments.config)
+        except ValueError as error:
+            raise config.add_location(arguments.config, error) from None
+    return settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -279,6 +287,7 @@ def _serve(
         management_sockets,
         observation,
         preflight,
+        reload_sockets,
         resource_exhaustion,
         sockets,
         worker,
@@ -307,7 +316,10 @@ def _serve(
         options = replace(
             options, certificates=certificates.load(settings), tls_contexts=check_upstream_tls(settings)
         )
-        shares = _open_endpoints(settings, options.manager.sockets, predecessor)
+        try:
+            shares = _open_endpoints(settings, options.manager.sockets, predecessor)
+        except sockets.ListenError as error:
+            raise reload_sockets.with_setting(error, settings, options.config) from None
         try:
             opened = management_sockets.open_management_sockets(settings, server.workers, predecessor)
             options = replace(options, management=opened)

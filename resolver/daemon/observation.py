@@ -48,6 +48,7 @@ def check_places(settings: "Settings") -> None:
     """
     import os
 
+    from resolver.observe.query_log import unusable_kind
     from resolver.settings.observe import STDOUT
 
     file = settings.query_log.file
@@ -55,8 +56,8 @@ def check_places(settings: "Settings") -> None:
         return
     folder = os.path.dirname(file) or os.curdir
     trouble = ""
-    if os.path.isdir(file):
-        trouble = "it is a directory"
+    if kind := unusable_kind(file):
+        trouble = f"it is {kind}; name a file, or \"-\" for standard output"
     elif os.path.lexists(file):
         if not os.access(file, os.W_OK):
             trouble = f"user {os.geteuid()} may not write to it"

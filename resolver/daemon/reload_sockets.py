@@ -1,4 +1,4 @@
-"""Opens the sockets of addresses that a reload adds, and explains why one cannot be served.
+"""Opens the sockets of addresses that a reload adds, and explains why one cannot be served, at start too.
 
 Sockets that are in use stay open until the switch, so an address can be in the way of another one of the same daemon.
 """
@@ -42,7 +42,10 @@ def _explain_own_port(error: ListenError, served: Sequence[Endpoint]) -> ListenE
 
 
 def with_setting(error: ListenError, given: Settings, config: str) -> ListenError:
-    """`error` with the setting that names the address, and its line in the configuration file."""
+    """`error` with the setting that names the address, and its line in the configuration file; as it is when it is not
+    about one address."""
+    if error.endpoint is None:
+        return error
     setting, wanted = "server.listen", ""
     for number, listener in enumerate(given.listeners):
         if listener.key == error.endpoint:

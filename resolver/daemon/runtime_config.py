@@ -17,7 +17,7 @@ from resolver.daemon.cache_rules import digest_rules
 from resolver.daemon.certificates import Certificates
 from resolver.daemon.certificates import load as load_certificates
 from resolver.daemon.observation import Observation
-from resolver.daemon.sockets import Endpoint
+from resolver.daemon.sockets import Endpoint, ListenError
 from resolver.net.cookies import ServerCookies
 from resolver.net.descriptors import client_connections, divide_connections
 from resolver.net.fastpath import FastPath
@@ -247,8 +247,15 @@ class Listeners:
         """Serve the sockets of the endpoint.
 
         Raises:
-            OSError: a descriptor cannot be had.
+            ListenError: another program listens on the port, or a descriptor cannot be had; the text names the address.
         """
+        try:
+            await self._start(runtime)
+        except OSError as error:
+            text = f"cannot serve {self.endpoint}: {error.strerror or error}"
+            raise ListenError(error.errno, text, endpoint=self.endpoint.key) from None
+
+    async def _start(self, runtime: RuntimeConfig) -> None:
         config = runtime.listeners[self.endpoint.key]
         tcp = self._stream_listener(runtime, config)
         own = self.endpoint.duplicate()

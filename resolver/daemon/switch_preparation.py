@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from resolver.cache import Store
-from resolver.daemon import reload_sockets, sockets
+from resolver.daemon import file_uses, reload_sockets, sockets
 from resolver.daemon.config_reload import merge_restart_only, settings_digest, with_config_location
 from resolver.daemon.runtime_changes import RuntimeChanges
 from resolver.daemon.runtime_config import Listeners, RuntimeConfig
@@ -131,10 +131,8 @@ class SwitchPreparation:
                 listeners = Listeners(endpoint, host.turns)
                 try:
                     await listeners.start(runtime)
-                except OSError as error:
-                    text = f"cannot serve {endpoint}: {error.strerror or error}"
-                    refusal = ListenError(error.errno, text, endpoint=endpoint.key)
-                    raise reload_sockets.with_setting(refusal, given, host.options.config) from None
+                except ListenError as error:
+                    raise reload_sockets.with_setting(error, given, host.options.config) from None
                 undo.callback(listeners.close)
                 added.append(listeners)
             with with_config_location(host.options.config):
@@ -206,6 +204,7 @@ class SwitchPreparation:
                 given, self.awaiting_restart = merge_restart_only(
                     host.configured, host.reload(), several=host.multi_worker
                 )
+                file_uses.check(given, host.options.config)  # with the control socket that stays as it is
                 sockets.check_sources(given.iteration)
                 opened = [] if host.multi_worker else reload_sockets.open_new(
                     given, host.endpoints, host.options.config

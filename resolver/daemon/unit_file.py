@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 
 from resolver import limits
+from resolver.daemon.file_uses import uses_of
 from resolver.settings import Settings
-from resolver.settings.observe import STDOUT
 
 __all__ = ["render"]
 
@@ -126,15 +126,8 @@ def _quoted(word: str) -> str:
 def _directories(settings: Settings) -> str:
     """The directives that let the daemon write where the settings say. Below /var/lib, /run and /var/log,
     systemd makes the directories."""
-    log = settings.query_log.file
-    written = [
-        settings.cache.snapshot_file, settings.dnssec.auto_trust_anchor_file, settings.control.socket,
-        settings.control.changes_file, "" if log == STDOUT else log,
-    ]
     lines: list[str] = []
-    for path in written:
-        if not path:
-            continue
+    for path in (use.path for use in uses_of(settings) if use.writes):
         directory = Path(os.path.abspath(path)).parent
         for base, directive in ((_STATE, "StateDirectory"), (_RUNTIME, "RuntimeDirectory"), (_LOGS, "LogsDirectory")):
             if base in directory.parents:

@@ -43,11 +43,12 @@ from resolver.daemon.config_reload import describe_error
 from resolver.daemon.fleet import Fleet
 from resolver.daemon.periodic_work import PeriodicWork
 from resolver.daemon.preflight import clock_problem
+from resolver.daemon.reload_sockets import with_setting
 from resolver.daemon.replaced_configs import ReplacedConfigs
 from resolver.daemon.resource_exhaustion import install_exception_handler
 from resolver.daemon.runtime_changes import RuntimeChanges
 from resolver.daemon.runtime_config import Listeners, RuntimeConfig
-from resolver.daemon.sockets import Endpoint
+from resolver.daemon.sockets import Endpoint, ListenError
 from resolver.daemon.switch_preparation import Prepared, SwitchPreparation
 from resolver.daemon.timers import Timers
 from resolver.daemon.usage import usage
@@ -229,7 +230,10 @@ class _Worker:
             for endpoint in self.endpoints:
                 listeners = Listeners(endpoint, self.turns)
                 self.listeners.append(listeners)
-                await listeners.start(self.current)
+                try:
+                    await listeners.start(self.current)
+                except ListenError as error:
+                    raise with_setting(error, self.configured, self.options.config) from None
             gc.set_threshold(limits.GC_YOUNG, limits.GC_MIDDLE, limits.GC_OLD)
             gc.freeze()  # existing objects live until the end, so the collector skips them
             gc.enable()

@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from corenet._version import __version__
+from resolver.daemon.sockets import ListenError
 from resolver.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class WorkerManagement:
         sockets.
 
         Raises:
+            ListenError: a socket cannot listen, because another program does; the text names the setting.
             OSError: no descriptor is left.
         """
         given = self._host.options.management
@@ -85,7 +87,17 @@ class WorkerManagement:
             assert given is not None
             opened = {"control": given.control, "metrics": given.metrics, "web": given.web}[name]
             assert opened is not None
-            await server.start(opened.dup())
+            own = opened.dup()
+            try:
+                await server.start(own)
+            except OSError as error:
+                own.close()
+                setting, place = {
+                    "control": ("control.socket", given.path), "metrics": ("metrics.listen", given.metrics_listen),
+                    "web": ("web.listen", given.web_listen),
+                }[name]
+                text = f"cannot listen on {place} for {name}: {error.strerror or error}; see {setting}"
+                raise ListenError(error.errno, text) from None
             if name == "web":
                 host, port = opened.getsockname()[:2]
                 logger.info("web: the page is at http://%s:%d/", f"[{host}]" if ":" in host else host, port)

@@ -3,33 +3,33 @@
 Only GETRANGE, SET, INCR and the commands of a connection are used: GETRANGE, so that a value that others wrote is read
 only up to a limit. Every failure is an `EngineError`, and every command ends within `SECOND_LEVEL_TIMEOUT`. A failed
 connection is closed and opened again by the next command; the circuit breaker of the caller decides when that is.
+
+Invariant: nothing that a server says changes what is configured, so a server that works again is used again.
 """
 
 import asyncio
 import importlib.util
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from resolver import limits
+from resolver.log_limit import LimitedWarning
+from resolver.net.redis_node import TIMEOUT, Command, EngineError, Node, as_error
 from resolver.options import parse_endpoint
 from resolver.settings.second_level import REDIS_PORT, UNIX_PREFIX, SecondLevelSettings
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
-    from redis.asyncio.cluster import RedisCluster
+    from resolver.net.redis_cluster import Address, Cluster
+    from resolver.net.redis_parser import EngineParser
 
 __all__ = ["MISSING", "EngineError", "RedisEngine", "is_installed"]
 
+logger = logging.getLogger(__name__)
+
 MISSING = "redis is not installed; run: pip install 'corenet-resolver[redis]'"
-TIMEOUT = limits.SECOND_LEVEL_TIMEOUT / 1000
-# One for each batch of look-ups, and one each for writing and for the messages of the fleet.
-CONNECTIONS = limits.SECOND_LEVEL_BATCHES + 2
 
 Value: TypeAlias = "bytes | EngineError"
-
-
-class EngineError(Exception):
-    """The engine did not do what was asked; the text says why."""
 
 
 def is_installed() -> bool:
@@ -43,44 +43,34 @@ class RedisEngine:
     def __init__(self, settings: SecondLevelSettings, password: str) -> None:
         self._settings = settings
         self._password = password
-        self._made: Redis | RedisCluster | None = None
+        self._made: Node | Cluster | None = None
+        self._warnings = LimitedWarning(logger, different=limits.LOG_FAILURES)
 
-    def _client(self) -> Any:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
-
-    def _make(self) -> "Redis | RedisCluster":
-        from redis.asyncio import Redis
-        from redis.asyncio.cluster import ClusterNode, RedisCluster
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
+    def _make(self) -> "Node | Cluster":
+        from resolver.net.redis_parser import EngineParser
 
         given = self._settings
-        # A command is tried again only where a cluster redirects it: no query waits for a second attempt.
-        common: dict[str, Any] = {
-            "username": given.username or None, "password": self._password or None, "socket_timeout": TIMEOUT,
-            "socket_connect_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 1 if given.cluster else 0),
-            "ssl": given.tls, "max_connections": CONNECTIONS, "protocol": 2,
-        }
-        if given.tls and given.tls_ca_file:
-            common["ssl_ca_certs"] = given.tls_ca_file
         first = given.servers[0]
         if first.startswith(UNIX_PREFIX):
-            return _bounded(Redis(unix_socket_path=first.removeprefix(UNIX_PREFIX), db=given.database, **common))
+            return self._node(first, {"unix_socket_path": first.removeprefix(UNIX_PREFIX)}, EngineParser)
         ends = [parse_endpoint(text, REDIS_PORT, "second_level_cache.servers") for text in given.servers]
         if given.cluster:
-            from resolver.net.redis_parser import ClusterParser
+            from resolver.net.redis_cluster import Cluster
 
-            # Other nodes keep working while one fails over; keys of the failed one are errors until then.
-            made = RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in ends],
-                                require_full_coverage=False, **common)
-            # Nodes that are found later get a copy of the first of them.
-            nodes = made.nodes_manager.startup_nodes.values()
-            for arguments in (made.connection_kwargs, *(node.connection_kwargs for node in nodes)):
-                arguments["parser_class"] = ClusterParser
-            return made
-        return _bounded(Redis(host=ends[0][0], port=ends[0][1], db=given.database, **common))
+            return Cluster(ends, self._connect)
+        return self._connect(ends[0], EngineParser)
+
+    def _connect(self, address: "Address", parser: "type[EngineParser]") -> Node:
+        host, port = address
+        return self._node(f"{host} port {port}", {"host": host, "port": port}, parser)
+
+    def _node(self, where: str, place: dict[str, Any], parser: "type[EngineParser]") -> Node:
+        given = self._settings
+        arguments = {"username": given.username or None, "password": self._password or None, "db": given.database,
+                     **place}
+        if given.tls:
+            arguments.update(ssl=True, ssl_check_hostname=True, ssl_ca_certs=given.tls_ca_file or None)
+        return Node(where, arguments, parser, self._warnings)
 
     async def get(self, keys: Sequence[bytes], longest: int) -> list[Value]:
         """The values of `keys`, b"" for none, each cut after `longest` bytes; an `EngineError` for each that failed.
@@ -88,11 +78,8 @@ class RedisEngine:
         Raises:
             EngineError: nothing was read.
         """
-        pipe = self._client().pipeline(transaction=False)
-        for key in keys:
-            pipe.getrange(key, 0, longest - 1)
-        found = await self._run(pipe)
-        return [value if isinstance(value, bytes) else _as_error(value) for value in found]
+        found = await self._run([("GETRANGE", key, 0, longest - 1) for key in keys])
+        return [value if isinstance(value, bytes) else as_error(value) for value in found]
 
     async def put(self, entries: Sequence[tuple[bytes, bytes, int]]) -> list[str]:
         """Store entries: key, value and lifetime in seconds. Returns why some were refused, a text for each of them.
@@ -100,10 +87,8 @@ class RedisEngine:
         Raises:
             EngineError: nothing was stored.
         """
-        pipe = self._client().pipeline(transaction=False)
-        for key, value, lifetime in entries:
-            pipe.set(key, value, ex=lifetime)
-        return [str(result) for result in await self._run(pipe) if isinstance(result, Exception)]
+        found = await self._run([("SET", key, value, "EX", lifetime) for key, value, lifetime in entries])
+        return [str(result) for result in found if isinstance(result, Exception)]
 
     async def next_number(self, key: bytes) -> int:
         """Count up the number under `key` and return it.
@@ -111,44 +96,45 @@ class RedisEngine:
         Raises:
             EngineError: it could not be counted up.
         """
-        pipe = self._client().pipeline(transaction=False)
-        pipe.incr(key)
-        (number,) = await self._run(pipe)
+        (number,) = await self._run([("INCR", key)])
         if not isinstance(number, int):
-            raise _as_error(number)
+            raise as_error(number)
         return number
 
+    def problems(self) -> list[str]:
+        """What an operator must act on: servers whose last reply was refused, because it breaks the protocol."""
+        if self._made is None:
+            return []
+        nodes = [self._made] if isinstance(self._made, Node) else self._made.nodes()
+        return list(dict.fromkeys(node.problem() for node in nodes if node.refused))
+
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections.
+
+        Raises:
+            EngineError: that failed.
+        """
         made, self._made = self._made, None
         if made is not None:
             try:
                 async with asyncio.timeout(TIMEOUT):
-                    await made.aclose()
-            except Exception as error:  # noqa: BLE001 - as in `_run`
-                raise _as_error(error) from None
+                    await made.close()
+            except TimeoutError as error:
+                raise as_error(error) from None
 
-    async def _run(self, pipe: Any) -> list[Any]:
-        """The results of the commands in `pipe`, exceptions among them.
+    async def _run(self, commands: Sequence[Command]) -> list[Any]:
+        """The results of `commands`, exceptions among them.
 
         Raises:
-            EngineError: the connection failed.
+            EngineError: there is no result.
         """
+        if self._made is None:
+            self._made = self._make()
         try:
             async with asyncio.timeout(TIMEOUT):
-                results: list[Any] = await pipe.execute(raise_on_error=False)
-        except Exception as error:  # noqa: BLE001 - whatever the library raises for malformed data of the server
-            raise _as_error(error) from None
+                results = await self._made.run(commands)
+        except TimeoutError as error:
+            raise as_error(error) from None
+        if results and all(isinstance(result, EngineError) for result in results):
+            raise results[0]
         return results
-
-
-def _bounded(client: "Redis") -> "Redis":
-    """`client`, which accepts bounded replies only."""
-    from resolver.net.redis_parser import EngineParser
-
-    client.connection_pool.connection_kwargs["parser_class"] = EngineParser
-    return client
-
-
-def _as_error(error: object) -> EngineError:
-    return EngineError(f"{error}"[: limits.EDE_TEXT] or type(error).__name__)

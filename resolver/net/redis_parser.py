@@ -8,6 +8,7 @@ need not obey.
 The class of the library is not public, so pyproject.toml permits only versions that have it.
 """
 
+import asyncio
 from typing import Any
 
 from redis._parsers import _AsyncRESP2Parser
@@ -19,6 +20,8 @@ __all__ = ["ClusterParser", "EngineParser"]
 
 HEAD = 1024
 """octets of a reply besides the string in it"""
+TURN = 256
+"""lines read at once: less than a millisecond"""
 
 
 class EngineParser(_AsyncRESP2Parser):
@@ -57,7 +60,17 @@ class EngineParser(_AsyncRESP2Parser):
 
 
 class ClusterParser(EngineParser):
-    """Of a node of a cluster, which also describes its nodes and commands."""
+    """Of a node of a cluster that is asked which nodes there are. Its reply is an array of many elements.
+
+    The library reads it without letting other tasks run when it has been received already; here they run between
+    `TURN` lines, and a time-out ends it there.
+    """
 
     octets = limits.SECOND_LEVEL_CLUSTER_REPLY
     lines = limits.SECOND_LEVEL_CLUSTER_LINES
+
+    async def _readline(self) -> bytes:
+        line = await super()._readline()
+        if self._lines_left % TURN == 0:
+            await asyncio.sleep(0)
+        return line

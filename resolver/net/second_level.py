@@ -50,6 +50,8 @@ class Engine(Protocol):
 
     async def next_number(self, key: bytes) -> int: ...
 
+    def problems(self) -> list[str]: ...
+
     async def close(self) -> None: ...
 
 
@@ -379,11 +381,13 @@ class SecondLevel:
                 self._not_sent = ""
 
     def problems(self) -> list[str]:
-        """What an operator must act on: messages, such as flushes, that the fleet does not get."""
-        if not self._not_sent:
-            return []
-        return [f"second-level cache: messages to the fleet, such as flushes, wait ({len(self._outbox)}), because the"
-                f" engine did not store them: {self._not_sent}"]
+        """What an operator must act on: replies of the engine that were refused, and messages, such as flushes, that
+        the fleet does not get."""
+        found = self._engine.problems()
+        if self._not_sent:
+            found.append(f"second-level cache: messages to the fleet, such as flushes, wait ({len(self._outbox)}),"
+                         f" because the engine did not store them: {self._not_sent}")
+        return found
 
     def _message_key(self, number: int) -> bytes:
         return b"%b:%d" % (self._counter, number)

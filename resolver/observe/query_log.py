@@ -19,11 +19,22 @@ import threading
 
 from resolver.observe.output import Output
 from resolver.observe.pieces import Pieces
+from resolver.regular_file import irregular_kind
 from resolver.settings.observe import STDOUT, QueryLogSettings
 
-__all__ = ["QueryLogWriter", "open_log"]
+__all__ = ["QueryLogWriter", "open_log", "unusable_kind"]
 
 NEWLINE = 10
+
+
+def unusable_kind(path: str) -> str:
+    """What `path` is when the query log cannot be written to it; "" for a regular file, a character device such as
+    /dev/null, or a new file. A FIFO would keep the thread waiting for its reader, and a socket cannot be opened."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ""  # it does not exist, or opening it says why it cannot be used
+    return "" if stat.S_ISCHR(mode) else irregular_kind(mode)
 
 
 def open_log(settings: QueryLogSettings) -> int:
@@ -34,9 +45,12 @@ def open_log(settings: QueryLogSettings) -> int:
     """
     if settings.file == STDOUT:
         return os.dup(1)
+    if kind := unusable_kind(settings.file):
+        raise ValueError(f"query_log.file: cannot open {settings.file!r}: it is {kind}; name a file, or \"-\" for"
+                         " standard output")
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
     try:
-        # Without O_NONBLOCK, opening a FIFO waits for its reader.
+        # It may have been replaced since. Without O_NONBLOCK, opening a FIFO waits for its reader.
         opened = os.open(settings.file, flags, int(settings.mode, 8))
     except OSError as error:
         raise ValueError(f"query_log.file: cannot open {settings.file!r}: {error.strerror}") from None

@@ -7,12 +7,13 @@ in the layers; their users convert them to wire form once, at start. `resolver.o
 description is the only source of ``resolverd --print-config`` and docs/resolverd-options.md.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from typing import Any
+from typing import NamedTuple
 
 from resolver import hints, limits
-from resolver.options import check_addresses, check_names, option
+from resolver.options import check_addresses, check_names, option, parse_endpoint
 from resolver.settings.balance import BalanceSettings, TargetSettings, check_balances
 from resolver.settings.cache import CacheSettings
 from resolver.settings.dnssec import DnssecSettings
@@ -65,6 +66,35 @@ __all__ = [
     "ZonesSettings",
     "replace",
 ]
+
+
+class Socket(NamedTuple):
+    """A listening socket of a configuration. `setting` begins the text of an error, `shown` names it within one.
+
+    `is_shared`: it has SO_REUSEPORT. Two TCP sockets that have it can listen on one port, one on all addresses and one
+    on a single address, which then gets the connections to that address. Without it, Linux refuses the second `listen`,
+    and of UDP the second `bind`.
+    """
+
+    setting: str
+    shown: str
+    text: str
+    host: str
+    port: int
+    transport: str
+    is_shared: bool
+
+    @property
+    def place(self) -> str:
+        """The same for two addresses to which no two sockets can be bound. Linux ignores the interface of an address
+        that is not link-local."""
+        address = ip_address(self.host)
+        return str(address) if address.is_link_local else str(address).partition("%")[0]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has all addresses of its version. An IPv6 socket serves no IPv4 (IPV6_V6ONLY)."""
+        return ip_address(self.host).is_unspecified
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,19 +246,46 @@ class Settings:
             raise ValueError("server.listen: the list is empty and there is no [[listener]]; give at least one address")
         if len(self.listeners) > limits.LISTENERS:
             raise ValueError(f"listener: more than {limits.LISTENERS} addresses are served")
-        taken: dict[tuple[Any, int, str], str] = {}
-        for number, listener in enumerate(self.listeners, -len(self.server.listen)):
-            host, port = listener.endpoint
-            for transport in LISTENER_TRANSPORTS[listener.protocol]:
-                place = (ip_address(host), port, transport)
-                if port and place in taken:
-                    raise ValueError(f"listener: {listener.address!r} is the address and port of {taken[place]}")
-                taken[place] = f"listener[{number}]" if number >= 0 else "an entry of server.listen"
+        for listener in self.listeners:
             if listener.protocol != "dns" and not self.tls.certificate:
                 raise ValueError(
                     f"listener: {listener.address!r} has protocol {listener.protocol}, which needs tls.certificate and"
                     " tls.key"
                 )
+        # By version, port and transport; only sockets with these in common can be in each other's way.
+        opened: dict[tuple[int, int, str], list[Socket]] = {}
+        for one in self._sockets():
+            if not one.port:  # the system chooses a port that is free
+                continue
+            others = opened.setdefault((ip_address(one.host).version, one.port, one.transport), [])
+            for other in others:
+                if one.place == other.place:
+                    raise ValueError(f"{one.setting}: {one.text!r} is the address and port of {other.shown}")
+                if (one.is_whole or other.is_whole) and not (one.is_shared and other.is_shared):
+                    whole = one if one.is_whole else other
+                    raise ValueError(
+                        f"{one.setting}: {one.text!r} cannot be served beside {other.text!r} ({other.shown}):"
+                        f" {whole.host} takes {one.transport.upper()} port {one.port} of all addresses; remove one of"
+                        " the two"
+                    )
+            others.append(one)
+
+    def _sockets(self) -> "Iterator[Socket]":
+        """The listening sockets for the Internet, as one worker opens them."""
+        own = len(self.server.listen)
+        for number, listener in enumerate(self.listeners):
+            setting, shown = "server.listen", "an entry of server.listen"
+            if number >= own:
+                setting, shown = "listener", f"listener[{number - own}]"
+            for transport in LISTENER_TRANSPORTS[listener.protocol]:
+                # UDP sockets are opened without SO_REUSEPORT first, so that they fail when another one is there.
+                shared = transport == "tcp" and self.server.workers > 1
+                yield Socket(setting, shown, listener.address, *listener.endpoint, transport, shared)
+        for section, text, port in (("metrics", self.metrics.listen, limits.METRICS_PORT),
+                                    ("web", self.web.listen, limits.WEB_PORT)):
+            if text:
+                setting = f"{section}.listen"
+                yield Socket(setting, setting, text, *parse_endpoint(text, port, setting), "tcp", False)
 
     @property
     def listeners(self) -> tuple[ListenerSettings, ...]:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from resolver import limits
+from resolver import limits, options
 from resolver.options import check_addresses, check_limits, check_names, check_prefixes, option
 
 __all__ = ["BalanceSettings", "TargetSettings", "check_balances"]
@@ -126,6 +126,7 @@ class BalanceSettings:
             raise ValueError(f"check_port: {self.check_port} is no port; a check over tcp needs one")
         if not _PATH.fullmatch(self.check_path):
             raise ValueError(f"check_path: {self.check_path!r} is not the path of a URL, such as /health")
+        options.check_path(self.check_ca, "check_ca")
         if self.check == "none" and self.when_down != "all":
             raise ValueError("when_down: without a check no target is ever down")
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 
 from resolver import limits
-from resolver.options import check_names, check_path, check_prefixes, option, parse_endpoint
+from resolver.options import check_names, check_path, check_prefixes, option, parse_endpoint, parse_listen
 from resolver.settings.server import ServerSettings
 
 __all__ = ["LISTENER_PORTS", "LISTENER_TRANSPORTS", "ListenerSettings", "TlsSettings"]
@@ -66,7 +66,7 @@ class ListenerSettings:
             raise ValueError(f"protocol: {self.protocol!r} is not one of {', '.join(LISTENER_PORTS)}")
         if not self.address:
             raise ValueError("address: it is missing; give an IP address, with or without a port")
-        parse_endpoint(self.address, LISTENER_PORTS[self.protocol], "address")
+        parse_listen(self.address, LISTENER_PORTS[self.protocol], "address")
         for name in ("allow", "refuse", "drop", "proxy_protocol_from"):
             check_prefixes(getattr(self, name), name)
         if self.proxy_protocol_from and self.protocol == "quic":

@@ -6,7 +6,7 @@ The control socket and the metrics are off until a path or an address is named.
 from dataclasses import dataclass
 
 from resolver import limits
-from resolver.options import check_limits, check_path, option, parse_endpoint
+from resolver.options import check_limits, check_path, option, parse_listen
 
 __all__ = ["ControlSettings", "LogSettings", "MetricsSettings"]
 
@@ -43,7 +43,7 @@ class MetricsSettings:
 
     def __post_init__(self) -> None:
         if self.listen:
-            parse_endpoint(self.listen, limits.METRICS_PORT, "metrics.listen")
+            parse_listen(self.listen, limits.METRICS_PORT, "metrics.listen")
 
 
 LOG_LEVELS = ("debug", "info", "warning", "error")

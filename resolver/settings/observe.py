@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from resolver import limits
-from resolver.options import check_limits, check_names, check_path, option, parse_endpoint
+from resolver.options import check_limits, check_names, check_path, option, parse_endpoint, parse_listen
 
 __all__ = ["LOG_FIELDS", "STDOUT", "TAP_MESSAGES", "DnstapSettings", "QueryLogSettings", "WebSettings"]
 
@@ -177,7 +177,7 @@ class WebSettings:
                 check_names((host,), "web.hosts")
         if not self.listen:
             return
-        address, _ = parse_endpoint(self.listen, limits.WEB_PORT, "web.listen")
+        address, _ = parse_listen(self.listen, limits.WEB_PORT, "web.listen")
         if not (ip_address(address).is_loopback or self.allow_remote):
             raise ValueError(
                 f"web.listen: {self.listen!r} is not a loopback address, and the page has no TLS, so the token could be"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from resolver import limits
-from resolver.options import check_limits, option, parse_endpoint
+from resolver.options import check_limits, option, parse_endpoint, parse_listen
 
 __all__ = ["ServerSettings"]
 
@@ -174,7 +174,7 @@ class ServerSettings:
         check_limits(self, "server")
         seen = set()
         for text in self.listen:
-            host, port = parse_endpoint(text, 53, "server.listen")
+            host, port = parse_listen(text, 53, "server.listen")
             if port and (ip_address(host), port) in seen:
                 raise ValueError(f"server.listen: {text!r} is the address and port of an entry before it")
             seen.add((ip_address(host), port))

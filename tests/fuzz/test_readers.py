@@ -132,6 +132,7 @@ NONE = {
     "resolver/daemon/autotrust.py": "files of the daemon's own, read by anchor_file",
     "resolver/net/sockaddr.pyx": "reads addresses that iterate took from records, fuzzed by resolution",
     "resolver/net/second_level.py": "hands bytes of the engine to second_level and fleet_messages of the cache",
+    "resolver/net/redis_cluster.py": "checks what the redis package has read; tests/property gives it random arrays",
     "resolver/net/redis_parser.py": "counts octets and lines of replies that the redis package reads",
     "resolver/net/second_level_setup.py": "files of the operator, used as they are",
     "resolver/observe/observer.pyx": "addresses of clients and servers, text by inet_pton",

@@ -7,8 +7,10 @@ own counters.
 import os
 import re
 import signal
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -73,12 +75,12 @@ socket = "{self.folder / 'control'}"
         assert view is not None, self.log.read_text()
         return view
 
-    def ctl(self, *words: str) -> str:
+    def ctl(self, *words: str, status: int = 0) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "resolver.cli.control", "--socket", str(self.folder / "control"), *words],
             capture_output=True, text=True, timeout=TIMEOUT, check=False, env=daemon_environment(),
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == status, done.stderr
         return done.stdout
 
     def counts(self) -> dict[str, float]:
@@ -299,3 +301,31 @@ def test_a_cluster_goes_on_while_a_node_fails_over(fleet: Fleet, tmp_path: Path)
         for name in (WWW, OTHER):
             assert two.ask(name).ad
         assert two.packets == before, two.ctl("statistics")
+
+
+class Hostile(socketserver.StreamRequestHandler):
+    """A node of a cluster with a range of slots of any length."""
+
+    def handle(self) -> None:
+        while request := self.request.recv(65536):
+            node = b"*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % self.server.server_address[1]
+            slots = b"*1\r\n*3\r\n:0\r\n:99999999\r\n" + node
+            self.request.sendall(slots if b"SLOTS" in request else b"+OK\r\n" * request.count(b"*"))
+
+
+def test_a_hostile_node_of_a_cluster_is_refused_logged_and_in_the_health(fleet: Fleet) -> None:
+    sentence = "is refused: CLUSTER SLOTS has a range that is not within 0 and 16383"
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Hostile) as node:
+        threading.Thread(target=node.serve_forever, daemon=True).start()
+        port = node.server_address[1]
+        try:
+            daemon = fleet.daemon("one", fleet.engine(f"127.0.0.1:{port}", cluster="true"))
+            with daemon.run(shares=False):
+                daemon.wait(lambda: sentence in daemon.log.read_text(), "a line in the log")
+                assert daemon.ask(WWW).ad, "clients get answers"
+                assert daemon.count("breaker_open") == 1
+                assert f"127.0.0.1 port {port} {sentence}" in daemon.ctl("health", status=1)
+                daemon.process.terminate()
+                assert daemon.process.wait(TIMEOUT) == 0
+        finally:
+            node.shutdown()

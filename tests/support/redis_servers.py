@@ -61,8 +61,9 @@ def redis_server(
 
 
 @contextmanager
-def cluster(directory: Path) -> Iterator[list[Redis]]:
-    """Three masters and a replica of each; a replica takes over when its master has been gone for a second."""
+def cluster(directory: Path, ports: Sequence[int] = ()) -> Iterator[list[Redis]]:
+    """Three masters and a replica of each; a replica takes over when its master has been gone for a second. `ports` are
+    those of the first nodes."""
     with ExitStack() as stack:
         nodes = []
         for number in range(6):
@@ -71,7 +72,8 @@ def cluster(directory: Path) -> Iterator[list[Redis]]:
                        str(folder / "nodes.conf"), "--cluster-replica-validity-factor", "0"]
             # The port of the cluster bus is higher by 10,000 unless it is given.
             options += ["--cluster-port", str(free_port())]
-            nodes.append(stack.enter_context(redis_server(folder, options=options)))
+            port = ports[number] if number < len(ports) else None
+            nodes.append(stack.enter_context(redis_server(folder, port=port, options=options)))
         addresses = [node.address for node in nodes]
         made = subprocess.run(
             [program("redis-cli"), "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes"],

@@ -90,7 +90,7 @@ LIBRARIES = {
     "qh3": {"resolver.net.quic_connection", "resolver.net.quic_listener", "resolver.daemon.certificates",
             "resolver.net.quic_client"},
     "publicsuffixlist": {"corenet.http.public_suffixes"},
-    "redis": {"resolver.net.redis_engine", "resolver.net.redis_parser"},
+    "redis": {"resolver.net.redis_cluster", "resolver.net.redis_node", "resolver.net.redis_parser"},
     "tomllib": {"resolver.daemon.config", "resolver.daemon.config_lines"},
     "asyncio": {"corenet", "resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.daemon",
                 "resolver.cli", "resolver.playground", "resolver"},

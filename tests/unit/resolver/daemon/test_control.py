@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -20,11 +21,12 @@ from resolver.api import Resolver, make_store
 from resolver.cli import control as tool
 from resolver.daemon import control as control_module
 from resolver.daemon.control import ControlCommands, ControlServer, RequestError, parse_request
-from resolver.daemon.management_sockets import open_management_sockets
+from resolver.daemon.management_sockets import ManagementSockets, open_management_sockets
 from resolver.daemon.observation import Observation
 from resolver.daemon.runtime_changes import RuntimeChanges
 from resolver.daemon.sockets import ListenError
 from resolver.daemon.worker_commands import WorkerCommands, merge
+from resolver.daemon.worker_management import WorkerManagement
 from resolver.observe import ClientCounters
 from resolver.settings import CacheSettings, ControlSettings, MetricsSettings, Settings, replace
 from resolver.wire import consts as c
@@ -565,6 +567,28 @@ def test_a_metrics_port_that_is_taken(tmp_path):
         with pytest.raises(ListenError, match="for metrics"):
             open_management_sockets(settings, 1)
     assert not (tmp_path / "s").exists(), "what was opened before is closed again"
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("control", "cannot listen on {path} for control: Address already in use; see control.socket"),
+    ("metrics", "cannot listen on 127.0.0.1:9335 for metrics: Address already in use; see metrics.listen"),
+    ("web", "cannot listen on 127.0.0.1:9336 for web: Address already in use; see web.listen"),
+])
+def test_a_socket_that_cannot_listen_is_named(tmp_path, name, words):
+    """Binding succeeds while another socket is bound and not listening; `listen` fails when that one was first."""
+    async def refuse(self, listening):
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    management = ManagementSockets()
+    management.path, management.metrics_listen, management.web_listen = "path", "127.0.0.1:9335", "127.0.0.1:9336"
+    with socket.socket() as one:
+        setattr(management, name, one)
+        host = SimpleNamespace(options=SimpleNamespace(management=management))
+        servers = WorkerManagement(host)
+        servers.servers[name] = SimpleNamespace(started=False, start=partial(refuse, None))
+        with pytest.raises(ListenError) as caught:
+            asyncio.run(servers.accept())
+    assert caught.value.strerror == words.format(path="path") and caught.value.errno == errno.EADDRINUSE
 
 
 def test_a_replaced_socket_file_is_not_removed_at_stop(tmp_path):

@@ -178,9 +178,14 @@ def test_print_config_shows_the_effective_configuration(tmp_path, capsys):
     ('[control]\nsocket = "{}/' + "x" * 108 + '"\n', "the path is too long"),
     ('[query-log]\nfile = "{}/no/log"\n', ":2: query-log.file: cannot open '{0}/no/log': there is no directory"),
     ('[query-log]\nfile = "{}"\n', ":2: query-log.file: cannot open '{0}': it is a directory"),
+    ('[query-log]\nfile = "{}/fifo"\n', ":2: query-log.file: cannot open '{0}/fifo': it is a FIFO (named pipe); name"),
+    ('[server]\nlisten = ["127.0.0.1:9", "[::]:9",\n"0.0.0.0:9"]\n', ":3: server.listen[2]: '0.0.0.0:9' cannot be"),
+    ('[server]\nlisten = ["[::ffff:10.0.0.1]:9"]\n', ":2: server.listen[0]: '[::ffff:10.0.0.1]:9' is an IPv4-mapped"),
+    ('[server]\nlisten = ["127.0.0.1:9"]\n[metrics]\nlisten = "127.0.0.1:9"\n', ":4: metrics.listen: '127.0.0.1:9' is"),
 ])
 def test_check_refuses_places_that_a_start_refuses(tmp_path, capsys, text, expected):
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "fifo")
     path = tmp_path / "resolverd.toml"
     path.write_text(text.replace("{}", str(tmp_path)))
     assert main(["--check", "-c", str(path)]) == EXIT_CONFIG
@@ -235,6 +240,35 @@ def test_the_authorities_of_forwarders_are_checked_with_the_configuration(tmp_pa
     assert done.returncode == EXIT_CONFIG
     what = "cannot be read: No such file or directory" if content is None else "cannot be used: "
     assert f"{path}:2: iteration.tls-cert-bundle: '{bundle}': {what}" in done.stderr
+
+
+LATE = """
+import errno, sys
+from resolver.daemon.main import main
+from resolver.net.stream_listener import StreamListener
+async def start(self, sock):
+    raise OSError(errno.EADDRINUSE, "Address already in use")
+StreamListener.start = start
+sys.exit(main(sys.argv[1:]))
+"""
+"""resolverd beside a program that begins to listen after the sockets of resolverd were bound."""
+
+
+@pytest.mark.parametrize(("workers", "late"), [("1", False), ("2", False), ("1", True)])
+def test_an_address_in_use_at_start_is_named_with_its_setting(tmp_path, workers, late):
+    path, port = tmp_path / "a.toml", free_port()
+    path.write_text(f"[server]\nlisten = [\n'127.0.0.1:0',\n'127.0.0.1:{port}',\n]\n")
+    if late:
+        path.write_text(f"[server]\nlisten = [\n\n'127.0.0.1:{port}',\n]\n")
+    command = [sys.executable, *(["-c", LATE] if late else ["-m", "resolver.daemon"]), "-c", path, "--workers", workers]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        if not late:
+            other.bind(("127.0.0.1", port))
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == EXIT_FAILED, done.stderr
+    what = f"cannot serve 127.0.0.1:{port}" if late else f"cannot listen on 127.0.0.1 port {port} (UDP)"
+    number = 0 if late else 1
+    assert f"{path}:4: server.listen[{number}]: '127.0.0.1:{port}': {what}: Address already in use" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--print-config"], ["--check"]])

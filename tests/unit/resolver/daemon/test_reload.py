@@ -51,7 +51,7 @@ from resolver.net.encryption_probing import Outcome
 from resolver.net.in_thread import in_thread
 from resolver.net.stream_listener import StreamListener
 from resolver.net.udp_listener import UdpListener
-from resolver.settings import Settings, replace
+from resolver.settings import ControlSettings, Settings, replace
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.build import make_query
@@ -163,6 +163,23 @@ def test_an_address_in_use_changes_nothing(serving, kind):
         assert await opened.descriptors() == before
         assert await opened.reload(3, free, taken) == ""
         assert await opened.numbers(free) == await opened.numbers(taken) == [3, 3]
+
+    serving(test)
+
+
+def test_files_are_compared_with_the_control_socket_that_stays(serving):
+    """The control socket keeps its path until a restart, so the new query log may not have that path before."""
+
+    async def test(opened):
+        one, other = (str(opened.path.parent / name) for name in ("one", "other"))
+        opened.worker.configured = replace(opened.worker.configured, control=ControlSettings(one))
+        extra = f"[control]\nsocket = '{other}'\n[query-log]\nfile = '{{}}'\n"
+        said = await opened.reload(2, opened.port, extra=extra.format(one))
+        assert said.startswith(f"{opened.path}:2: control.socket: '{one}' is the file of control.socket, which"), said
+        assert "query-log.file" in said and await opened.numbers(opened.port) == [1, 1]
+        said = await opened.reload(2, opened.port, extra=extra.format(opened.path))
+        assert said.startswith(f"{opened.path}:4: query-log.file: ") and "the configuration" in said, said
+        assert opened.path.read_text().startswith("[control]")
 
     serving(test)
 

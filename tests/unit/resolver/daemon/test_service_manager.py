@@ -306,6 +306,16 @@ def test_directories_and_user_come_from_the_settings(tmp_path):
     assert service["ReadWritePaths"] == '"/srv/a b"'
 
 
+@pytest.mark.parametrize("written", [
+    '[zones]\ndirectory = "/srv/d"\n[[zone]]\nname = "a."\nprimaries = ["192.0.2.1"]\n',
+    '[[list]]\nname = "a"\nfile = "/srv/d/list"\nurl = "https://a.test/"\n',
+    '[control]\nchanges-file = "/srv/d/changes"\n',
+])
+def test_every_directory_in_which_files_are_written_is_writable(tmp_path, written):
+    (tmp_path / "r.toml").write_text(written + '[policy]\nhosts-files = ["/srv/read/hosts"]\n')
+    assert unit(load(str(tmp_path / "r.toml")))["Service"]["ReadWritePaths"] == "/srv/d"
+
+
 @pytest.mark.parametrize(("path", "quoted"), [
     ("/opt/100%/x", "/opt/100%%/x"), ("/opt/$HOME", "/opt/$$HOME"), ('/opt/a"b', '"/opt/a\\"b"'),
     ("/opt/a\\b", '"/opt/a\\\\b"'), ("/opt/a;b", '"/opt/a;b"'),

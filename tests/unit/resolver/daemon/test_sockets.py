@@ -9,7 +9,17 @@ from support.ports import free_port
 from resolver.daemon import sockets
 from resolver.daemon.sockets import ListenError, check_sources, close_all, open_endpoints
 from resolver.net.listen_socket import bound_socket
-from resolver.settings import IterationSettings
+from resolver.net.stream_listener import open_stream_socket
+from resolver.settings import (
+    LISTENER_TRANSPORTS,
+    IterationSettings,
+    ListenerSettings,
+    MetricsSettings,
+    ServerSettings,
+    Settings,
+    TlsSettings,
+    WebSettings,
+)
 
 
 def test_both_transports_get_the_same_port():
@@ -129,3 +139,110 @@ def test_a_socket_that_cannot_be_prepared_is_closed(error):
     with pytest.raises(error):
         bound_socket(socket.SOCK_DGRAM, "127.0.0.1", 0, reuse_port=False, prepare=prepare)
     assert made[0].fileno() == -1
+
+
+# --- what the check of a configuration says of listeners is what Linux does -------------------------------------------
+
+
+def is_refused_by_linux(places, workers, lanes):
+    """Whether the daemon can open sockets at `places` (address, port, protocol), and listen on them, at the same time;
+    "http" is the listener of metrics or of the web page."""
+    opened, streams = [], []
+    try:
+        wanted = [one for one in places if one[2] != "http"]
+        opened = open_endpoints(wanted, shares=workers, lanes=lanes, enough=True)
+        streams = [one.tcp for share in opened for one in share if one.tcp is not None]
+        streams += [open_stream_socket(*one[:2]) for one in places if one[2] == "http"]
+        for one in streams:
+            one.listen()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return True
+    finally:
+        close_all(opened)
+        for one in streams:
+            one.close()
+    return False
+
+
+def is_refused_by_the_check(places, workers, lanes):
+    listeners, management = [], {}
+    for address, port, protocol in places:
+        text = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        if protocol != "http":
+            listeners.append(ListenerSettings(address=text, protocol=protocol))
+        elif "metrics" not in management:
+            management["metrics"] = MetricsSettings(text)
+        else:
+            management["web"] = WebSettings(listen=text, token_file="token", allow_remote=True)
+    server = ServerSettings(listen=() if listeners else ("192.0.2.1",), workers=workers, lanes=lanes)
+    tls = TlsSettings(certificate=("cert",), key=("key",))
+    try:
+        Settings(server=server, listener=tuple(listeners), tls=tls, **management)
+    except ValueError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("workers", "lanes"), [(1, 0), (2, 0), (1, 2)])
+@pytest.mark.parametrize("first", ["dns", "tls", "https", "quic", "http"])
+@pytest.mark.parametrize("second", ["dns", "tls", "quic", "http"])
+def test_listeners_are_refused_exactly_when_linux_refuses_them(first, second, workers, lanes):
+    transports = {name: set(ends) for name, ends in LISTENER_TRANSPORTS.items()} | {"http": {"tcp"}}
+    names = ["127.0.0.1", "127.0.0.2", "0.0.0.0", "::1", "::1%lo", "::"]
+    try:
+        bound_socket(socket.SOCK_STREAM, "::1", 0, reuse_port=False, prepare=lambda sock: None).close()
+    except OSError:
+        names = names[:3]
+    for one in names:
+        for other in names:
+            port = free_port()
+            places = [(one, port, first), (other, port, second)]
+            # Two TCP sockets of one address with SO_REUSEPORT would share its connections, whatever is spoken there.
+            same = one.partition("%")[0] == other.partition("%")[0] and transports[first] & transports[second]
+            refused = is_refused_by_the_check(places, workers, lanes)
+            assert refused == (bool(same) or is_refused_by_linux(places, workers, lanes)), places
+
+
+@pytest.mark.parametrize("address", [
+    "::ffff:127.0.0.1", "::ffff:0.0.0.0", "fe80::1", "fe80::1%0", "ff02::1", "ff0e::1",
+])
+def test_addresses_that_linux_never_binds_are_refused(address):
+    with pytest.raises(ListenError, match="Invalid argument"):
+        open_endpoints(((address, 0),))
+    text = f"[{address}]:53"
+    for setting, make in (
+        ("server.listen", lambda: ServerSettings(listen=(text,))),
+        ("address", lambda: ListenerSettings(address=text)),
+        ("metrics.listen", lambda: MetricsSettings(text)),
+        ("web.listen", lambda: WebSettings(listen=text, token_file="token", allow_remote=True)),
+    ):
+        with pytest.raises(ValueError, match=rf"^{setting}: '\[{address}\]:53' is .*address, "):
+            make()
+
+
+def test_an_address_that_the_host_lacks_is_permitted():
+    assert not is_refused_by_the_check([("192.0.2.1", 53, "dns"), ("fe80::1%nowhere", 53, "dns")], 1, 0)
+    assert not is_refused_by_the_check([("fe80::1%one", 53, "dns"), ("fe80::1%two", 53, "dns")], 1, 0)
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"server": ServerSettings(listen=("127.0.0.1:5300", "0.0.0.0:5300"))},
+     "server.listen: '0.0.0.0:5300' cannot be served beside '127.0.0.1:5300' (an entry of server.listen): 0.0.0.0 takes"
+     " TCP port 5300 of all addresses"),
+    ({"listener": (ListenerSettings(address="[::]:5300"), ListenerSettings(address="[::1]:5300"))},
+     "listener: '[::1]:5300' cannot be served beside '[::]:5300' (listener[0]): :: takes TCP port 5300"),
+    ({"server": ServerSettings(listen=("0.0.0.0:5300",)), "metrics": MetricsSettings("127.0.0.1:5300")},
+     "metrics.listen: '127.0.0.1:5300' cannot be served beside '0.0.0.0:5300' (an entry of server.listen)"),
+    ({"metrics": MetricsSettings("127.0.0.1:5300"), "web": WebSettings(listen="127.0.0.1:5300", token_file="token")},
+     "web.listen: '127.0.0.1:5300' is the address and port of metrics.listen"),
+])
+def test_the_error_names_both_listeners(settings, words):
+    with pytest.raises(ValueError) as caught:
+        Settings(**settings)
+    assert str(caught.value).startswith(words)
+
+
+def test_a_port_that_the_system_chooses_is_in_nobodys_way():
+    assert not is_refused_by_the_check([("127.0.0.1", 0, "dns"), ("127.0.0.1", 0, "dns"), ("0.0.0.0", 0, "dns")], 1, 0)

@@ -37,6 +37,7 @@ class Engine:
         self.broken = self.full = self.closed = self.holds = False
         self.held_key = b""
         self.batches: list[int] = []
+        self.complaints: list[str] = []
 
     async def _answer(self) -> None:
         if self.broken:
@@ -63,6 +64,9 @@ class Engine:
         number = int(self.values.get(key, b"0")) + 1
         self.values[key] = b"%d" % number
         return number
+
+    def problems(self) -> list[str]:
+        return list(self.complaints)
 
     async def close(self) -> None:
         self.closed = True
@@ -266,6 +270,8 @@ def test_what_a_full_engine_refuses_is_told(caplog: pytest.LogCaptureFixture) ->
         member.engine.full = False
         await until(lambda: member.counts["messages_sent"] == 1, "the message is sent by the next poll")
         assert member.second.problems() == []
+        member.engine.complaints = ["a reply is refused"]
+        assert member.second.problems() == ["a reply is refused"], "what the engine has to say is passed on"
         member.second.close()
         await turns()
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import select
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,9 +82,25 @@ def test_a_file_that_cannot_be_opened_is_an_error_of_the_setting(tmp_path: Path)
     (tmp_path / "fifo").touch()
     os.unlink(tmp_path / "fifo")
     os.mkfifo(tmp_path / "fifo")
-    for name, why in (("no/such", "No such file"), ("", "Is a directory"), ("fifo", "No such device")):
-        with pytest.raises(ValueError, match=rf"query_log\.file: cannot open .*: {why}"), writing(tmp_path / name):
-            pass
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)  # with it, the FIFO could be opened
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind(str(tmp_path / "socket"))
+            for name, why in (
+                ("no/such", "No such file"), ("", "it is a directory"), ("socket", "it is a socket"),
+                ("fifo", r"it is a FIFO \(named pipe\); name a file"),
+            ):
+                with (pytest.raises(ValueError, match=rf"query_log\.file: cannot open .*: {why}"),
+                      writing(tmp_path / name)):
+                    pass
+    finally:
+        os.close(reader)
+
+
+def test_a_character_device_takes_the_lines() -> None:
+    with writing("/dev/null") as (pieces, writer):
+        put(pieces, b"one\n")
+        wait_until(lambda: writer.written == 1, "the line")
 
 
 def test_logrotate(tmp_path: Path) -> None:
@@ -101,7 +118,7 @@ def test_logrotate(tmp_path: Path) -> None:
         wait_until(lambda: path.read_bytes() == b"three\n", "the third line")
         path.unlink()
         path.mkdir()
-        with pytest.raises(ValueError, match="Is a directory"):
+        with pytest.raises(ValueError, match="it is a directory"):
             writer.reopen()
     assert old.read_bytes() == b"one\ntwo\n" and writer.written == 3
 
@@ -195,17 +212,17 @@ def test_a_torn_line_is_ended_before_the_next(tmp_path: Path, monkeypatch: pytes
     assert path.read_bytes() == b"first\nsec\nthird\n"
 
 
-def test_to_a_pipe_whole_lines_are_written_at_once(tmp_path: Path) -> None:
-    """Writers of several workers share it: no line may be divided."""
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+def test_to_a_pipe_whole_lines_are_written_at_once() -> None:
+    """Writers of several workers share it, as standard output: no line may be divided."""
+    reader, pipe = os.pipe()
+    kept = os.dup(1)
     lines = [b"%d %s\n" % (number, b"x" * (number * 7 % 900)) for number in range(200)]
     sizes = []
     real = os.write
     received = b""
     try:
-        with writing(fifo) as (pieces, _), pytest.MonkeyPatch.context() as patch:
+        os.dup2(pipe, 1)
+        with writing("-") as (pieces, _), pytest.MonkeyPatch.context() as patch:
             patch.setattr("resolver.observe.query_log.os.write",
                           lambda fd, data: sizes.append(bytes(data)) or real(fd, data))
             put(pieces, *lines)
@@ -213,7 +230,9 @@ def test_to_a_pipe_whole_lines_are_written_at_once(tmp_path: Path) -> None:
                 assert select.select([reader], [], [], 30)[0]
                 received += os.read(reader, 1 << 16)
     finally:
-        os.close(reader)
+        os.dup2(kept, 1)
+        for one in (reader, pipe, kept):
+            os.close(one)
     assert received == b"".join(lines)
     assert all(len(data) <= select.PIPE_BUF and data.endswith(b"\n") for data in sizes)
 
