@@ -12,7 +12,7 @@ import asyncio
 from typing import Any
 
 from redis._parsers import _AsyncRESP2Parser
-from redis.exceptions import InvalidResponse
+from redis.exceptions import AskError, ClusterDownError, InvalidResponse, MasterDownError, MovedError
 
 from resolver import limits
 
@@ -27,6 +27,9 @@ TURN = 256
 class EngineParser(_AsyncRESP2Parser):
     """Of an engine: each reply is one string, number or error."""
 
+    # Old versions of the library know these errors only in their client of clusters.
+    EXCEPTION_CLASSES = {**_AsyncRESP2Parser.EXCEPTION_CLASSES, "ASK": AskError, "MOVED": MovedError,
+                         "CLUSTERDOWN": ClusterDownError, "MASTERDOWN": MasterDownError}
     octets = limits.SECOND_LEVEL_ENTRY + HEAD
     lines = limits.SECOND_LEVEL_REPLY_LINES
 
