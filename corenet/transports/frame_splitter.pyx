@@ -31,6 +31,8 @@ cdef str NO_FRAMER_MESSAGE = "the framer is missing: super().__init__(framer) of
 cdef bint closes_on_eof(object transport) except -1:
     """Return whether `transport` closes after `eof_received`, whatever that returns: foreign TLS transports do. Ours
     wait until a paused protocol has resumed."""
+    if getattr(transport, "is_deferred_close", False):
+        return True  # it exists for such transports only; the one below may have ended, and then it answers nothing
     return not hasattr(transport, "write_frame") and transport.get_extra_info("sslcontext") is not None
 
 

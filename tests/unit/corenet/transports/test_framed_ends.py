@@ -384,6 +384,22 @@ def test_an_error_among_pending_frames(contexts: tuple[ssl.SSLContext, ssl.SSLCo
     held_end(body, contexts)
 
 
+def test_the_transport_below_may_have_ended(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """It is the one that `connection_made` got, and a program may have kept it."""
+
+    async def body(protocol: Frames, transport: Any) -> None:
+        protocol.frames_ended = lambda: protocol.events.append("ended") or True  # type: ignore[func-returns-value,method-assign]
+        for _ in range(2):  # asyncio's transport forgets its connection when it is closed once more
+            transport.close()
+        await turns()
+        protocol.on_batch = lambda frames: None
+        protocol.resume_frames()
+        assert await protocol.lost is None
+        assert (protocol.frames, protocol.events) == (SENT, ["ended"])
+
+    held_end(body, contexts)
+
+
 def test_another_protocol_gets_the_pending_frames(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     async def body(protocol: Frames, transport: Any) -> None:
         successor = Frames()
