@@ -9,7 +9,7 @@ import os
 import stat
 from typing import BinaryIO
 
-__all__ = ["irregular_kind", "open_regular"]
+__all__ = ["irregular_kind", "irregular_path", "open_regular"]
 
 
 def irregular_kind(mode: int) -> str:
@@ -18,6 +18,14 @@ def irregular_kind(mode: int) -> str:
         return ""
     kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO (named pipe)", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def irregular_path(path: str) -> str:
+    """As `irregular_kind`, of the file `path`; "" also when there is none: opening it says why."""
+    try:
+        return irregular_kind(os.stat(path).st_mode)
+    except OSError:
+        return ""
 
 
 def open_regular(path: "str | os.PathLike[str]") -> BinaryIO:

@@ -169,7 +169,7 @@ class ServerQueue:
         self.had_eviction = False
         """Whether a connection to this server was evicted and no reply came since."""
         self.connections: list[UpstreamConnection] = []
-        self.waiting = WaitingQueries()
+        self.waiting: WaitingQueries[StreamQuery] = WaitingQueries()
 
 
 class UpstreamConnection(asyncio.Protocol):

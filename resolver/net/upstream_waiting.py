@@ -8,37 +8,46 @@ Invariants: a query is in the table of its zone, and no table is empty. The orde
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from resolver.net.upstream_connection import StreamQuery
+from resolver.effects import Ask
 
 __all__ = ["WaitingQueries"]
 
 
-class WaitingQueries:
+class _Query(Protocol):
+    """A query, hashable by identity."""
+
+    @property
+    def ask(self) -> Ask: ...
+
+
+Query = TypeVar("Query", bound=_Query)
+
+
+class WaitingQueries(Generic[Query]):
     """Queries by zone. It has no limit of its own: see `StreamUpstream.assign`."""
 
     __slots__ = ("_count", "_zones")
 
     def __init__(self) -> None:
-        self._zones: OrderedDict[bytes, OrderedDict[StreamQuery, None]] = OrderedDict()
+        self._zones: OrderedDict[bytes, OrderedDict[Query, None]] = OrderedDict()
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> "Iterator[StreamQuery]":
+    def __iter__(self) -> Iterator[Query]:
         for queries in self._zones.values():
             yield from queries
 
-    def add(self, entry: "StreamQuery") -> None:
+    def add(self, entry: Query) -> None:
         """Add `entry` as the last of its zone. A zone without queries gets the last turn."""
         queries = self._zones.setdefault(entry.ask.zone, OrderedDict())
         self._count += entry not in queries
         queries[entry] = None
 
-    def discard(self, entry: "StreamQuery") -> bool:
+    def discard(self, entry: Query) -> bool:
         """Remove `entry`; returns whether it was here."""
         queries = self._zones.get(entry.ask.zone)
         if queries is None or entry not in queries:
@@ -49,11 +58,11 @@ class WaitingQueries:
             del self._zones[entry.ask.zone]
         return True
 
-    def first(self) -> "StreamQuery":
+    def first(self) -> Query:
         """The query whose turn it is. There must be one."""
         return next(iter(self))
 
-    def take(self) -> "StreamQuery":
+    def take(self) -> Query:
         """Remove the query whose turn it is; the next turn is another zone's. There must be one."""
         entry = self.first()
         zone = entry.ask.zone
@@ -62,7 +71,7 @@ class WaitingQueries:
             self._zones.move_to_end(zone)
         return entry
 
-    def displace(self, zone: bytes, sent: "Iterable[StreamQuery]") -> "StreamQuery | None":
+    def displace(self, zone: bytes, sent: Iterable[Query]) -> Query | None:
         """Remove the newest query of the zone with the most queries, for one of `zone`. `sent` are those on connections
         to the server, which count as well. None when `zone` would then have more than the other.
         """

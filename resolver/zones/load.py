@@ -5,14 +5,13 @@ record whose place matters for an error is remembered with its line. Reading tak
 caller does it in a thread.
 """
 
-import os
 import traceback
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
 from resolver import limits
-from resolver.regular_file import irregular_kind
+from resolver.regular_file import irregular_path
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.present import line_tokenizer, wire_of
@@ -117,7 +116,7 @@ def _reader_class() -> "type[dns.zonefile.Reader]":
 
         def get(self, want_leading: bool = False, want_comment: bool = False) -> "dns.tokenizer.Token":
             token: dns.tokenizer.Token = super().get(want_leading, want_comment)
-            if self.is_path and (kind := _irregular(token.value)):
+            if self.is_path and (kind := irregular_path(token.value)):
                 raise ZoneError(f"$INCLUDE {token.value}: it is {kind}, not a regular file")
             # Only the first token of a line is read with `want_leading`.
             self.is_path = want_leading and token.is_identifier() and token.value.upper() == "$INCLUDE"
@@ -133,14 +132,6 @@ def _reader_class() -> "type[dns.zonefile.Reader]":
             self._tokens = tokens if isinstance(tokens, Tokens) else Tokens(tokens.file, tokens.filename)
 
     return Reader
-
-
-def _irregular(path: str) -> str:
-    """What an existing file is, when it is no regular one."""
-    try:
-        return irregular_kind(os.stat(path).st_mode)
-    except OSError:
-        return ""  # opening it says why
 
 
 def read_zone(file: TextIO, source: str, origin: bytes, is_wanted: Callable[[], bool] = lambda: True) -> Zone:

@@ -234,7 +234,7 @@ def test_the_file_is_rotated_and_the_format_reloaded(tmp_path: Path, workers: in
         path.unlink()
         path.mkdir()
         process.send_signal(signal.SIGHUP)
-        refusal = rf"resolverd.toml:\d+: query-log.file: .*cannot open '{re.escape(str(path))}': Is a directory"
+        refusal = rf"resolverd.toml:\d+: query-log.file: .*cannot open '{re.escape(str(path))}': it is a directory"
         wait_until(lambda: re.search(refusal, (tmp_path / "resolverd.log").read_text()) is not None, "the refusal")
         assert dig(port, "www.stub.test")
     counted_lines = len(old.read_text().splitlines()) + len(older.read_text().splitlines())

@@ -59,6 +59,8 @@ BOGUS_WORLDS = 0.25
 """Share of worlds whose liars use only tricks that validation detects, so that every server answers every query."""
 FOCUSED_WORLDS = 0.4
 """Share of worlds with queries for names of one zone and its parent, and for few types, so that the cache is used."""
+SLOW_SERVERS = 0.08
+"""Share of the servers of a world with liars whose replies come late and out of order."""
 FRONT_WORLDS = 0.3
 """Share of worlds with clients that send packets."""
 SMALL_WORLDS = 0.3
@@ -191,6 +193,7 @@ class _Run:
         self.ways = ways = random.Random(f"ways {seed}")
         bogus_only = ways.random() < BOGUS_WORLDS
         self.lies = Lies(self.world, share=rng.choice((0.1, 0.3, 0.9)), without=without, bogus_only=bogus_only)
+        slow = random.Random(f"slow {seed}")
         for address, sites in hosts.items():
             authority = Authority([site.zone for site in sites])
             host: Host = (
@@ -201,6 +204,10 @@ class _Run:
             self.net.hosts[address] = hashes.outside(host)
             if count and rng.random() < 0.1 and not bogus_only:
                 self.net.links[address] = Link(loss=0.3, delay=0.05)
+            if count and slow.random() < SLOW_SERVERS and not bogus_only:
+                # Some replies come after the timeout of their query, and before or after those to later ones.
+                delay = slow.choice((0.05, 0.4, 1.0))
+                self.net.links[address] = Link(loss=slow.choice((0.0, 0.1)), delay=delay, jitter=2.0)
         if random.Random(f"forger {seed}").random() < FORGED_WORLDS and not bogus_only:
             self.net.forge = Forger(self.lies)
         outages = self.net.forge is not None or (count > 0 and not bogus_only) or bool(self.world.baits)
