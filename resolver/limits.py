@@ -776,6 +776,9 @@ ZONE_LONG_AFTER = 300_000
 """milliseconds: Time of a transfer, after which it may be ended while it is fast enough: the youngest is when all of
 `ZONE_TRANSFERS` have had it and another one waits. Two primaries with `ZONE_LEAST_RATE` could hold all of them for
 `ZONE_TRANSFER_TIMEOUT`. With 10 Mbit/s a zone of 300 MB takes less."""
+ZONE_NSEC3_ITERATIONS = 150
+"""hashes: Additional ones for each name of a denial of an own zone. Validators count zones with more as insecure,
+whatever the proofs are, and a primary could make each denial cost 25 ms with more."""
 ZONE_SORT = 4_096
 """names: Sorted in one call, which other threads wait for: 2 to 5 ms."""
 ZONE_WRITE_RETRY = 30_000

@@ -226,3 +226,11 @@ def test_what_was_a_policy_zone_does_not_serve() -> None:
     table.carry_over(table_of(Mode.DELEGATIONS))
     found = table.answer(names.from_text("a.e.test."), c.A)
     assert found is not None and found.answer
+
+
+def test_the_hashes_of_a_denial_are_bounded() -> None:
+    """A primary chooses the iterations of its zone."""
+    nsec3 = b"\1\0" + (65_535).to_bytes(2, "big") + b"\0\x14" + bytes(20) + b"\0\1\x40"
+    rrsig = c.SOA.to_bytes(2, "big") + bytes(16) + ORIGIN + bytes(64)
+    records = [*version(5, 2), (ORIGIN, c.RRSIG, 300, rrsig), (names.prepend(b"0" * 32, ORIGIN), c.NSEC3, 300, nsec3)]
+    assert Zone.from_records(ORIGIN, records).chain().iterations == limits.ZONE_NSEC3_ITERATIONS
