@@ -760,7 +760,7 @@ ZONE_EMPTY_MESSAGES = 100
 ZONE_TRANSFERS_OUT = 16
 """transfers: To secondaries at the same time, of one worker. Each keeps the version that it sends in memory until its
 end. Further ones get SERVFAIL, and secondaries repeat their query (BIND: transfers-out, 10)."""
-ZONE_TRANSFERS_OUT_EACH = 4
+ZONE_TRANSFERS_OUT_EACH = 8
 """transfers: The same for one address, so that one secondary leaves room for the others."""
 ZONE_JOURNAL_SHARE = 50
 """percent: Octets of differences in a zone's file, of the octets of its content, at which the file is written anew."""
@@ -776,9 +776,6 @@ ZONE_LONG_AFTER = 300_000
 """milliseconds: Time of a transfer, after which it may be ended while it is fast enough: the youngest is when all of
 `ZONE_TRANSFERS` have had it and another one waits. Two primaries with `ZONE_LEAST_RATE` could hold all of them for
 `ZONE_TRANSFER_TIMEOUT`. With 10 Mbit/s a zone of 300 MB takes less."""
-ZONE_NSEC3_ITERATIONS = 150
-"""hashes: Additional ones for each name of a denial of an own zone. Validators count zones with more as insecure,
-whatever the proofs are, and a primary could make each denial cost 25 ms with more."""
 ZONE_SORT = 4_096
 """names: Sorted in one call, which other threads wait for: 2 to 5 ms."""
 ZONE_WRITE_RETRY = 30_000

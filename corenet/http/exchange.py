@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from corenet import tls
-from corenet.http.errors import HttpError, ResponseTooLarge, TimeoutExceeded
+from corenet.http.errors import ResponseTooLarge, TimeoutExceeded
 from corenet.http.events import End, Informational, Response
 from corenet.http.pieces import Pieces
 from corenet.http.url import Origin
@@ -59,6 +59,7 @@ class ExchangeBase:
         "drain_waiter",
         "error",
         "informational",
+        "is_ours",
         "last_activity",
         "loop",
         "max_body",
@@ -75,6 +76,8 @@ class ExchangeBase:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.error: BaseException | None = None
+        self.is_ours = True
+        """Whether `error` was made here, and not by an iterator of a request's body."""
         self.parts = Pieces()
         self.upload: BodySender | None = None
         self.waiter: asyncio.Future[None] | None = None
@@ -105,7 +108,7 @@ class ExchangeBase:
             RuntimeError: when another task waits.
         """
         if self.error is not None:
-            raise _to_raise(self.error)
+            raise self._to_raise(self.error)
         if self.complete:
             return
         if self.waiter is not None:
@@ -165,7 +168,21 @@ class ExchangeBase:
             if error is None:
                 waiter.set_result(None)
             else:
-                waiter.set_exception(_to_raise(error))
+                waiter.set_exception(self._to_raise(error))
+
+    def _to_raise(self, error: BaseException) -> BaseException:
+        """What is raised for `error`, which the exchange keeps: a copy, if it is ours.
+
+        The traceback of what is raised holds the frames of the exchange's methods. If the exchange held that error,
+        both would live, with their connection, until a garbage collection.
+        """
+        if not self.is_ours:
+            return error
+        copy = type(error).__new__(type(error))
+        copy.args = error.args
+        copy.__dict__.update(error.__dict__)
+        copy.__cause__, copy.__suppress_context__ = error.__cause__, error.__suppress_context__
+        return copy
 
     def stop_upload(self) -> None:
         """Send no more of the body."""
@@ -177,12 +194,12 @@ class ExchangeBase:
         """End the exchange early."""
         raise NotImplementedError
 
-    def fail(self, error: BaseException) -> None:
-        """End the exchange with an error, unless it already has a result."""
+    def fail(self, error: BaseException, *, is_ours: bool = True) -> None:
+        """End the exchange with an error, unless it already has a result. One that is not ours is raised unchanged."""
         if self.error is None and not self.complete:
-            if isinstance(error, HttpError):
+            if is_ours:
                 error.__traceback__ = None  # see `_to_raise`
-            self.error = error
+            self.error, self.is_ours = error, is_ours
         self.abort()
         self.wake(self.error)
 
@@ -216,21 +233,6 @@ class ExchangeBase:
             what = f"no byte was sent or received for {self.read_timeout:g} s"
         self.fail(TimeoutExceeded(f"{origin}: {what}", "response" if sent and not unsent else "request"))
         return math.inf
-
-
-def _to_raise(error: BaseException) -> BaseException:
-    """What is raised for `error`, which the exchange keeps: a copy of an error of ours.
-
-    The traceback of what is raised holds the frames of the exchange's methods. If the exchange held that error, both
-    would live, with their connection, until a garbage collection.
-    """
-    if not isinstance(error, HttpError):
-        return error
-    copy = type(error).__new__(type(error))
-    copy.args = error.args
-    copy.__dict__.update(error.__dict__)
-    copy.__cause__, copy.__suppress_context__ = error.__cause__, error.__suppress_context__
-    return copy
 
 
 class ConnectionBase(asyncio.BufferedProtocol):

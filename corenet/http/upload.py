@@ -115,7 +115,7 @@ class Upload:
         except BaseException as error:
             if not self.stopped:
                 self.stopped = True
-                connection.fail(error)
+                connection.fail(error, is_ours=False)
             elif not isinstance(error, asyncio.CancelledError):
                 self._report(connection.loop, error)
             if isinstance(error, KeyboardInterrupt | SystemExit):

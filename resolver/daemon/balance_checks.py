@@ -11,7 +11,7 @@ checks begin late: more than a tenth of their interval.
 
 A target is up until checks have failed. A reload keeps the states of targets that are checked in the same way.
 Each change is logged. A check that raises anything but an error of the network is a fault: it is logged and counts as a
-failed check. A check that cannot be made because descriptors, ports or memory are short here has no result: it says
+failed check. A check that cannot be made because descriptors, buffers or memory are short here has no result: it says
 nothing of the target.
 """
 

@@ -195,6 +195,7 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
     """
     from resolver.daemon import certificates, management_sockets, privileges
 
+    settings.check_bindable()
     found = certificates.load(settings)
     if found is not None:
         for due in certificates.ExpiryWatch().due(found, int(time.time())):

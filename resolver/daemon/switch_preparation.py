@@ -204,7 +204,8 @@ class SwitchPreparation:
                 given, self.awaiting_restart = merge_restart_only(
                     host.configured, host.reload(), several=host.multi_worker
                 )
-                file_uses.check(given, host.options.config)  # with the control socket that stays as it is
+                if self.awaiting_restart:  # the control socket, for one, stays as it is
+                    file_uses.check(given, host.options.config)
                 sockets.check_sources(given.iteration)
                 opened = [] if host.multi_worker else reload_sockets.open_new(
                     given, host.endpoints, host.options.config

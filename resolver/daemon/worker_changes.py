@@ -96,13 +96,13 @@ class WorkerChanges:
         if host.channels is not None:
             host.reloads.report_settings()
         missing = "" if host.channels is None else await commit_workers(host.channels, "changes")
+        for name in changed:
+            await host.flush_names(name)
         try:
             await in_thread(sync_directory, new.path.parent)
         except OSError as error:
             text = "run-time changes: they are in force, but %s may lose them when the power fails: %s"
             logger.warning(text, new.path, error.strerror or error)
-        for name in changed:
-            await host.flush_names(name)
         return missing
 
     def _changed_names(self, new: RuntimeChanges) -> tuple[bytes, ...]:

@@ -192,7 +192,9 @@ class Http2Session(HttpSession):
         """Answer complete requests, as far as the turn's share and the client's windows admit."""
         while self._complete and self._may_answer() and self._share_left():
             stream_id = next(iter(self._complete))
-            self._answer(stream_id, self._complete.pop(stream_id))
+            request = self._complete.pop(stream_id)
+            if self._codec.is_open(stream_id):  # else a later event of this batch resets it
+                self._answer(stream_id, request)
 
     def _schedule(self) -> None:
         continues = self._events or self._unread or (self._complete and self._may_answer())

@@ -22,6 +22,7 @@ from resolver.wire.errors import WireError
 from resolver.wire.records import parse_records
 from resolver.zones import Zone, ZoneTable
 from resolver.zones.outgoing import History, transfer_messages
+from resolver.zones.schedule import is_newer
 from resolver.zones.table import message
 from resolver.zones.tsig import Key, SignedMessage, TsigError, Verifier, sign, split
 from resolver.zones.zone import soa_fields
@@ -205,14 +206,18 @@ class ZoneServer:
         if qtype == c.AXFR and not sink.stream:
             self._refuse(request, c.FORMERR)  # RFC 5936 section 4.2
             return
-        if sink.stream and not (self._replies.takes_many(sink) and self._may_send(request.peer[0])):
+        # A client that is up to date gets the SOA record alone, which keeps nothing.
+        has_newer = serial is None or is_newer(answerer.zone.serial, serial)
+        if sink.stream and not (self._replies.takes_many(sink) and (not has_newer or self._may_send(request.peer[0]))):
             self._refuse(request, c.SERVFAIL)  # before the differences are looked up
             return
         # RFC 1995 section 2: over UDP a reply with only the SOA makes the client use TCP.
-        packets = self._counted(request.peer[0], answerer.zone, transfer_messages(
+        packets = transfer_messages(
             answerer.zone, qname, qtype, query_id, client_serial=serial if sink.stream else answerer.zone.serial,
             history=self._history_of(served.origin), key=key, mac=mac, now=self._now,
-        ))
+        )
+        if sink.stream and has_newer:
+            packets = self._counted(request.peer[0], answerer.zone, packets)
         if not sink.stream:
             self._send(request, next(packets))
         elif self._replies.emit_many(packets, request.peer, sink):

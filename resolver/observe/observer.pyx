@@ -325,6 +325,11 @@ cdef class ObservedSink:
         return self.sink.origin
 
     @property
+    def takes_many(self):
+        """As the sink's; others take none."""
+        return getattr(self.sink, "takes_many", False)
+
+    @property
     def send_many(self):
         """As the sink's, which only those of some streams have."""
         inner = self.sink.send_many

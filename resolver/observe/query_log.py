@@ -29,12 +29,12 @@ NEWLINE = 10
 
 def unusable_kind(path: str) -> str:
     """What `path` is when the query log cannot be written to it; "" for a regular file, a character device such as
-    /dev/null, or a new file. A FIFO would keep the thread waiting for its reader, and a socket cannot be opened."""
+    /dev/null, a FIFO, which /dev/stdout may be in a container, or a new file. A socket cannot be opened."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
         return ""  # it does not exist, or opening it says why it cannot be used
-    return "" if stat.S_ISCHR(mode) else irregular_kind(mode)
+    return "" if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) else irregular_kind(mode)
 
 
 def open_log(settings: QueryLogSettings) -> int:
@@ -50,7 +50,7 @@ def open_log(settings: QueryLogSettings) -> int:
                          " standard output")
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
     try:
-        # It may have been replaced since. Without O_NONBLOCK, opening a FIFO waits for its reader.
+        # Without O_NONBLOCK, opening a FIFO waits for its reader.
         opened = os.open(settings.file, flags, int(settings.mode, 8))
     except OSError as error:
         raise ValueError(f"query_log.file: cannot open {settings.file!r}: {error.strerror}") from None

@@ -252,23 +252,35 @@ class Settings:
                     f"listener: {listener.address!r} has protocol {listener.protocol}, which needs tls.certificate and"
                     " tls.key"
                 )
-        # By version, port and transport; only sockets with these in common can be in each other's way.
+        for one, other in self._rivals():
+            if one.place == other.place:
+                raise ValueError(f"{one.setting}: {one.text!r} is the address and port of {other.shown}")
+
+    def check_bindable(self) -> None:
+        """Check that the daemon can open a socket for each listening address, as far as they are in each other's way.
+        Sockets that a service manager has opened may have other options, so this is no condition of the settings.
+
+        Raises:
+            ValueError: an address takes the port of another one; the text names the settings.
+        """
+        for one, other in self._rivals():
+            if (one.is_whole or other.is_whole) and not (one.is_shared and other.is_shared):
+                whole = one if one.is_whole else other
+                raise ValueError(
+                    f"{one.setting}: {one.text!r} cannot be served beside {other.text!r} ({other.shown}):"
+                    f" {whole.host} takes {one.transport.upper()} port {one.port} of all addresses; remove one of"
+                    " the two"
+                )
+
+    def _rivals(self) -> "Iterator[tuple[Socket, Socket]]":
+        """Pairs of listening sockets of one IP version, port and transport; others cannot be in each other's way."""
         opened: dict[tuple[int, int, str], list[Socket]] = {}
         for one in self._sockets():
-            if not one.port:  # the system chooses a port that is free
-                continue
-            others = opened.setdefault((ip_address(one.host).version, one.port, one.transport), [])
-            for other in others:
-                if one.place == other.place:
-                    raise ValueError(f"{one.setting}: {one.text!r} is the address and port of {other.shown}")
-                if (one.is_whole or other.is_whole) and not (one.is_shared and other.is_shared):
-                    whole = one if one.is_whole else other
-                    raise ValueError(
-                        f"{one.setting}: {one.text!r} cannot be served beside {other.text!r} ({other.shown}):"
-                        f" {whole.host} takes {one.transport.upper()} port {one.port} of all addresses; remove one of"
-                        " the two"
-                    )
-            others.append(one)
+            if one.port:  # of 0 the system makes a port that is free
+                others = opened.setdefault((ip_address(one.host).version, one.port, one.transport), [])
+                for other in others:
+                    yield one, other
+                others.append(one)
 
     def _sockets(self) -> "Iterator[Socket]":
         """The listening sockets for the Internet, as one worker opens them."""

@@ -306,7 +306,7 @@ class Zone:
                 first = self.rrset(hashes[0], c.NSEC3)
                 assert first is not None
                 rdata = first.rdata(0)  # algorithm, flags, iterations, salt (RFC 5155 section 3.2)
-                iterations = min(int.from_bytes(rdata[2:4], "big"), limits.ZONE_NSEC3_ITERATIONS)
+                iterations = min(int.from_bytes(rdata[2:4], "big"), limits.NSEC3_ITERATIONS.maximum)
                 salt = rdata[5 : 5 + rdata[4]]
             self._chain = Chain(plain, [names.canonical_key(owner) for owner in plain], hashes, iterations, salt)
         return self._chain

@@ -355,6 +355,36 @@ def test_an_exception_of_the_body_is_raised_by_the_request(loop: str, error: Bas
     run_on(loop, bounded(main))
 
 
+class OfAProgram(ConnectError):
+    """An error that cannot be made again from its arguments."""
+
+    __slots__ = ("number",)
+
+    def __new__(cls, number: int) -> "OfAProgram":
+        return super().__new__(cls)
+
+    def __init__(self, number: int) -> None:
+        super().__init__("of a program")
+        self.number = number
+
+
+def test_an_error_of_the_body_that_looks_like_ours_is_raised_unchanged(loop: str) -> None:
+    """A body may be the response to another request."""
+
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.read()
+
+        async with serving(serve) as server, HttpClient() as client:
+            error = OfAProgram(7)
+            with pytest.raises(OfAProgram) as caught:
+                await client.post(server.url, Body(b"x" * 1000, error=error))
+            assert caught.value is error and error.number == 7
+            assert any(one.name == "__anext__" for one in caught.traceback)
+
+    run_on(loop, bounded(main))
+
+
 def test_an_exception_of_the_body_while_the_response_is_read(loop: str) -> None:
     async def main() -> None:
         go = asyncio.Event()

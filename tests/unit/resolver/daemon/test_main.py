@@ -178,14 +178,15 @@ def test_print_config_shows_the_effective_configuration(tmp_path, capsys):
     ('[control]\nsocket = "{}/' + "x" * 108 + '"\n', "the path is too long"),
     ('[query-log]\nfile = "{}/no/log"\n', ":2: query-log.file: cannot open '{0}/no/log': there is no directory"),
     ('[query-log]\nfile = "{}"\n', ":2: query-log.file: cannot open '{0}': it is a directory"),
-    ('[query-log]\nfile = "{}/fifo"\n', ":2: query-log.file: cannot open '{0}/fifo': it is a FIFO (named pipe); name"),
+    ('[query-log]\nfile = "{}/socket"\n', ":2: query-log.file: cannot open '{0}/socket': it is a socket; name"),
     ('[server]\nlisten = ["127.0.0.1:9", "[::]:9",\n"0.0.0.0:9"]\n', ":3: server.listen[2]: '0.0.0.0:9' cannot be"),
     ('[server]\nlisten = ["[::ffff:10.0.0.1]:9"]\n', ":2: server.listen[0]: '[::ffff:10.0.0.1]:9' is an IPv4-mapped"),
     ('[server]\nlisten = ["127.0.0.1:9"]\n[metrics]\nlisten = "127.0.0.1:9"\n', ":4: metrics.listen: '127.0.0.1:9' is"),
 ])
 def test_check_refuses_places_that_a_start_refuses(tmp_path, capsys, text, expected):
     (tmp_path / "file").touch()
-    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(tmp_path / "socket"))
     path = tmp_path / "resolverd.toml"
     path.write_text(text.replace("{}", str(tmp_path)))
     assert main(["--check", "-c", str(path)]) == EXIT_CONFIG

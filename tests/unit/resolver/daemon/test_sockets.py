@@ -179,7 +179,7 @@ def is_refused_by_the_check(places, workers, lanes):
     server = ServerSettings(listen=() if listeners else ("192.0.2.1",), workers=workers, lanes=lanes)
     tls = TlsSettings(certificate=("cert",), key=("key",))
     try:
-        Settings(server=server, listener=tuple(listeners), tls=tls, **management)
+        Settings(server=server, listener=tuple(listeners), tls=tls, **management).check_bindable()
     except ValueError:
         return True
     return False
@@ -240,8 +240,13 @@ def test_an_address_that_the_host_lacks_is_permitted():
 ])
 def test_the_error_names_both_listeners(settings, words):
     with pytest.raises(ValueError) as caught:
-        Settings(**settings)
+        Settings(**settings).check_bindable()
     assert str(caught.value).startswith(words)
+
+
+def test_sockets_that_are_passed_may_be_in_each_others_way():
+    """A service manager opens them with options of its own (systemd: ReusePort=), so the settings alone refuse none."""
+    assert Settings(server=ServerSettings(listen=("127.0.0.1:5300", "0.0.0.0:5300")))
 
 
 def test_a_port_that_the_system_chooses_is_in_nobodys_way():

@@ -23,7 +23,7 @@ from resolver.wire import consts as c
 from resolver.wire.build import Builder, make_query
 from resolver.zones import Mode, ServedZone, ZoneTable, outgoing
 from resolver.zones.outgoing import History
-from resolver.zones.transfer import Transfer, TransferError
+from resolver.zones.transfer import Transfer, TransferError, make_transfer_query
 
 NOW = 1_800_000_000
 
@@ -153,18 +153,25 @@ def test_transfers_at_a_time_are_limited() -> None:
         assert server.handle(make_query(7, ORIGIN, c.AXFR, edns_payload=None), (f"198.51.100.{host}", 53), sink)
         return sink
 
+    def ask_for_changes(host: int) -> list[int]:
+        sink = Slow()
+        current = version(5, 2)
+        assert server.handle(make_transfer_query(ORIGIN, 7, current), (f"198.51.100.{host}", 53), sink)
+        return sink.rcodes
+
     each, most = limits.ZONE_TRANSFERS_OUT_EACH, limits.ZONE_TRANSFERS_OUT
     first = [ask(1) for _ in range(each + 1)]
     assert [sink.rcodes for sink in first] == [[0]] * each + [[c.SERVFAIL]], "one address leaves room for others"
     others = [ask(2 + number // each) for number in range(most - each)]
     assert [sink.rcodes for sink in others] == [[0]] * len(others)
     assert ask(200).rcodes == [c.SERVFAIL]
+    assert ask_for_changes(1) == [0], "a secondary that is up to date gets the SOA record alone"
     assert list(first[0].packets or ()) == []  # read to the end
     later = [ask(200)]
     first[1].packets = None  # its connection has ended
     later += [ask(201), ask(202)]
     assert [sink.rcodes for sink in later] == [[0], [0], [c.SERVFAIL]]
-    assert server.transfers == most + 2 and server.refused == 3
+    assert server.transfers == most + 3 and server.refused == 3
     [before] = server.memory()
     new = version(6, 2, 3)
     old = table.get(ORIGIN).zone  # type: ignore[union-attr]

@@ -147,6 +147,32 @@ def test_nothing_is_made_for_a_client_that_does_not_read(*, alone: bool) -> None
     asyncio.run(body())
 
 
+@pytest.mark.parametrize("target", [TARGET, b"/elsewhere"], ids=["hit", "refused"])
+def test_a_request_that_waits_and_is_reset_with_the_window_is_not_answered(target: bytes) -> None:
+    """Both frames come at once: the codec has closed the stream before its reset is handled."""
+
+    async def body() -> None:
+        listener = Listener(bytes(2 * limits.STREAM_TURN_OCTETS))
+        connection, transport = connect(listener, "h2")
+        codec = H2Connection(CLIENT, window=65_535, connection_window=65_535)
+        codec.feed(b"".join(transport.written))
+        for one in (TARGET, target, TARGET):
+            codec.send_request(Request(b"GET", one, [(b"Host", b"x")]), end=True)
+        connection.received(bytes(codec.data_to_send()))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(connection._session._complete) == 2
+        opened = [http2_frame(WINDOW_UPDATE, stream, (1 << 24).to_bytes(4, "big")) for stream in (0, 1, 5)]
+        connection.received(http2_frame(RST_STREAM, 3, bytes(4)) + b"".join(opened))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(listener.fast.asked) == 2 and not listener.refused and not transport.closing
+        assert not connection._session._complete
+        connection.connection_lost(None)
+
+    asyncio.run(body())
+
+
 def test_a_turn_makes_a_bounded_number_of_octets() -> None:
     """Also for a client whose windows would take more."""
 

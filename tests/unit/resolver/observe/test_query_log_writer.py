@@ -79,22 +79,29 @@ def test_permissions_of_a_new_file(tmp_path: Path, mode: str) -> None:
 
 
 def test_a_file_that_cannot_be_opened_is_an_error_of_the_setting(tmp_path: Path) -> None:
-    (tmp_path / "fifo").touch()
-    os.unlink(tmp_path / "fifo")
     os.mkfifo(tmp_path / "fifo")
-    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)  # with it, the FIFO could be opened
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(tmp_path / "socket"))
+        for name, why in (
+            ("no/such", "No such file"), ("", "it is a directory"), ("socket", "it is a socket"),
+            ("fifo", "No such device or address"),  # nothing reads it
+        ):
+            with (pytest.raises(ValueError, match=rf"query_log\.file: cannot open .*: {why}"),
+                  writing(tmp_path / name)):
+                pass
+
+
+def test_a_pipe_with_a_reader_takes_the_lines() -> None:
+    """In a container, /dev/stdout is one."""
+    reading, ends = os.pipe()
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-            other.bind(str(tmp_path / "socket"))
-            for name, why in (
-                ("no/such", "No such file"), ("", "it is a directory"), ("socket", "it is a socket"),
-                ("fifo", r"it is a FIFO \(named pipe\); name a file"),
-            ):
-                with (pytest.raises(ValueError, match=rf"query_log\.file: cannot open .*: {why}"),
-                      writing(tmp_path / name)):
-                    pass
+        with writing(f"/proc/self/fd/{ends}") as (pieces, writer):
+            put(pieces, b"one\n")
+            wait_until(lambda: writer.written == 1, "the line")
+        assert os.read(reading, 100) == b"one\n"
     finally:
-        os.close(reader)
+        os.close(reading)
+        os.close(ends)
 
 
 def test_a_character_device_takes_the_lines() -> None:
