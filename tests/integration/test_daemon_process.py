@@ -37,9 +37,11 @@ def run_until_exit(*arguments: str, wrap: Sequence[str] = ()) -> "subprocess.Com
 
 
 @contextmanager
-def running(log: Path, port: int, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+def running(
+    log: Path, port: int, *arguments: str, environment: dict[str, str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
     """The daemon with `arguments`, answering on `port`."""
-    with run_process([*RESOLVERD, *arguments], log, env=daemon_environment()) as process:
+    with run_process([*RESOLVERD, *arguments], log, env=environment or daemon_environment()) as process:
         wait_until(lambda: answers(port), "an answer", process=process, log=log)
         yield process
 
@@ -96,30 +98,31 @@ def test_lanes_serve_clients_during_a_reload_and_close_their_sockets(tmp_path: P
         probe.bind(("127.0.0.1", port))
 
 
-def zone_that_is_long(path: Path) -> tuple[str, Path]:
-    """The table of a zone that a thread reads for many seconds, and its file."""
-    file = path / "zone"
-    file.write_text("$TTL 60\n@ SOA ns admin 1 60 60 60 60\n@ NS ns\n$GENERATE 1-900000 h$ A 192.0.2.1\n")
-    return f'[[zone]]\nname = "slow.test"\nfile = "{file}"\n', file
-
-
-def count_of_open(file: Path, pid: int) -> int:
-    """How many of the process `pid` and its children have `file` open."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return sum(
-        any(os.path.realpath(link) == str(file) for link in Path(f"/proc/{one}/fd").iterdir())
-        for one in (pid, *children)
+def zone_that_is_never_read(path: Path) -> tuple[str, dict[str, str], Path]:
+    """The table of a zone, the environment of a daemon in which the thread that reads it never ends, and a file that
+    gets an octet when that begins."""
+    begun, modules = path / "begun", path / "modules"
+    begun.touch()
+    modules.mkdir()
+    (modules / "sitecustomize.py").write_text(
+        "import threading\nfrom resolver.zones import load\n\n\ndef read_zone(*_):\n"
+        f"    with open({str(begun)!r}, 'a') as file:\n        file.write('x')\n"
+        "    threading.Event().wait()\n\n\nload.read_zone = read_zone\n"
     )
+    (path / "zone").write_text("@ SOA ns admin 1 60 60 60 60\n")
+    environment = daemon_environment()
+    environment["PYTHONPATH"] = f"{modules}{os.pathsep}{environment['PYTHONPATH']}"
+    return f'[[zone]]\nname = "slow.test"\nfile = "{path / "zone"}"\n', environment, begun
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_stop_does_not_wait_for_a_zone_that_is_read_at_the_start(tmp_path: Path, workers: str) -> None:
-    zone, file = zone_that_is_long(tmp_path)
+    zone, environment, begun = zone_that_is_never_read(tmp_path)
     control = tmp_path / "control"
     config = write_config(tmp_path, free_port(), f'[control]\nsocket = "{control}"\n{zone}')
     command = [*RESOLVERD, "--config", config, "--workers", workers]
-    with run_process(command, tmp_path / "log", env=daemon_environment()) as process:
-        wait_until(lambda: count_of_open(file, process.pid) > 0, "that the zone is read", process=process)
+    with run_process(command, tmp_path / "log", env=environment) as process:
+        wait_until(begun.read_text, "that the zone is read", process=process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT) == 0
     assert "before clients were served" in (tmp_path / "log").read_text()
@@ -128,14 +131,14 @@ def test_a_stop_does_not_wait_for_a_zone_that_is_read_at_the_start(tmp_path: Pat
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_stop_does_not_wait_for_a_zone_that_is_read_after_a_reload(tmp_path: Path, workers: str) -> None:
-    zone, file = zone_that_is_long(tmp_path)
+    zone, environment, begun = zone_that_is_never_read(tmp_path)
     port, log = free_port(), tmp_path / "log"
     config = write_config(tmp_path, port)
-    with running(log, port, "--config", config, "--workers", workers) as process:
+    with running(log, port, "--config", config, "--workers", workers, environment=environment) as process:
         with open(config, "a") as opened:
             opened.write(zone)
         process.send_signal(signal.SIGHUP)
-        wait_until(lambda: count_of_open(file, process.pid) >= int(workers), "that the zone is read", log=log)
+        wait_until(lambda: len(begun.read_text()) >= int(workers), "that the zone is read", log=log)
         process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT) == 0
     assert "SIGKILL" not in log.read_text()
