@@ -232,6 +232,12 @@ def test_a_reload_during_a_refresh_is_no_failure(tmp_path: Path, monkeypatch: py
             await primary.step(4)
             while keeper.describe()[0]["serial"] != 4:
                 await asyncio.sleep(0)
+            keeper.refresh("e.test.")  # the version is confirmed, so the next refresh is due in an hour
+            assert await primary.begun.get() == 5
+            keeper = await reload(keeper, tmp_path)
+            await primary.step(6)
+            while keeper.describe()[0]["serial"] != 6:
+                await asyncio.sleep(0)
         keeper.stop()
 
     asyncio.run(main())
