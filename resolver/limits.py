@@ -142,8 +142,9 @@ SECOND_LEVEL_CLUSTER_NODES = 256
 """nodes: Masters of a cluster. Each that is used has up to ten connections, so more would take the descriptors of
 clients. Redis advises against more than 1,000 nodes with their replicas."""
 SECOND_LEVEL_MAP_LIFE = 60
-"""seconds: After this time a worker asks the configured nodes again which node serves which slots. It is how long a
-wrong description has an effect; a right one that is outdated is replaced at the first redirection or failure."""
+"""seconds: After this time a worker asks the configured nodes again which node serves which slots. A wrong
+description has an effect until one of them answers then; a right one that is outdated is replaced at the first
+redirection or failure."""
 SECOND_LEVEL_MAP_INTERVAL = 1000
 """milliseconds: Shortest time between two attempts to replace a description that is in use. A node that redirects
 every command would else cause one for each batch."""
@@ -715,7 +716,7 @@ ZONE_REFRESH_MIN = Limit(
 ZONE_REFRESH_MAX = 2_419_200
 """seconds: Upper limit of REFRESH and RETRY (BIND: max-refresh-time, four weeks)."""
 ZONE_EXPIRE_MAX = 14_515_200
-"""seconds: Upper limit of EXPIRE: 24 weeks, as BIND limits what is older."""
+"""seconds: Upper limit of EXPIRE: 24 weeks, as in BIND."""
 ZONE_BACKOFF = 6
 """doublings: Failures in a row that double the time to the next attempt, never above REFRESH."""
 ZONE_JITTER = 10
@@ -773,9 +774,9 @@ waits. Two primaries together could hold all of `ZONE_TRANSFERS` with a record e
 ZONE_LEAST_RATE = 65_536
 """bytes per second: As above. With 0.5 Mbit/s a zone of 100 MB takes `ZONE_TRANSFER_TIMEOUT`."""
 ZONE_LONG_AFTER = 300_000
-"""milliseconds: Time of a transfer, after which it may be ended while it is fast enough: the youngest is when all of
-`ZONE_TRANSFERS` have had it and another one waits. Two primaries with `ZONE_LEAST_RATE` could hold all of them for
-`ZONE_TRANSFER_TIMEOUT`. With 10 Mbit/s a zone of 300 MB takes less."""
+"""milliseconds: When all `ZONE_TRANSFERS` have run for this long and another one waits, the youngest is ended, although
+it is fast enough. Two primaries with `ZONE_LEAST_RATE` could hold all of them for `ZONE_TRANSFER_TIMEOUT`. With
+10 Mbit/s the largest zone takes less."""
 ZONE_SORT = 4_096
 """names: Sorted in one call, which other threads wait for: 2 to 5 ms."""
 ZONE_WRITE_RETRY = 30_000
@@ -873,7 +874,7 @@ STREAM_UPSTREAM_PIPELINE = 64
 """queries: Queries outstanding on one outgoing connection (RFC 7766 section 6.2.1.1)."""
 STREAM_UPSTREAM_WAITING = 256
 """queries: Queries that wait for a connection to one server. For a further one the newest of the zone with the most
-fails, or that one itself when its own zone has the most."""
+fails, if that zone still has as many as the other afterwards; else that one itself."""
 STREAM_UPSTREAM_UNRESPONSIVE = 500
 """milliseconds: When all connections are in use, one whose server sent nothing for this long may be closed for another.
 """

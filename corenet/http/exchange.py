@@ -195,7 +195,8 @@ class ExchangeBase:
         raise NotImplementedError
 
     def fail(self, error: BaseException, *, is_ours: bool = True) -> None:
-        """End the exchange with an error, unless it already has a result. One that is not ours is raised unchanged."""
+        """Record `error` unless there is a result; abort and wake in any case. An error that is not ours is raised
+        unchanged."""
         if self.error is None and not self.complete:
             if is_ours:
                 error.__traceback__ = None  # see `_to_raise`

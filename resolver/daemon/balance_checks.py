@@ -61,7 +61,7 @@ class BalanceChecks:
         """`probe`, `sleep`, `rng` and `clock` are for tests.
 
         Raises:
-            ValueError: a file of authorities cannot be used; the text names the setting.
+            ValueError: a file with CA certificates cannot be used; the text names the setting.
         """
         self._balancer = balancer
         self._sleep = sleep
@@ -120,7 +120,7 @@ class BalanceChecks:
         return self._rng.below(RANDOM_STEPS) / RANDOM_STEPS
 
     async def _check(self, settings: BalanceSettings, target: Target) -> str | None:
-        """Check once; returns why it failed, an empty text, or None without a result."""
+        """Check once; returns why it failed, "" for a success, or None when the check could not be made."""
         try:
             async with asyncio.timeout(settings.timeout):
                 return await self._probe(settings, target.address)

@@ -1,7 +1,8 @@
 """The files that a configuration names, each with its purpose, and the check that no two purposes destroy each other.
 
-`ACCESS` is the table of all settings that name files. The configuration file itself, the files that `config` reads into
-other settings, the candidate of run-time changes and the copies of zones are added to what the settings name.
+`ACCESS` is the table of all settings that name files. The configuration file itself, the files whose content
+`resolver.daemon.config` puts in the place of other settings, the candidate of run-time changes and the copies of zones
+are added to what the settings name.
 
 A file that resolverd writes (creates, replaces or appends to) must have no other use; files that it only reads may have
 several. Two names are one file when their real paths are equal, or when device and inode are. A character device such
@@ -67,9 +68,9 @@ ACCESS = MappingProxyType({
 
 
 class FileUse(NamedTuple):
-    """One use of a file. `purpose` is for people. `setting` begins the text of an error (`config.add_location`)."""
+    """One use of a file. `shown` names it within an error, `setting` begins its text (`config.add_location`)."""
 
-    purpose: str
+    shown: str
     setting: str
     path: str
     writes: bool
@@ -88,8 +89,8 @@ def check(settings: Settings, config: str = "") -> None:
             other = writers.get(identity)
             if other is not None:
                 raise ValueError(
-                    f"{other.setting}: {other.path!r} is the file of {other.purpose}, which resolverd writes, and also"
-                    f" of {use.purpose} ({use.path!r}): name another file for one of them"
+                    f"{other.setting}: {other.path!r} is the file of {other.shown}, which resolverd writes, and also"
+                    f" of {use.shown} ({use.path!r}): name another file for one of them"
                 )
             if use.writes:
                 writers[identity] = use
@@ -98,8 +99,9 @@ def check(settings: Settings, config: str = "") -> None:
 def uses_of(settings: Settings, config: str = "") -> Iterator[FileUse]:
     """All uses of files by a daemon with these settings.
 
-    Raises:
+    Raises (during the iteration):
         ConfigError: the configuration file cannot be read.
+        ValueError: it is not TOML any more.
     """
     if config:
         from resolver.daemon.config import files_read
@@ -152,7 +154,7 @@ def _path(name: str, text: str) -> str:
 
 
 def _identities(path: str) -> list[object]:
-    """Values of which another name of the same file has one as well."""
+    """Keys of a file: two paths of one file have at least one in common."""
     found: list[object] = [os.path.realpath(path)]
     with suppress(OSError):  # it does not exist, or a directory may not be entered
         status = os.stat(path)

@@ -2,12 +2,12 @@
 
 The codec (`corenet.http.h2`) has the stream states, flow control and the limits against floods. Here a stream is in one
 of four states: its request is being received (`_requests`), is complete and not answered yet (`_complete`), its query
-is unanswered (`_waiting`), or its response was given to the codec. A cached answer is given to the codec in the turn
-that completes the request, unless `STREAM_TURN_OCTETS` of earlier responses wait for the windows of the client: then
-the request waits until it reads, so nothing is made for a client that does not.
+is unanswered (`_waiting`), or its response was given to the codec. A complete request is answered in the same turn,
+unless the share of the turn is spent, or `STREAM_TURN_OCTETS` of responses wait for the windows of the client: so
+nothing is made for a client that does not read.
 
 What is bounded: streams by the pipeline limit of the listener, a body by the size of a DNS message, all bodies of a
-connection that are not complete by its window (`DOH_WINDOW`), responses that the client does not take by
+connection that have no query yet by its window (`DOH_WINDOW`), responses that the client does not take by
 `STREAM_WRITE_LIMIT`. A request has `message_timeout` to be completed, as have a frame and a field block, and the client
 has as long to open its windows.
 Nothing is read while the client does not read.
@@ -321,7 +321,8 @@ class Http2Session(HttpSession):
         connection.note_progress()
 
     def finish(self, exchange: _Exchange, packet: bytes | None, fresh: int | None) -> None:
-        """Send `packet` as the response of `exchange`; None sends an error."""
+        """Send `packet` as the response of `exchange`; None sends status 400. `fresh`: seconds for which it may be
+        cached; None: it may not."""
         stream_id, connection = exchange.stream_id, self._connection
         if self._waiting.pop(stream_id, None) is None:
             return

@@ -10,7 +10,7 @@ the last attempt was within `MAP_INTERVAL`, or others are reading one. A map tha
 
 Invariants: a map is checked whole before it is used. Connections go to the configured nodes and those of a checked map
 only; a redirection to another node is an error. Each reading asks a configured node first, so a wrong map is replaced
-after `MAP_LIFE` at the latest, as soon as that node answers with a right one.
+at the first reading after `MAP_LIFE` in which that node answers.
 """
 
 import asyncio
@@ -33,8 +33,9 @@ __all__ = ["Cluster", "SlotMap", "read_slots"]
 SLOTS = REDIS_CLUSTER_HASH_SLOTS
 MAP_LIFE = limits.SECOND_LEVEL_MAP_LIFE
 MAP_INTERVAL = limits.SECOND_LEVEL_MAP_INTERVAL / 1000
-# Seconds for the map from one node, for the map from any, and for commands at one node, of TIMEOUT for all. A node that
-# does not answer leaves time for others, and its commands fail before those of other nodes are given up.
+# Seconds for CLUSTER SLOTS at one node, after which no further node is asked, and for one round of commands at a node.
+# TIMEOUT ends all of it. A node that does not answer leaves time for others, and its commands fail before those of
+# other nodes are given up.
 NODE_TIME = TIMEOUT / 4
 READ_TIME = TIMEOUT / 2
 COMMAND_TIME = TIMEOUT / 2
@@ -64,7 +65,7 @@ def read_slots(reply: object, asked: Address, configured: Collection[Address]) -
     """The map in `reply`, which the node `asked` gave to CLUSTER SLOTS. Replicas are not used, and not looked at.
 
     Raises:
-        ValueError: it is not well-formed, or no node of it may be used; the text says why.
+        ValueError: it is malformed, has too many nodes, or names a node that may not be used; the text says why.
     """
     if not isinstance(reply, list):
         raise ValueError("CLUSTER SLOTS is not an array")
@@ -116,7 +117,7 @@ def _usable(host: bytes, configured: Collection[Address]) -> str:
 
 
 def _kind(address: IPv4Address | IPv6Address) -> str:
-    """The scope of an address that is not that of another host of a network; "" when it is."""
+    """Loopback, link-local, multicast or reserved; "" for other addresses."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     kinds = {"loopback": address.is_loopback, "link-local": address.is_link_local, "multicast": address.is_multicast,
@@ -131,7 +132,7 @@ class Cluster:
         self, configured: Sequence[Address], connect: Callable[[Address, type[EngineParser]], Node]
     ) -> None:
         self._connect = connect
-        # Only these connections may get the description of a cluster; others get one value for each command.
+        # Connections for CLUSTER SLOTS read large replies; those for commands read one value for each.
         self._configured = {address: connect(address, ClusterParser) for address in configured}
         self._map: SlotMap | None = None
         self._nodes: dict[Address, Node] = {}
@@ -142,7 +143,7 @@ class Cluster:
         self._closing: set[asyncio.Task[None]] = set()
 
     def nodes(self) -> list[Node]:
-        """Those that were asked last."""
+        """The configured nodes, and those that commands were sent to."""
         return [*self._configured.values(), *self._nodes.values()]
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
@@ -164,7 +165,8 @@ class Cluster:
             else:
                 places.setdefault(address, []).append(place)
         await asyncio.gather(*(self._run_at(address, some, commands, results) for address, some in places.items()))
-        # During a migration of slots, both nodes are in the map. One redirection is followed, so that there is an end.
+        # An ASK (a migration of slots) to a node of the map is followed once. A node that imports its first slot is not
+        # in the map, so an ASK to it is an error until the migration has ended.
         moved: dict[Address, list[int]] = {}
         for place, result in enumerate(results):
             if isinstance(result, AskError) and (result.host, result.port) in slots.nodes:

@@ -1,8 +1,9 @@
 """The commands of the second-level cache on Redis or Valkey, by the package redis, which is an extra.
 
-Only GETRANGE, SET, INCR and the commands of a connection are used: GETRANGE, so that a value that others wrote is read
-only up to a limit. Every failure is an `EngineError`, and every command ends within `SECOND_LEVEL_TIMEOUT`. A failed
-connection is closed and opened again by the next command; the circuit breaker of the caller decides when that is.
+Only GETRANGE, SET, INCR, the commands of a connection and, with a cluster, CLUSTER SLOTS and ASKING are used:
+GETRANGE, so that a value that others wrote is read only up to a limit. Every failure is an `EngineError`, and every
+command ends within `SECOND_LEVEL_TIMEOUT`. A failed connection is closed and opened again by the next command; the
+circuit breaker of the caller decides when that is.
 
 Invariant: nothing that a server says changes what is configured, so a server that works again is used again.
 """
@@ -76,7 +77,7 @@ class RedisEngine:
         """The values of `keys`, b"" for none, each cut after `longest` bytes; an `EngineError` for each that failed.
 
         Raises:
-            EngineError: nothing was read.
+            EngineError: the engine could not be used.
         """
         found = await self._run([("GETRANGE", key, 0, longest - 1) for key in keys])
         return [value if isinstance(value, bytes) else as_error(value) for value in found]
@@ -85,7 +86,7 @@ class RedisEngine:
         """Store entries: key, value and lifetime in seconds. Returns why some were refused, a text for each of them.
 
         Raises:
-            EngineError: nothing was stored.
+            EngineError: the engine could not be used.
         """
         found = await self._run([("SET", key, value, "EX", lifetime) for key, value, lifetime in entries])
         return [str(result) for result in found if isinstance(result, Exception)]
@@ -102,7 +103,8 @@ class RedisEngine:
         return number
 
     def problems(self) -> list[str]:
-        """What an operator must act on: servers whose last reply was refused, because it breaks the protocol."""
+        """What an operator must act on: servers whose last reply was refused, because it breaks the protocol or
+        describes no usable cluster."""
         if self._made is None:
             return []
         nodes = [self._made] if isinstance(self._made, Node) else self._made.nodes()

@@ -4,8 +4,8 @@ States of a node: without connections, and with up to `CONNECTIONS` of them. A f
 again by the next command.
 
 Invariants: each reply is bounded by the parser. RESP2 is spoken and never changed by a reply. Every failure of the node
-is an `EngineError`; what it answers to one command, errors too, is a result. A reply that breaks the protocol is logged
-and kept in `refused`, because an operator must look at who answers there.
+is an `EngineError`; what it answers to one command, errors too, is a result. When a reply is
+refused, the reason is logged and kept in `refused`, because an operator must look at who answers there.
 """
 
 from collections.abc import Coroutine, Mapping, Sequence
@@ -46,7 +46,7 @@ class Node:
         self._warnings = warnings
         self._client: Redis | None = None
         self.refused = ""
-        """Why its last reply was refused; "" when it was not."""
+        """Why the last reply was refused; "" otherwise, also after a failed connection."""
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
         """The results of `commands`; an error of one command is an exception among them.
@@ -72,7 +72,7 @@ class Node:
         return results
 
     def note(self, refused: str) -> None:
-        """Its last reply was refused for this reason, or accepted ("")."""
+        """The last attempt ended: with a reply that is refused for this reason, or otherwise ("")."""
         self.refused = refused
         if refused:
             self._warnings.warn("%s", self.problem())

@@ -136,7 +136,8 @@ class StreamUpstream:
         return entry
 
     def assign(self, entry: StreamQuery) -> None:
-        """Assign `entry` to an idle connection, a new one, or the one with the fewest queries; else let it wait.
+        """Assign `entry` to an idle connection, a new one, or the one with the fewest queries; else let it wait. When
+        too many wait, it fails, or the newest query of the zone with the most.
 
         A query whose connection the server closed is sent on one without replies so far: the server may be about to
         close the older ones, too.

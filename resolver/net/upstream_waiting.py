@@ -1,7 +1,7 @@
-"""Queries that wait for a connection to one server: the zones take turns, and each has its queries in their order.
+"""Queries that wait for a place on a connection to one server: zones take turns, each with its queries in their order.
 
 One address may serve the zones of many owners, and any client can make the resolver query a zone whose queries that
-server does not answer. So such a zone delays and displaces only its own queries.
+server does not answer. So no zone can take all of the places or all of the turns.
 
 Invariants: a query is in the table of its zone, and no table is empty. The order of the tables is that of the turns.
 """

@@ -71,9 +71,9 @@ __all__ = [
 class Socket(NamedTuple):
     """A listening socket of a configuration. `setting` begins the text of an error, `shown` names it within one.
 
-    `is_shared`: it has SO_REUSEPORT. Two TCP sockets that have it can listen on one port, one on all addresses and one
-    on a single address, which then gets the connections to that address. Without it, Linux refuses the second `listen`,
-    and of UDP the second `bind`.
+    `is_shared`: it is one of TCP, and each worker has one, with SO_REUSEPORT. Two such sockets can listen on one port,
+    one on all addresses and one on a single address, which then gets the connections to that address. Without it, Linux
+    refuses the second `listen`, and of UDP the second `bind`.
     """
 
     setting: str
@@ -86,13 +86,12 @@ class Socket(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The same for two addresses to which no two sockets can be bound. Linux ignores the interface of an address
-        that is not link-local."""
+        """The address that is bound: without the interface, which Linux ignores except for link-local addresses."""
         address = ip_address(self.host)
         return str(address) if address.is_link_local else str(address).partition("%")[0]
 
     @property
-    def is_whole(self) -> bool:
+    def is_wildcard(self) -> bool:
         """Whether it has all addresses of its version. An IPv6 socket serves no IPv4 (IPV6_V6ONLY)."""
         return ip_address(self.host).is_unspecified
 
@@ -252,31 +251,31 @@ class Settings:
                     f"listener: {listener.address!r} has protocol {listener.protocol}, which needs tls.certificate and"
                     " tls.key"
                 )
-        for one, other in self._rivals():
+        for one, other in self._same_port():
             if one.place == other.place:
                 raise ValueError(f"{one.setting}: {one.text!r} is the address and port of {other.shown}")
 
     def check_bindable(self) -> None:
-        """Check that the daemon can open a socket for each listening address, as far as they are in each other's way.
-        Sockets that a service manager has opened may have other options, so this is no condition of the settings.
+        """Check that the listening addresses do not conflict when the daemon opens the sockets. Sockets that a service
+        manager has opened may have other options, so this is no condition of the settings.
 
         Raises:
             ValueError: an address takes the port of another one; the text names the settings.
         """
-        for one, other in self._rivals():
-            if (one.is_whole or other.is_whole) and not (one.is_shared and other.is_shared):
-                whole = one if one.is_whole else other
+        for one, other in self._same_port():
+            if (one.is_wildcard or other.is_wildcard) and not (one.is_shared and other.is_shared):
+                whole = one if one.is_wildcard else other
                 raise ValueError(
                     f"{one.setting}: {one.text!r} cannot be served beside {other.text!r} ({other.shown}):"
                     f" {whole.host} takes {one.transport.upper()} port {one.port} of all addresses; remove one of"
                     " the two"
                 )
 
-    def _rivals(self) -> "Iterator[tuple[Socket, Socket]]":
-        """Pairs of listening sockets of one IP version, port and transport; others cannot be in each other's way."""
+    def _same_port(self) -> "Iterator[tuple[Socket, Socket]]":
+        """Pairs of listening sockets of one IP version, port and transport; others cannot conflict."""
         opened: dict[tuple[int, int, str], list[Socket]] = {}
         for one in self._sockets():
-            if one.port:  # of 0 the system makes a port that is free
+            if one.port:  # for 0 the system chooses a free port
                 others = opened.setdefault((ip_address(one.host).version, one.port, one.transport), [])
                 for other in others:
                     yield one, other

@@ -1,8 +1,8 @@
-"""Reads a zone file (RFC 1035 section 5) into a `Zone`, by means of dnspython, and names file and line of each error.
+"""Reads a zone file (RFC 1035 section 5) into a `Zone`, by means of dnspython; an error has its file and line.
 
-The file is one of the operator: $INCLUDE and $GENERATE are supported. What they produce is limited as the zone is. A
-record whose place matters for an error is remembered with its line. Reading takes some 30 us for each record, so the
-caller does it in a thread.
+The file is one of the operator: $INCLUDE and $GENERATE are supported. What they produce is limited as the zone is. The
+place of the last record of each name and type is remembered, for errors of the zone as a whole. Reading takes some 30
+us for each record, so the caller does it in a thread.
 """
 
 import traceback
@@ -27,7 +27,7 @@ __all__ = ["ZoneFileError", "missing_glue", "read_zone"]
 
 
 class ZoneFileError(ValueError):
-    """A zone file that cannot be used; the text begins with file and line."""
+    """A zone file that cannot be used; the text begins with the file and, where it is known, the line."""
 
 
 class _Collector:

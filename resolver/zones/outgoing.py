@@ -63,7 +63,7 @@ class History:
         self.octets += size[1]
         while self._differences and (self._records > limits.ZONE_HISTORY or self.octets > limits.ZONE_HISTORY_OCTETS):
             oldest = self._differences.popleft()
-            if self._numbers[_base_of(oldest)] == self._first:  # a serial may come again, from 2**32 versions on
+            if self._numbers[_base_of(oldest)] == self._first:  # a serial may come again (RFC 1982)
                 del self._numbers[_base_of(oldest)]
             self._first += 1
             records, octets = self._sizes.popleft()

@@ -9,7 +9,8 @@ __all__ = ["left_in_cycles"]
 
 
 async def left_in_cycles(operation: Callable[[], Awaitable[object]], times: int = 3) -> list[str]:
-    """The types of what `operation` leaves in reference cycles, after it has run some times without them counting."""
+    """The name of the type of each object that `times` runs of `operation` leave in reference cycles, after one run
+    that does not count."""
     await operation()
     await _settle()
     gc.collect()
