@@ -8,12 +8,13 @@ A mutant of compiled Python runs as Python, because the code is the same and not
 exactly once, when it does not build, or when its tests do not start. The test that killed it is run without the mutant
 too, once, or each time if it hung. If it fails then, it proves nothing, and the mutant is broken too.
 
-Exit status 0: all were killed. `--check` only checks that each text occurs once and that Python stays Python, as a unit
-test does too.
+Exit status 0: all were killed; 2: another run is in progress in this checkout. `--check` only checks that each text
+occurs once and that Python stays Python, as a unit test does too.
 """
 
 import argparse
 import ast
+import fcntl
 import fnmatch
 import os
 import queue
@@ -257,7 +258,13 @@ def main() -> int:
         problems = [f"{m.name}: {problem}" for m in mutants if (problem := m.problem()) is not None]
         print("\n".join([*problems, f"{len(mutants)} mutants, {len(problems)} out of place"]))
         return bool(problems)
-    results = play_all(mutants, min(options.jobs, max(1, len(mutants))), why=options.why)
+    COPIES.mkdir(parents=True, exist_ok=True)
+    with open(COPIES / "lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            parser.exit(2, f"another run uses the copies in {COPIES}\n")
+        results = play_all(mutants, min(options.jobs, max(1, len(mutants))), why=options.why)
     for result in ("survives", "broken"):
         for mutant in results[result]:
             print(f"{result}: {mutant.name} ({mutant.file})")
