@@ -161,9 +161,8 @@ class BalanceChecks:
             async with client:
                 response = await client.get(f"{check}://{host}:{port}{path}")
         except (HttpError, OSError) as error:
-            cause = error if isinstance(error, OSError) else error.__cause__
-            if isinstance(cause, OSError) and kind_of_exception(cause) is FailureKind.LOCAL_RESOURCE:
-                raise cause from None
+            if shortage := _shortage(error):
+                raise OSError(shortage, os.strerror(shortage)) from None
             return str(error)
         good = LOWEST_GOOD <= response.status < LOWEST_BAD
         return "" if good else f"status {response.status}"
@@ -206,6 +205,14 @@ class BalanceChecks:
                     listed = ", ".join(f"{target.address} ({target.health.why or 'starting'})" for target in targets)
                     found.append(f"balance: all targets of {one.settings.name} are down: {listed}")
         return found
+
+
+def _shortage(error: BaseException) -> int:
+    """The errno of what is short here and made a request fail; 0 when nothing is."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and kind_of_exception(cause) is FailureKind.LOCAL_RESOURCE:
+        return cause.errno or 0
+    return 0
 
 
 def _reason(error: BaseException) -> str:
