@@ -57,9 +57,9 @@ def limit_rows(package: str) -> Iterator[tuple[str, int, str, str, str]]:
 
 def options_page() -> str:
     """Every setting of the daemon as one table, and the keys of each array of tables as another."""
-    from dataclasses import fields
+    from dataclasses import Field, fields, is_dataclass
 
-    from resolver.options import describe
+    from resolver.daemon.config_writer import literal
     from resolver.settings import (
         BalanceSettings,
         ForwardZone,
@@ -77,26 +77,35 @@ def options_page() -> str:
     lines = [
         "# Options of resolverd",
         "",
-        "Made by `make docs` from `resolver/settings/`. In the configuration file, an underscore of a key is a dash;",
-        "`resolverd --print-config` writes the same as a commented file with the values in force.",
-        "",
-        "| key | default | meaning |",
-        "|---|---|---|",
+        "Made by `make docs` from `resolver/settings/`; defaults and ranges are as the configuration file has them.",
+        "`resolverd --print-config` writes all keys with the values in force.",
     ]
-    for option in describe(Settings()):
-        default = str(option.default)
-        if len(default) > 60:
-            default = "(built in)"
-        lines.append(
-            f"| `{option.path.replace('_', '-')}` | `{default}` | {' '.join(option.doc.split())} |".replace("\n", " ")
-        )
+
+    def row(item: "Field[object]", prefix: str = "") -> str:
+        given = item.metadata
+        default, limit = literal(item.default, given["kind"]), given["limit"]
+        unit = "seconds" if given["kind"] == "seconds" else limit.unit if limit is not None else given["kind"]
+        bounds = () if limit is None else (limit.minimum, limit.maximum)
+        least_most = " to ".join(
+            literal(bound if given["scale"] == 1 else bound / given["scale"], given["kind"]) for bound in bounds)
+        name = f"{prefix}{item.name}".replace("_", "-")
+        shown = "built in" if "\n" in default or len(default) > 80 else f"`{default}`"
+        cells = f"`{name}`", shown, unit, least_most, " ".join(given["doc"].split())
+        return f"| {' | '.join(cells)} |"
+
+    head = ["", "| key | default | unit | range | meaning |", "|---|---|---|---|---|"]
+    settings = Settings()
+    for section in fields(settings):
+        held = getattr(settings, section.name)
+        if is_dataclass(held):
+            name = section.name.replace("_", "-")
+            lines += ["", f"## `[{name}]`", *head, *(row(item, f"{section.name}.") for item in fields(held))]
+    arrays = [item for item in fields(settings) if not is_dataclass(getattr(settings, item.name))]
+    lines += ["", "## Arrays of tables", *head, *map(row, arrays)]
     for array, kind in (("forward", ForwardZone), ("stub", StubZone), ("listener", ListenerSettings),
                         ("balance", BalanceSettings), ("balance.target", TargetSettings), ("list", ListSettings),
                         ("rpz", RpzSettings), ("view", ViewSettings), ("zone", ZoneSettings), ("tsig-key", TsigKey)):
-        lines += ["", f"## Keys of a `[[{array}]]` table", "", "| key | default | meaning |", "|---|---|---|"]
-        for item in fields(kind):
-            text = " ".join(item.metadata["doc"].split())
-            lines.append(f"| `{item.name.replace('_', '-')}` | `{item.default}` | {text} |")
+        lines += ["", f"## Keys of a `[[{array}]]` table", *head, *map(row, fields(kind))]
     return "\n".join([*lines, ""])
 
 

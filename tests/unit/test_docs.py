@@ -87,7 +87,7 @@ def test_sources_use_terms_of_the_field() -> None:
 def option_names() -> set[str]:
     """All keys of resolverd, those of tables with the name of the table."""
     options = (DOCS / "resolverd-options.md").read_text(encoding="utf-8")
-    found = set(re.findall(r"(?m)^\| `([a-z0-9.-]+)` \|", options.partition("\n## ")[0]))
+    found = set(re.findall(r"(?m)^\| `([a-z0-9.-]+)` \|", options.partition("\n## Keys of a ")[0]))
     for table, rows in re.findall(r"(?ms)^## Keys of a `\[\[([a-z.-]+)\]\]` table$(.*?)(?=^## |\Z)", options):
         found |= {f"{table}.{key}" for key in re.findall(r"(?m)^\| `([a-z0-9-]+)` \|", rows)} | {table, f"[[{table}]]"}
     return found | {name.partition(".")[0] for name in found}
