@@ -46,14 +46,22 @@ class FleetCodec:
         """Accept what `other`, of the same fleet, would accept next."""
         self._last = dict(other._last)
 
+    def check(self, kind: str) -> None:
+        """Check that messages of this kind may be sent.
+
+        Raises:
+            ValueError: it needs a secret.
+        """
+        if kind in SIGNED_KINDS and not self._signer.has_secret:
+            raise ValueError(f"{kind} is told to other resolvers only with second-level-cache.secret-file")
+
     def encode(self, kind: str, fields: dict[str, Any], now: int) -> bytes:
         """The next message of this process.
 
         Raises:
             ValueError: it is too long, or needs a secret.
         """
-        if kind in SIGNED_KINDS and not self._signer.has_secret:
-            raise ValueError(f"{kind} is told to other resolvers only with second-level-cache.secret-file")
+        self.check(kind)
         self._number += 1
         content = {"kind": kind, "from": self._sender, "number": self._number, "time": now, "fields": fields}
         body = json.dumps(content).encode()

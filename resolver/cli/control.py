@@ -113,6 +113,10 @@ def add_change_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         add = actions.add_parser("add", help=f"add {what}; kept over a restart")
         remove = actions.add_parser("remove", help=f"remove {what} added at run time")
         remove.add_argument("name", help="the name")
+        if kind == "nta":
+            for one in (add, remove):
+                one.add_argument("--fleet", action="store_true",
+                                 help="also in all resolvers with the same second-level cache and secret")
         if kind == "local-data":
             add.add_argument("values", nargs="+", metavar="RECORD",
                              help="a record, as in a zone file: www.example.com. 300 IN A 192.0.2.1")
@@ -142,14 +146,14 @@ def request_of(arguments: argparse.Namespace) -> dict[str, Any]:
             raise ValueError("flush --subtree needs a name and takes no type")
         if arguments.all:
             request["all"] = True
-        if arguments.fleet:
-            request["fleet"] = True
     if arguments.command == "trace" and arguments.no_validation:
         request["validate"] = False
     for key in ("name", "type", "level", "action", "lifetime"):
         value = getattr(arguments, key, None)
         if value is not None:
             request[key] = value
+    if getattr(arguments, "fleet", False):
+        request["fleet"] = True
     if getattr(arguments, "subtree", False):
         request["subtree"] = True
     if arguments.command in CHANGES:

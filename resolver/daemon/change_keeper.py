@@ -13,7 +13,7 @@ removes it and flushes what was cached below it.
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from resolver import limits
 from resolver.api import Resolver
@@ -41,12 +41,19 @@ if TYPE_CHECKING:
     from resolver.daemon.worker_reload import WorkerReloads
     from resolver.daemon.worker_upgrade import WorkerUpgrades
 
-__all__ = ["ACTIONS", "ChangeHost", "ChangeKeeper", "lifetime_of"]
+__all__ = ["ACTIONS", "ChangeHost", "ChangeKeeper", "FleetChange", "lifetime_of"]
 
 logger = logging.getLogger(__name__)
 
 ACTIONS = ("add", "list", "remove")
 VALID = frozenset({Verdict.SECURE, Verdict.INSECURE})
+
+
+class FleetChange(NamedTuple):
+    """A message to the fleet: its kind, and what it says as JSON values."""
+
+    kind: str
+    fields: dict[str, Any]
 
 
 class ChangeHost(Protocol):
@@ -113,6 +120,36 @@ class ChangeKeeper:
             if missing:
                 raise ValueError(f"the change is in force, but not in all workers: {missing}")
             return self._list(kind)
+
+    def fleet_message(self, request: Mapping[str, Any]) -> FleetChange:
+        """What tells the fleet of `request`.
+
+        Raises:
+            ValueError: such a change is not for the fleet, or it is wrong.
+        """
+        action = request["action"]
+        if request["kind"] != NTA or action not in ("add", "remove"):
+            raise ValueError("only negative trust anchors that are added or removed can be told to the fleet")
+        if action == "remove":
+            return FleetChange("nta-remove", {"name": request.get("name", "")})
+        change = self._change(NTA, request)
+        return FleetChange("nta-add", {"name": change.name, "until": change.until, "reason": change.reason,
+                                       "force": not change.check})
+
+    async def perform_for_fleet(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """Make the change that another resolver was told to make.
+
+        Raises:
+            ValueError: it is wrong or cannot be performed; the text says why.
+        """
+        name, reason, until = fields.get("name"), fields.get("reason", ""), fields.get("until", 0)
+        if not (isinstance(name, str) and isinstance(reason, str) and type(until) is int):
+            raise ValueError(f"the message {kind} is malformed")
+        request: dict[str, Any] = {"kind": NTA, "action": kind.removeprefix("nta-"), "name": name}
+        if kind == "nta-add":
+            # `until` is compared with the clock here, which may differ by SECOND_LEVEL_CLOCK_SKEW.
+            request |= {"lifetime": f"{until - self._now}s", "reason": reason, "force": fields.get("force") is True}
+        await self.perform(request)
 
     def _change(self, kind: str, request: Mapping[str, Any]) -> Change:
         until = 0

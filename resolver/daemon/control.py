@@ -70,6 +70,7 @@ GRAMMAR: dict[str, dict[str, tuple[type, bool]]] = {
     "change": {
         "kind": (str, True), "action": (str, True), "name": (str, False), "type": (str, False), "values": (list, False),
         "lifetime": (str, False), "reason": (str, False), "force": (bool, False), "first": (bool, False),
+        "fleet": (bool, False),
     },
     "top": {"watch": (str, False), "keep": (int, False), "lines": (int, False)},
 }
@@ -345,7 +346,16 @@ class ControlCommands:
         if keeper is None:
             raise RequestError("the daemon is starting")
         try:
-            return await keeper.perform(request)
+            if not request.get("fleet"):
+                return await keeper.perform(request)
+            second = self._host.current.resolver.second_level
+            if second is None:
+                raise ValueError("there is no second-level cache, so no other resolver can be told")
+            message = keeper.fleet_message(request)
+            second.check_message(message.kind)
+            found = await keeper.perform(request)
+            second.publish(message.kind, message.fields)
+            return found
         except ValueError as error:
             raise RequestError(str(error)) from None
 

@@ -1,8 +1,11 @@
-"""Acts on messages of other resolvers that use the same second-level cache: flushes.
+"""Acts on messages of other resolvers that use the same second-level cache: flushes, and negative trust anchors.
 
 The configuration in force receives them (`SecondLevel.on_message`). Every worker gets each message; the first one
 flushes the cache, which all workers of the daemon share. It makes one flush after the other. When too many wait, it
 flushes everything instead.
+
+Negative trust anchors are run-time changes (`ChangeKeeper`), made one after the other by the first worker in all
+workers. Those that came before the start have no effect: the file of the changes has what was in force.
 
 The cache may be older than the process: it outlives the first worker, and a snapshot outlives the daemon. So the cache
 has the time up to which flushes were made in it (`Table.fleet_read`). It is set when a poll has read all messages and
@@ -17,9 +20,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver import limits
 from resolver.cache import Store
+from resolver.cache.fleet_messages import SIGNED_KINDS
 
 if TYPE_CHECKING:
     from resolver.cache.fleet_messages import Message
+    from resolver.daemon.change_keeper import ChangeKeeper
     from resolver.daemon.runtime_config import RuntimeConfig
     from resolver.daemon.worker_commands import WorkerCommands
     from resolver.daemon.worker_ipc import WorkerChannels
@@ -44,6 +49,9 @@ class FleetHost(Protocol):
     @property
     def commands(self) -> "WorkerCommands": ...
 
+    @property
+    def change_keeper(self) -> "ChangeKeeper | None": ...
+
     def start_task(self, work: Coroutine[Any, Any, Any]) -> None: ...
 
 
@@ -54,6 +62,8 @@ class Fleet:
         self._host = host
         self._waiting: deque[dict[str, Any]] = deque()
         """Flushes to be made; the first one is being made."""
+        self._changes: deque[Message] = deque()
+        """Negative trust anchors to be added or removed; the first one is."""
         self._read = 0
         """When the last poll began that has read all messages."""
 
@@ -74,6 +84,15 @@ class Fleet:
             second.on_read = self._note_read
 
     def _take(self, message: "Message") -> None:
+        if message.kind in SIGNED_KINDS and not message.own and not self._host.number:
+            if len(self._changes) > limits.FLEET_OUTBOX:
+                logger.warning("second-level cache: too many changes of other resolvers wait; %s is not made",
+                               message.kind)
+                return
+            self._changes.append(message)
+            if len(self._changes) == 1:
+                self._host.start_task(self._make_changes())
+            return
         if message.kind != "flush" or message.fields.get("caches") is not True or message.own or self._host.number:
             return
         if len(self._waiting) > limits.FLEET_OUTBOX:
@@ -89,6 +108,21 @@ class Fleet:
         self._read = when
         if not self._waiting:
             self._host.store.table.fleet_read = when
+
+    async def _make_changes(self) -> None:
+        while self._changes:
+            await self._make_change(self._changes[0])
+            self._changes.popleft()
+
+    async def _make_change(self, message: "Message") -> None:
+        """Add or remove a negative trust anchor as another resolver was told to."""
+        keeper = self._host.change_keeper
+        try:
+            if keeper is None:
+                raise ValueError("the daemon is starting")
+            await keeper.perform_for_fleet(message.kind, message.fields)
+        except ValueError as error:
+            logger.warning("second-level cache: %s of another resolver is not made: %s", message.kind, error)
 
     async def _flush_waiting(self) -> None:
         while self._waiting:

@@ -349,6 +349,14 @@ class SecondLevel:
         """Use no entry of `name` (None: of any name) that was stored before now, in this process."""
         self.marks.add(None if name is None else names.lower(name), self.clock.time(), subtree=subtree)
 
+    def check_message(self, kind: str) -> None:
+        """Check that `publish` would take a message of this kind.
+
+        Raises:
+            ValueError: it needs a secret.
+        """
+        self._fleet.check(kind)
+
     def publish(self, kind: str, fields: dict[str, Any]) -> None:
         """Send a message to all resolvers that share the engine, when it can be reached. `fields` are JSON values.
 
@@ -464,7 +472,7 @@ class SecondLevel:
 
     def _take_message(self, number: int, data: Value, *, fresh: bool) -> Message | None:
         """Act on one message. `fresh`: it came since the start; an older flush leaves only its mark, unless it concerns
-        the own cache."""
+        the own cache, and others have no effect."""
         tries = self._missing.pop(number, 0)
         if not data:
             if tries < limits.FLEET_MISSING_POLLS:
@@ -485,7 +493,9 @@ class SecondLevel:
             self._rejected[error.reason if isinstance(error, EntryError) else "malformed"] += 1
             return None
         self._counts["messages_received"] += 1
-        if self.on_message is not None and (fresh or message.kind != "flush" or self._concerns_cache(message.when)):
+        if self.on_message is not None and (
+            fresh or (message.kind == "flush" and self._concerns_cache(message.when))
+        ):
             self.on_message(message)
         return message
 

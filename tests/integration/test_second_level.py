@@ -158,6 +158,28 @@ def test_a_second_resolver_answers_without_asking_name_servers(fleet: Fleet, tmp
         assert two.packets > kept
 
 
+def test_a_negative_trust_anchor_reaches_all_members_with_the_secret(fleet: Fleet, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        redis = stack.enter_context(redis_server(tmp_path / "redis"))
+        made = [fleet.daemon(name, fleet.engine(redis.address), workers) for name, workers in (("one", 1), ("two", 2))]
+        made.append(fleet.daemon("three", fleet.engine(redis.address, secret_file='""')))
+        for daemon in made:
+            daemon.text = daemon.text.replace("[control]\n", f'[control]\nchanges-file = "{daemon.folder}/changes"\n')
+            daemon.configure(fleet.engine(redis.address, **({"secret_file": '""'} if daemon is made[2] else {})))
+        one, two, three = (stack.enter_context(daemon.run()) for daemon in made)
+        assert two.ask(WWW).ad and three.ask(WWW).ad
+        one.ctl("nta", "add", "nsec.dnssec.playground", "2h", "their keys", "have expired", "--force", "--fleet")
+        two.wait(lambda: "nsec.dnssec.playground." in two.ctl("nta", "list"), "the anchor in the other member")
+        text = r"(2 h|1 h 59 min) left, even when it validates again \(their keys have expired\)"
+        assert re.search(text, two.ctl("nta", "list"))
+        two.wait(lambda: not any(two.ask(WWW).ad for _ in range(8)), "the end of the validation in all workers")
+        one.ctl("nta", "remove", "nsec.dnssec.playground", "--fleet")
+        two.wait(lambda: "nsec.dnssec.playground." not in two.ctl("nta", "list"), "the end of the anchor")
+        two.wait(lambda: two.ask(WWW).ad, "the validation")
+        refused = three.ctl("nta", "add", "nsec.dnssec.playground", "--fleet", status=1)
+        assert not refused and "nsec.dnssec.playground." not in three.ctl("nta", "list")
+
+
 def test_a_flush_reaches_caches_that_outlive_their_process(fleet: Fleet, tmp_path: Path) -> None:
     """The snapshot of a daemon that did not run, and the shared cache while the first worker is started anew."""
     with ExitStack() as stack:

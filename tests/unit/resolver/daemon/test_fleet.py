@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from resolver import limits
 from resolver.cache import Store
 from resolver.cache.fleet_messages import Message
@@ -20,6 +22,7 @@ class Host:
     """A worker whose flushes take as many steps as `gate` holds them back."""
 
     channels = None
+    change_keeper: Any = None
 
     def __init__(self, store: Store, number: int = 0) -> None:
         self.store = store
@@ -55,6 +58,23 @@ class Host:
     async def settle(self) -> None:
         self.gate.set()
         await asyncio.gather(*self.tasks)
+
+
+class Keeper:
+    """Makes changes one at a time."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, dict[str, Any]]] = []
+        self.running = 0
+
+    async def perform_for_fleet(self, kind: str, fields: dict[str, Any]) -> None:
+        self.running += 1
+        assert self.running == 1
+        await asyncio.sleep(0)
+        self.running -= 1
+        if fields["name"] == "wrong":
+            raise ValueError("it is wrong")
+        self.made.append((kind, fields))
 
 
 def store() -> Store:
@@ -113,3 +133,39 @@ def test_after_a_snapshot_flushes_since_it_was_made_count() -> None:
     kept.table.fleet_read = NOW - 900
     load(kept, file, label=b"x", now=NOW, largest=1 << 20)
     assert kept.table.fleet_read == NOW - 900
+
+
+def test_negative_trust_anchors_of_others_are_made_one_after_the_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        host, other = Host(store()).follow(), Host(store(), number=1).follow()
+        host.change_keeper = other.change_keeper = Keeper()
+        messages = [Message("nta-add", NOW, {"name": name}, False) for name in ("a.test.", "wrong", "b.test.")]
+        messages.append(Message("nta-remove", NOW, {"name": "a.test."}, False))
+        messages.append(Message("nta-add", NOW, {"name": "own.test."}, True))
+        for message in messages:
+            host.second.on_message(message)
+        other.second.on_message(messages[0])
+        await host.settle()
+        assert not other.tasks
+        assert [(kind, fields["name"]) for kind, fields in host.change_keeper.made] == [
+            ("nta-add", "a.test."), ("nta-add", "b.test."), ("nta-remove", "a.test.")]
+        host.change_keeper = None
+        host.second.on_message(messages[0])
+        await host.settle()
+
+    run(body)
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.rpartition(": ")[2] for text in said] == ["it is wrong", "the daemon is starting"]
+
+
+def test_too_many_changes_of_others_are_not_made(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        host = Host(store()).follow()
+        host.change_keeper = Keeper()
+        for _ in range(limits.FLEET_OUTBOX + 3):
+            host.second.on_message(Message("nta-add", NOW, {"name": "a.test."}, False))
+        await host.settle()
+        assert len(host.change_keeper.made) == limits.FLEET_OUTBOX + 1 and len(host.tasks) == 1
+
+    run(body)
+    assert sum("too many changes" in record.getMessage() for record in caplog.records) == 2

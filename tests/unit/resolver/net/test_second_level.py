@@ -331,6 +331,7 @@ def test_a_flush_reaches_all_and_hides_older_entries() -> None:
 def test_messages_wait_for_the_engine_and_keep_their_order() -> None:
     async def body() -> None:
         engine = Engine()
+        two = await Member(engine, sender="two").ready()
         engine.broken = True
         one = Member(engine)
         for number in range(limits.FLEET_OUTBOX):
@@ -340,9 +341,11 @@ def test_messages_wait_for_the_engine_and_keep_their_order() -> None:
         await turns()
         engine.broken = False
         await one.ready()
-        two = await Member(engine, sender="two").ready()
         await until(lambda: len(two.messages) == limits.FLEET_OUTBOX, "all messages")
         assert [message.fields["number"] for message in two.messages] == list(range(limits.FLEET_OUTBOX))
+        later = await Member(engine, sender="three").ready()
+        assert not later.messages, "those that came before its start have no effect"
+        later.second.close()
         one.second.close()
         two.second.close()
         await turns()
