@@ -147,6 +147,8 @@ class ChangeKeeper:
             raise ValueError(f"the message {kind} is malformed")
         request: dict[str, Any] = {"kind": NTA, "action": kind.removeprefix("nta-"), "name": name}
         if kind == "nta-add":
+            if until <= self._now:
+                raise ValueError(f"nta: the time of {name!r} is over")
             # `until` is compared with the clock here, which may differ by SECOND_LEVEL_CLOCK_SKEW.
             request |= {"lifetime": f"{until - self._now}s", "reason": reason, "force": fields.get("force") is True}
         await self.perform(request)

@@ -354,10 +354,14 @@ class ControlCommands:
             message = keeper.fleet_message(request)
             second.check_message(message.kind)
             found = await keeper.perform(request)
-            second.publish(message.kind, message.fields)
-            return found
         except ValueError as error:
             raise RequestError(str(error)) from None
+        second = self._host.current.resolver.second_level or second  # that of the configuration with the change
+        try:
+            second.publish(message.kind, message.fields)
+        except ValueError as error:
+            raise RequestError(f"the change is in force here, and other resolvers are not told: {error}") from None
+        return found
 
     async def _save(self, request: Request) -> Request:
         path, settings = self._snapshot()

@@ -20,6 +20,7 @@ from resolver import playground
 from resolver.api import Resolver, make_store
 from resolver.cli import control as tool
 from resolver.daemon import control as control_module
+from resolver.daemon.change_keeper import FleetChange
 from resolver.daemon.control import ControlCommands, ControlServer, RequestError, parse_request
 from resolver.daemon.management_sockets import ManagementSockets, open_management_sockets
 from resolver.daemon.observation import Observation
@@ -781,3 +782,53 @@ def test_anchors_as_text():
         "  key 7, algorithm 13: valid since 1970-01-01 00:01:00 UTC",
         "  key 8, algorithm 8: addpend since 1970-01-01 00:01:00 UTC, hold-down ends 1970-01-01 00:02:00 UTC",
     ]
+
+
+class Told:
+    """A second-level cache that takes messages to the fleet, or says why not."""
+
+    def __init__(self, trouble="", secret=True):
+        self.trouble, self.secret = trouble, secret
+        self.sent = []
+
+    def check_message(self, kind):
+        if not self.secret:
+            raise ValueError(f"{kind} needs a secret")
+
+    def publish(self, kind, fields):
+        if self.trouble:
+            raise ValueError(self.trouble)
+        self.sent.append((kind, fields))
+
+
+def test_a_change_for_the_fleet_is_made_here_first_and_told_by_the_new_configuration(serving):
+    async def test(room):
+        made, old, new = [], Told(), Told()
+        real, resolver = room.worker.current.resolver, SimpleNamespace(second_level=None)
+        room.worker.current.resolver = resolver
+
+        async def perform(request):
+            made.append(request["name"])
+            resolver.second_level = new
+            return {"changes": made}
+
+        room.worker.change_keeper = SimpleNamespace(
+            perform=perform, fleet_message=lambda request: FleetChange("nta-add", {"name": request["name"]}))
+        change = {"command": "change", "kind": "nta", "action": "add", "name": "a.test", "fleet": True}
+        with pytest.raises(ValueError, match="no second-level cache"):
+            await room.ask(**change)
+        resolver.second_level = Told(secret=False)
+        with pytest.raises(ValueError, match="needs a secret"):
+            await room.ask(**change)
+        assert made == []
+        resolver.second_level = old
+        await room.ask(**change)
+        assert (made, old.sent, new.sent) == (["a.test"], [], [("nta-add", {"name": "a.test"})])
+        new.trouble = "it cannot be reached"
+        with pytest.raises(ValueError, match="in force here, and other resolvers are not told: it cannot be reached"):
+            await room.ask(**change)
+        await room.ask(**{**change, "fleet": False})
+        assert made == ["a.test"] * 3
+        room.worker.current.resolver = real
+
+    serving(test)

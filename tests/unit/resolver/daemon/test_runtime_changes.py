@@ -359,3 +359,24 @@ def test_a_damaged_file_is_kept_when_a_negative_trust_anchor_ends(tmp_path):
     assert path.read_bytes() == damaged
     after.remove([NTA]).write(tmp_path / "other")
     assert room.read(tmp_path / "other") == (DATA,), "what the other workers read"
+
+
+def test_what_is_told_to_the_fleet_is_what_was_added(tmp_path):
+    async def test(host, keeper):
+        nta = {"kind": "nta", "name": "Example.COM"}
+        kind, fields = keeper.fleet_message({**nta, "action": "add", "lifetime": "2h", "reason": "why", "force": True})
+        assert (kind, fields["name"], fields["reason"], fields["force"]) == ("nta-add", "example.com.", "why", True)
+        await keeper.perform_for_fleet(kind, fields)
+        [change] = host.changes.entries
+        assert (change.name, change.until, change.reason, change.check) == (
+            "example.com.", fields["until"], "why", False)
+        for wrong in ({"until": "x"}, {"reason": 3}, {"until": 5}, {"name": ".."}, {"name": None}):
+            with pytest.raises(ValueError, match=r"malformed|is over|label is empty"):
+                await keeper.perform_for_fleet("nta-add", {**fields, **wrong})
+        await keeper.perform_for_fleet(*keeper.fleet_message({**nta, "action": "remove"}))
+        assert await _names(keeper) == []
+        for kind, action in (("stub", "add"), ("nta", "list")):
+            with pytest.raises(ValueError, match="only negative trust anchors"):
+                keeper.fleet_message({**nta, "kind": kind, "action": action})
+
+    _with_host(tmp_path, test)
