@@ -226,6 +226,8 @@ class _Walk:
                 self.say(f"the answer has an address of the clients' own network: {show(rrset)}")
         # An answer to ANY need not have everything that the name has (RFC 8482 section 4.1).
         asked = rrset.rtype if self.question.qtype == c.ANY else self.question.qtype
+        if asked == c.NSEC and rrset.rtype == c.CNAME and self.oracle.liars & set(self.world.site_of(name).addresses):
+            asked = c.CNAME  # a liar gives the CNAME beside the NSEC; both are signed, so no resolver can refute it
         site, lookup = self.world.look_up(name, asked)
         excused = self.excused(site, lookup)
         self.note(site, sure=not excused, excused=excused)
