@@ -331,6 +331,9 @@ STEPS_PER_TURN = 100
 """steps: Steps of running queries made before the event loop runs other work. A step takes some 50 us."""
 DELEGATION_OCTETS = 32 << 20
 """bytes: Memory of the delegations that are kept ready."""
+VIEW_KEYS = 64
+"""keys: TSIG keys that views name. Each has access tables of its own, which take the memory and the start-up time of
+the usual ones."""
 VIEW_PARTS = 16
 """views: Of those with forward zones, stub zones or negative trust anchors of their own. Each has a part of the cache
 to itself, so the same name is resolved once for each. The tables beside the cache have a 16th of the usual limits in
@@ -707,6 +710,9 @@ TSIG_SECRET = 16
 """bytes: Shortest secret of a TSIG key. RFC 8945 section 8 wants as many as the digest has; 16 cannot be guessed."""
 TSIG_FUDGE = 300
 """seconds: Difference of clocks that a signed message may have (RFC 8945 section 10)."""
+SIGNED_QUERY_RECORDS = 16
+"""records: Of a client query with a TSIG record. It needs OPT and TSIG; one with more is a format error, because it
+would be parsed before its signature is known."""
 TSIG_UNSIGNED = 99
 """messages: Unsigned messages in a row within a signed transfer (RFC 8945 section 5.3.1)."""
 ZONE_REFRESH_MIN = Limit(

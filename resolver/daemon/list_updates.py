@@ -157,10 +157,9 @@ class ListUpdates:
         self._compiling = asyncio.Lock()  # one list at a time, because each takes memory and time
         sources: tuple[Source, ...] = (*settings.list, *settings.rpz)
         self._states = [_ListState(one) for one in sources]
-        self._lists = BlockLists(settings.list)
-        self._zones = ResponsePolicyZones(settings.rpz)
-        zones: tuple[PolicyModule, ...] = (self._zones, RpzAliases(self._zones)) if settings.rpz else ()
-        self.modules = (*zones, self._lists) if settings.list else zones
+        self._lists: list[BlockLists] = []
+        self._zones: list[ResponsePolicyZones] = []
+        self.modules = self._make_modules(settings)
         self._transferred = {_origin(state.settings): state for state in self._states if state.transferred}
         known = {state.settings: state for state in before._states} if before is not None else {}
         for state in self._states:
@@ -174,6 +173,23 @@ class ListUpdates:
         if before is not None:
             self._carry_over(before)
         self._activate()
+
+    def _make_modules(self, settings: Settings) -> tuple[PolicyModule, ...]:
+        """The policies of all views. Views with the same lists have the same ones."""
+        views_of: dict[frozenset[str], list[int]] = {}
+        for number in range(len(settings.view) + 1):
+            views_of.setdefault(settings.lists_of(number), []).append(number)
+        modules: list[PolicyModule] = []
+        for used, numbers in views_of.items():
+            zones = [one for one in settings.rpz if one.name in used]
+            lists = [one for one in settings.list if one.name in used]
+            if zones:
+                self._zones.append(ResponsePolicyZones(zones, frozenset(numbers)))
+                modules += (self._zones[-1], RpzAliases(self._zones[-1]))
+            if lists:
+                self._lists.append(BlockLists(lists, frozenset(numbers)))
+                modules.append(self._lists[-1])
+        return tuple(modules)
 
     def _carry_over(self, before: "ListUpdates") -> None:
         """Keep the rules of transferred zones until they are read again, whatever else of their settings has
@@ -214,8 +230,12 @@ class ListUpdates:
     def _activate(self) -> None:
         """Put everything that is loaded in force."""
         in_force = [(one.settings.name, one.in_force) for one in self._states]
-        self._lists.replace({name: rules for name, rules in in_force if isinstance(rules, CompiledList)})
-        self._zones.replace({name: rules for name, rules in in_force if isinstance(rules, RpzZone)})
+        compiled = {name: rules for name, rules in in_force if isinstance(rules, CompiledList)}
+        for lists in self._lists:
+            lists.replace(compiled)
+        policy_zones = {name: rules for name, rules in in_force if isinstance(rules, RpzZone)}
+        for zones in self._zones:
+            zones.replace(policy_zones)
 
     async def update(self, *, fetches: bool, changed: Callable[[bool], None]) -> None:
         """Load changed files and, with `fetches`, fetch what is due. `changed` is called after each change, with

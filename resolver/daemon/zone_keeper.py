@@ -27,8 +27,8 @@ from resolver.daemon.log import describe_unexpected
 from resolver.daemon.zone_files import ZoneFiles, check_zonemd, read_memory, read_zone_file, write_to_memory
 from resolver.daemon.zone_status import ZoneStatus
 from resolver.net.in_thread import in_thread
+from resolver.net.tsig import keys_of
 from resolver.net.zone_client import Fetched, ZoneClient, notify_message, origin_of, send_notify
-from resolver.net.zone_server import keys_of
 from resolver.settings import Settings
 from resolver.upstream_address import UpstreamAddress, parse_upstream
 from resolver.wire import name as names

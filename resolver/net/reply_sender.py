@@ -16,7 +16,6 @@ from resolver.net.fastpath import ClientQuery, FastPath, finish, read_query
 from resolver.net.padding import padding_option
 from resolver.net.pending_queries import Peer, Sink
 from resolver.net.reply import error_reply, extended_errors
-from resolver.net.tsig import bad_key_reply
 from resolver.observe import ClientCounters
 from resolver.policy import DROP
 from resolver.settings import Settings
@@ -170,6 +169,18 @@ class ReplySender:
             self.observed.note_message(sink.origin[0])
             self.emit(data, error_reply(data, c.REFUSED, recursion_available=False), peer, sink)
 
+    def _signed_limit(self, query: ClientQuery | int, sink: Sink) -> int:
+        """The largest signed reply that the client accepts, in bytes."""
+        if isinstance(query, ClientQuery):
+            return self._client_limit(query, sink)
+        return MESSAGE_MAX if sink.stream else PAYLOAD_MIN
+
+    def _refuse_signature(self, data: bytes, refusal: bytes, peer: Peer, sink: Sink) -> None:
+        """Send `refusal`, the reply to a message whose signature is not accepted."""
+        self.observed.note_message(sink.origin[0])
+        self.refused += 1
+        self.emit(data, refusal, peer, sink)
+
     def _answer_non_plain(self, data: bytes, peer: Peer, sink: Sink, code: int) -> None:
         """Answer a message that `read_query` rejected with an error, or a cookie query; drop one without a header."""
         if len(data) < HEADER_SIZE or data[2] & 0x80:
@@ -198,11 +209,6 @@ class ReplySender:
                         # IXFR is well-formed with an SOA in its authority section (RFC 1995 section 3).
                         if view.qtype in (c.AXFR, c.IXFR):
                             rcode = c.REFUSED
-                        signed = bad_key_reply(data, question_end, self._payload)
-                        if signed is not None:
-                            self.refused += 1
-                            self.emit(data, signed, peer, sink)
-                            return
         if rcode == c.FORMERR:
             self.malformed += 1
         elif rcode == c.REFUSED:

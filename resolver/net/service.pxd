@@ -10,6 +10,7 @@ from resolver.query cimport Query
 
 
 cdef class Service(ReplySender):
+    cdef public object _access
     cdef public object _answers
     cdef public object _cache_only
     cdef public object _discard
@@ -22,6 +23,7 @@ cdef class Service(ReplySender):
     cdef public dict _pending
     cdef public object _prefetch
     cdef public object _rotates
+    cdef public object _signed_queries
     cdef public PendingLimit _verified
     cdef public object _views
     cdef public object _submitted
@@ -35,6 +37,7 @@ cdef class Service(ReplySender):
     cdef public object observer
     cdef public long overflowed
     cdef public long queries
+    cdef public long verified_signatures
     cdef public object zone_server
     cpdef _admit(self, ClientQuery query, Query client, peer, sink)
     cpdef _handle_admitted(self, ClientQuery query, Query client, peer, sink, PendingQuery pending)

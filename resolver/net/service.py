@@ -28,6 +28,7 @@ from resolver.net.padding import padding_option
 from resolver.net.pending_queries import NONE, Peer, PendingLimit, PendingQuery, Sink
 from resolver.net.reply import compose, error_reply, extended_errors
 from resolver.net.reply_sender import OPT_HEAD, ReplySender
+from resolver.net.tsig import SignedQueries, keys_of
 from resolver.observe import result_of
 from resolver.policy import (
     ALLOW,
@@ -112,6 +113,8 @@ class Service(ReplySender):
         self._mesh = mesh
         self._answers = fast.answers
         self._views = plan.views
+        self._access = plan.access
+        self._signed_queries = SignedQueries(keys_of(settings), clock.time, server.max_udp_size)
         self._submitted = submitted
         self._minimal = server.minimal_responses
         self._minimal_any = server.minimal_any
@@ -141,6 +144,7 @@ class Service(ReplySender):
         self.discarded = 0
         self.shortened = 0
         self.failed = 0
+        self.verified_signatures = 0
 
     # --- a query comes in ----------------------------------------------------------------------------------------
 
@@ -153,16 +157,29 @@ class Service(ReplySender):
         """
         self.queries += 1
         found = self._fast.access_of(peer[0]) if table is None else table.find(peer[0])
+        query = read_query(data)
+        signed = None if isinstance(query, ClientQuery) else self._signed_queries.check(data)
+        if signed is not None and signed.key is not None:
+            keyed = (table or self._access).keyed.get(signed.key.name)
+            if keyed is not None:
+                found = keyed.find(peer[0])
         if self.observer is not None:
             sink = self.observer.watch(data, peer, sink, found >> VIEW_SHIFT)
         access = found & DECISION
         if self.zone_server is not None and self.zone_server.handle(data, peer, sink, found):
             self.observed.note_message(sink.origin[0])
             return None
+        if signed is not None and signed.refusal is None:
+            data = signed.message
+            query = read_query(data)
+            sink = self._signed_queries.sink(signed, sink, self._signed_limit(query, sink))
+            self.verified_signatures += 1
         if access != ALLOW:
             self._refuse_client(data, peer, sink, access)
             return None
-        query = read_query(data)
+        if signed is not None and signed.refusal is not None:
+            self._refuse_signature(data, signed.refusal, peer, sink)
+            return None
         if not isinstance(query, ClientQuery):
             self._answer_non_plain(data, peer, sink, query)
             return None
@@ -174,6 +191,7 @@ class Service(ReplySender):
         if self._cookies is not None and self._cookies.required and not self._is_verified(query, peer, sink):
             return None
         client = Query(peer[0], transport=transport, listener=listener, verified=sink.stream, view=found >> VIEW_SHIFT,
+                       tsig_key=None if signed is None or signed.key is None else signed.key.name,
                        arrived=self._clock.monotonic())
         if self._subnets is not None:
             try:
@@ -213,7 +231,8 @@ class Service(ReplySender):
             return self._without_recursion(query, client, peer, sink, pending)
         if self._answered_by_policy(query, client, peer, sink, pending):
             return None
-        if (query.options and pipeline.caches and not self._is_claimed(query, client)
+        # The fast path passes on queries with options that need a reply of their own, and signed ones.
+        if ((query.options or client.tsig_key is not None) and pipeline.caches and not self._is_claimed(query, client)
                 and self._from_cache(query, client, peer, sink)):
             return None  # a query that has waited for hooks has no cached answer (`Pipeline.caches`)
         return self._submit(query, client, peer, sink, pending)
@@ -321,8 +340,9 @@ class Service(ReplySender):
         client.verified = account is self._verified
         pending = PendingQuery(self, query, client, peer, sink, account)
         key = None
-        if not sink.stream:
-            # A retransmission (same address, port, id, message and view) gets the reply of the pending query.
+        if not sink.stream and client.tsig_key is None:
+            # A retransmission (same address, port, id, message and view) gets the reply of the pending query. One that
+            # is signed anew needs a reply that is signed for it.
             key = (peer, query.wire, client.view)
             if key in self._pending:
                 self.joined += 1
@@ -502,6 +522,7 @@ class Service(ReplySender):
         return {
             "queries": self.queries,
             "replies": self.replies,
+            "signed": self.verified_signatures,
             "retransmitted": self.joined,
             "refused": self.refused,
             "access_dropped": self.denied,

@@ -1,85 +1,158 @@
-"""The reply to a query with a TSIG record (RFC 8945). This resolver has no TSIG keys.
+"""Client queries with a TSIG record (RFC 8945): checked with the configured keys, and answered with signed replies.
 
-Section 5.2.1 requires NOTAUTH with the TSIG error BADKEY, unsigned (section 5.3.2), which shows the client that its key
-is not accepted. FORMERR is for a TSIG record that is not the only one, not the last, or not well-formed (section 5.2).
+`SignedQueries.check` takes the record off, so everything behind it sees an ordinary query, with `Query.tsig_key` set.
+`SigningSink` signs its reply, whatever it says, after all limits of replies. A message whose signature is not accepted
+gets the error of section 5.2 and nothing else of it is used. Nothing is remembered: a query can be repeated by others
+for as long as its fudge permits, and is then answered to the address in the repetition.
+
+Anybody may send such a message. Only those with few records are parsed, and one costs one MAC.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from resolver import limits
+from resolver.net.reply import error_reply
+from resolver.settings import Settings
 from resolver.wire import consts as c
+from resolver.wire import name as names
 from resolver.wire.consts import HEADER_SIZE
 from resolver.wire.edns import opt_record
+from resolver.wire.errors import WireError
+from resolver.wire.message import MessageView
+from resolver.zones.tsig import Key, SignedMessage, TsigError, Verifier, refuse, sign, split
 
-__all__ = ["bad_key_reply"]
+if TYPE_CHECKING:
+    from resolver.net.pending_queries import Peer, PendingQuery, Sink
 
-FIXED = 10                  # type, class, TTL and length of a record
-TIMES = 8                   # time signed and fudge
-LAST = 6                    # original id, error, length of other data
-LABELS = 128                # a name has at most 127 labels and the root label
+__all__ = ["SignedQueries", "SignedQuery", "SigningSink", "keys_of"]
+
+RECORD_COUNTS = (6, 8, 10)  # where the header has the numbers of records (RFC 1035 section 4.1.1)
+QUESTION_FIXED = 4  # type and class
 
 
-def bad_key_reply(query: bytes, question_end: int, payload: int) -> bytes | None:
-    """The reply to the well-formed message `query`, or None when it has no valid TSIG record.
+def keys_of(settings: Settings) -> dict[bytes, Key]:
+    """The TSIG keys by name (lower case)."""
+    made = [Key(names.lower(names.from_text(key.name)), key.algorithm, key.secret_octets) for key in settings.tsig_key]
+    return {key.name: key for key in made}
 
-    `question_end` is the offset after its only question. The reply announces `payload` when the query had OPT.
+
+class SignedQuery(NamedTuple):
+    """A message that had a TSIG record. `key` has made its signature; None: no key that is known here has. `refusal`
+    is the reply when the signature is not accepted, else None. `message` is the message without the record,
+    `question_end` the offset after its question."""
+
+    message: bytes
+    question_end: int
+    key: Key | None
+    mac: bytes
+    refusal: bytes | None
+
+
+class SignedQueries:
+    """Checks the signatures of client queries.
+
+    `now` is the second of the real-time clock, `payload` the EDNS payload size of error replies.
     """
-    records = sum(int.from_bytes(query[at : at + 2], "big") for at in (6, 8, 10))
-    additional = int.from_bytes(query[10:12], "big")
-    at, opt = question_end, b""
-    for left in range(records, 0, -1):
-        start, at = at, _skip_name(query, at)
-        rtype, size = int.from_bytes(query[at : at + 2], "big"), int.from_bytes(query[at + 8 : at + FIXED], "big")
-        fixed, rdata = query[at : at + FIXED], query[at + FIXED : at + FIXED + size]
-        at += FIXED + size
-        if rtype == c.OPT and left <= additional:
-            opt = opt_record(payload, do=fixed[6] & 0x80 != 0)
-        if rtype != c.TSIG:
-            continue
-        if left > 1 or not additional or fixed[2:8] != b"\0\xff\0\0\0\0":
+
+    def __init__(self, keys: Mapping[bytes, Key], now: Callable[[], int], payload: int) -> None:
+        self._keys = keys
+        self._now = now
+        self._payload = payload
+
+    def check(self, data: bytes) -> SignedQuery | None:
+        """Check the message `data`. None when it has no TSIG record, or is malformed, or is no query with one question:
+        such messages get the replies that they get without a signature (RFC 8945 section 5.1: FORMERR)."""
+        records = sum(int.from_bytes(data[at : at + 2], "big") for at in RECORD_COUNTS)
+        if not 0 < records <= limits.SIGNED_QUERY_RECORDS or data[2] & 0x80 or data[4:6] != b"\0\1":
             return None
-        key, content = _key_name(query, start), _unsigned(rdata)
-        if key is None or content is None:
+        try:
+            signed = split(data)
+            if signed is None:
+                return None
+            # The id of the header may differ from the original one, which the signature covers (section 5.3.1).
+            view = MessageView.parse(data[:2] + signed.message[2:])
+        except WireError:
             return None
-        signed = key + fixed[:8] + len(content).to_bytes(2, "big") + content
-        return b"%b%c%c\0\1\0\0\0\0\0%c%b%b%b" % (
-            query[:2], 0x80 | (query[2] & 0x79), 0x80 | (query[3] & 0x10) | c.NOTAUTH, 2 if opt else 1,
-            query[HEADER_SIZE:question_end], opt, signed,
-        )
-    return None
+        key = self._keys.get(signed.key)
+        if key is None:
+            return self._refused(view, signed, None, TsigError("no such key", c.BADKEY))
+        try:
+            Verifier(key).check(data, self._now())
+        except TsigError as error:
+            return self._refused(view, signed, key if error.code == c.BADTIME else None, error)
+        return SignedQuery(view.wire, _question_end(view), key, signed.mac, None)
+
+    def sink(self, query: SignedQuery, inner: Sink, limit: int) -> SigningSink:
+        """Where the reply to `query` goes, which is `inner` in the end. `limit` is the largest reply in bytes."""
+        return SigningSink(inner, query, self._now, limit)
+
+    def _refused(self, view: MessageView, signed: SignedMessage, key: Key | None, problem: TsigError) -> SignedQuery:
+        end = _question_end(view)
+        reply = error_reply(view.wire, c.NOTAUTH, end)
+        if view.edns is not None:
+            reply = reply[:10] + b"\0\1" + reply[HEADER_SIZE:] + opt_record(self._payload, do=view.edns.do)
+        refusal = refuse(reply, signed, problem, key, self._now())
+        return SignedQuery(view.wire, end, key, signed.mac, refusal)
 
 
-def _skip_name(query: bytes, at: int) -> int:
-    while query[at]:
-        if query[at] >= 0xC0:
-            return at + 2
-        at += query[at] + 1
-    return at + 1
+def _question_end(view: MessageView) -> int:
+    assert view.qname is not None  # `check` has seen that there is one question
+    return HEADER_SIZE + len(view.qname) + QUESTION_FIXED
 
 
-def _key_name(query: bytes, at: int) -> bytes | None:
-    """The uncompressed owner name at `at`; None when it has too many labels and pointers."""
-    found = b""
-    for _ in range(2 * LABELS):
-        if query[at] >= 0xC0:
-            at = int.from_bytes(query[at : at + 2], "big") & 0x3FFF
-            continue
-        size = query[at] + 1
-        found += query[at : at + size]
-        if size == 1:
-            return found
-        at += size
-    return None
+class SigningSink:
+    """A `Sink` that signs the reply to `query` with its key and passes everything on.
 
+    A reply that is larger than `limit` with its signature is sent with TC and the question alone (RFC 8945 section
+    5.3). The message of the query is not kept, because a pending query may wait for long.
+    """
 
-def _unsigned(rdata: bytes) -> bytes | None:
-    """The rdata of the reply's TSIG record (RFC 8945 section 4.2): that of the query without MAC, with BADKEY. None
-    when `rdata` is malformed."""
-    at = 0
-    while at < len(rdata) and 0 < rdata[at] < 0x40:
-        at += rdata[at] + 1
-    if at >= len(rdata) or rdata[at]:
-        return None
-    times = at + 1
-    mac = times + TIMES
-    last = mac + 2 + int.from_bytes(rdata[mac : mac + 2], "big")
-    if len(rdata) < last + LAST or len(rdata) != last + LAST + int.from_bytes(rdata[last + 4 : last + LAST], "big"):
-        return None
-    return rdata[:mac] + bytes(2) + rdata[last : last + 2] + c.BADKEY.to_bytes(2, "big") + bytes(2)
+    __slots__ = ("_inner", "_key", "_limit", "_mac", "_now", "_question_end")
+
+    def __init__(self, inner: Sink, query: SignedQuery, now: Callable[[], int], limit: int) -> None:
+        assert query.key is not None
+        self._inner = inner
+        self._key = query.key
+        self._mac = query.mac
+        self._question_end = query.question_end
+        self._now = now
+        self._limit = limit
+
+    @property
+    def stream(self) -> bool:
+        """As that of the sink itself, like the next three."""
+        return self._inner.stream
+
+    @property
+    def idle_timeout(self) -> float:
+        return self._inner.idle_timeout
+
+    @property
+    def padding_block(self) -> int:
+        return self._inner.padding_block
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        return self._inner.origin
+
+    def send(self, packet: bytes, peer: Peer) -> None:
+        """Sign `packet` and send it."""
+        signed = self._signed(packet)
+        if len(signed) > self._limit:
+            signed = self._signed(error_reply(packet, c.NOERROR, self._question_end, truncated=True))
+        self._inner.send(signed, peer)
+
+    def _signed(self, packet: bytes) -> bytes:
+        return sign(packet, self._key, self._now(), prior=self._mac)[0]
+
+    def skip(self) -> None:
+        self._inner.skip()
+
+    def forget(self, pending: PendingQuery) -> None:
+        self._inner.forget(pending)
+
+    def abort(self) -> None:
+        self._inner.abort()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from resolver import limits
 from resolver.cache.bounded import Held
 from resolver.effects import Outcome, Question
+from resolver.net.tsig import keys_of
 from resolver.policy import ALLOW, DECISION, DROP, VIEW_SHIFT, OwnZones
 from resolver.query import client_address
 from resolver.settings import Settings, ZoneSettings
@@ -24,21 +25,15 @@ from resolver.zones import Zone, ZoneTable
 from resolver.zones.outgoing import History, transfer_messages
 from resolver.zones.schedule import is_newer
 from resolver.zones.table import message
-from resolver.zones.tsig import Key, SignedMessage, TsigError, Verifier, sign, split
+from resolver.zones.tsig import Key, SignedMessage, TsigError, Verifier, refuse, sign, split
 from resolver.zones.zone import soa_fields
 
-__all__ = ["ZoneServer", "keys_of"]
+__all__ = ["ZoneServer"]
 
 LABEL_MAX, NAME_MAX = 63, 255  # RFC 1035 section 2.3.4
 RECORD_COUNTS = (6, 8, 10)  # where the header has the numbers of records (RFC 1035 section 4.1.1)
 SOA_SIZE = 22  # two root names and five numbers
 ASKED_BY_SECONDARIES = frozenset({c.SOA, c.AXFR, c.IXFR})
-
-
-def keys_of(settings: Settings) -> dict[bytes, Key]:
-    """The TSIG keys by name (lower case)."""
-    made = [Key(names.lower(names.from_text(key.name)), key.algorithm, key.secret_octets) for key in settings.tsig_key]
-    return {key.name: key for key in made}
 
 
 class _Rules:
@@ -174,7 +169,7 @@ class ZoneServer:
         mac, problem = self._check(request.data, signed, key)
         if problem is not None:
             self.ignored += 1
-            self._send(request, self._refusal(request, problem, signed, key, mac))
+            self._send(request, self._refusal(request, problem, signed, key))
             return
         self.notifies += 1
         self._notified(names.lower(request.qname))
@@ -191,7 +186,7 @@ class ZoneServer:
         mac, problem = self._check(data, signed, key)
         if problem is not None:
             self.refused += 1
-            self._send(request, self._refusal(request, problem, signed, key, mac))
+            self._send(request, self._refusal(request, problem, signed, key))
             return
         answerer = served.usable(self._now())
         if answerer is None:
@@ -261,19 +256,12 @@ class ZoneServer:
         return verifier.mac, None
 
     def _refusal(
-        self, request: _Request, problem: TsigError, signed: SignedMessage | None, used: Key | None, mac: bytes
+        self, request: _Request, problem: TsigError, signed: SignedMessage | None, used: Key | None
     ) -> bytes:
-        """RFC 8945 section 5.2: NOTAUTH with the TSIG error; REFUSED for a message without TSIG. The reply to a wrong
-        time is signed and has the time here, so that the client can trust it and name the reason (section 5.2.3)."""
+        """NOTAUTH with the TSIG error; REFUSED for a message without TSIG."""
         if signed is None:
             return _reply(request, c.REFUSED)
-        if problem.code == c.BADTIME and used is not None:
-            now = self._now()
-            return sign(_reply(request, c.NOTAUTH), used, now, prior=mac, error=c.BADTIME, times=signed.times,
-                        other=now.to_bytes(6, "big"))[0]
-        key = Key(signed.key, "hmac-sha256", b"")
-        return sign(_reply(request, c.NOTAUTH), key, self._now(), error=problem.code, times=signed.times,
-                    unsigned=True, algorithm=signed.algorithm)[0]
+        return refuse(_reply(request, c.NOTAUTH), signed, problem, used, self._now())
 
     def _refuse(self, request: _Request, rcode: int) -> None:
         self.refused += 1

@@ -435,6 +435,9 @@ METRICS: Final[dict[str, dict[str, Metric]]] = {
     "slow_path": {
         "queries": Metric("slow_path_messages_total", "Client messages that the fast path passed to the slow path."),
         "replies": Metric("slow_path_replies_total", "Replies sent by the slow path."),
+        "signed": Metric(
+            "slow_path_signed_total", "Queries with a valid TSIG record; their replies are signed.",
+        ),
         "retransmitted": Metric(
             "slow_path_retransmitted_total", "UDP queries ignored because the same query of the client is pending.",
         ),

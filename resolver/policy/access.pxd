@@ -27,3 +27,4 @@ cdef int access_lookup_ip(const access_table *table, const uint8_t *ip, size_t s
 cdef class AccessTable:
     cdef access_table table
     cdef void *memory
+    cdef readonly dict keyed

@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import final
 
 from resolver.policy.ranges import ViewAccess
@@ -13,8 +13,10 @@ VIEW_SHIFT: int
 class AccessTable:
     def __init__(
         self, allow: Iterable[str] = ..., refuse: Iterable[str] = ..., drop: Iterable[str] = ..., *,
-        views: Iterable[ViewAccess] = ..., uncached: bool = ...,
+        views: Iterable[ViewAccess] = ..., uncached: bool = ..., keyed: Mapping[bytes, AccessTable] = ...,
     ) -> None: ...
+    @property
+    def keyed(self) -> Mapping[bytes, AccessTable]: ...
     def lookup(self, address: str) -> int: ...
     def view_of(self, address: str) -> int: ...
     def find(self, address: str) -> int: ...

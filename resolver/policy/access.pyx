@@ -93,10 +93,12 @@ cdef int access_lookup_ip(const access_table *table, const uint8_t *ip, size_t s
 cdef class AccessTable:
     """A compiled access list with the view of each client. It is immutable, so any thread may read it while it exists.
 
-    `views` are `ViewAccess` in the order in which they are tried; `uncached` is for clients in none.
+    `views` are `ViewAccess` in the order in which they are tried; `uncached` is for clients in none. `keyed` are the
+    tables for queries that are signed with a key that a view names, by the name of the key (lower case).
     """
 
-    def __cinit__(self, allow=(), refuse=(), drop=(), *, views=(), uncached=False):
+    def __cinit__(self, allow=(), refuse=(), drop=(), *, views=(), uncached=False, keyed=()):
+        self.keyed = dict(keyed)
         views = list(views)
         for view in views:
             if not 0 < view.number <= limits.VIEWS:

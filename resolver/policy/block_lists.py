@@ -22,11 +22,12 @@ _NULL = {c.A: bytes(4), c.AAAA: bytes(16)}
 
 
 class BlockLists(PolicyModule):
-    """The lists of one configuration, in their order."""
+    """The lists of some views, in their order."""
 
     name = "lists"
 
-    def __init__(self, settings: Sequence[ListSettings]) -> None:
+    def __init__(self, settings: Sequence[ListSettings], views: frozenset[int] | None = None) -> None:
+        self.views = views
         self._settings = tuple(settings)
         self._blocking: tuple[tuple[ListSettings, CompiledList], ...] = ()
         self._allowing: tuple[CompiledList, ...] = ()

@@ -113,6 +113,8 @@ class PolicyModule:
     protective = False
     """Whether it protects the network of the clients, so that it is asked at `response` although a module before it has
     passed."""
+    views: frozenset[int] | None = None
+    """The numbers of the views that have the module, 0 for clients in no view; None: all."""
     only_types: frozenset[int] | None = None
     """The types of questions for which a `per_client` module is called; None: all."""
 

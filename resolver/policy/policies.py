@@ -4,6 +4,7 @@ View 0 is for clients in no view. A `PolicyPipeline` is immutable; a new one is 
 """
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from resolver.effects import Outcome, Question
 from resolver.policy.access import AccessTable
@@ -20,6 +21,7 @@ from resolver.policy.ranges import ViewAccess
 from resolver.policy.rewrite import Rewriter
 from resolver.policy.truncation import TruncationZones
 from resolver.settings import HostEntry, ListenerSettings, PolicySettings, Settings
+from resolver.wire import name as names
 
 __all__ = ["PolicyPipeline"]
 
@@ -32,7 +34,7 @@ class PolicyPipeline:
         hooks: Mapping[int, Hooks] | None = None,
     ) -> None:
         """Compile `settings`; `hosts` is the content of the hosts files it names; `modules` are further modules, which
-        all views have; `hooks` are those of operators, by the number of the view.
+        the views in their attribute `views` have; `hooks` are those of operators, by the number of the view.
 
         Raises:
             ValueError: naming the setting that is wrong.
@@ -53,7 +55,7 @@ class PolicyPipeline:
                 raise ValueError(f"view: {str(error).removeprefix('policy.')} (view {view.name!r})") from None
         self.views: tuple[Pipeline, ...] = tuple(made)
         self.local: LocalZones = next(one for one in self.views[0].modules if isinstance(one, LocalZones))
-        self.access = self._table(None, None)
+        self.access = self._tables(None, None)
         """The table for listeners that have no list of their own and that no view names."""
 
     def answer(self, question: Question) -> Outcome | None:
@@ -65,20 +67,30 @@ class PolicyPipeline:
         same."""
         if not listener.has_access_list and not any(view.listeners or view.transports for view in self._settings.view):
             return self.access
-        return self._table(listener, transport)
+        return self._tables(listener, transport)
 
     def statistics(self) -> dict[str, int]:
         """How often each action was taken, as ``point.module.kind``. Cached answers that repeat one are not counted."""
         return {".".join(key): count for key, count in self.counts.items()}
 
-    def _table(self, listener: ListenerSettings | None, transport: str | None) -> AccessTable:
+    def _tables(self, listener: ListenerSettings | None, transport: str | None) -> AccessTable:
+        """The table for unsigned queries, with those for queries that are signed with the keys of views."""
+        keys = {name for view in self._settings.view for name in view.key_names}
+        keyed = {names.lower(names.from_text(name)): self._table(listener, transport, name) for name in keys}
+        return self._table(listener, transport, keyed=keyed)
+
+    def _table(
+        self, listener: ListenerSettings | None, transport: str | None, key: str | None = None,
+        keyed: Mapping[bytes, AccessTable] = MappingProxyType({}),
+    ) -> AccessTable:
         own = listener if listener is not None and listener.has_access_list else self._settings.policy
         views = [
             ViewAccess(number, view.clients, (view.allow, view.refuse, view.drop) if view.has_access_list else None,
                        not self.views[number].caches)
-            for number, view in enumerate(self._settings.view, 1) if view.serves(listener, transport)
+            for number, view in enumerate(self._settings.view, 1) if view.serves(listener, transport, key)
         ]
-        return AccessTable(own.allow, own.refuse, own.drop, views=views, uncached=not self.views[0].caches)
+        return AccessTable(own.allow, own.refuse, own.drop, views=views, uncached=not self.views[0].caches,
+                           keyed=keyed)
 
     def _pipeline(
         self, number: int, name: str, policy: PolicySettings, further: tuple[PolicyModule, ...],
@@ -96,7 +108,8 @@ class PolicyPipeline:
         if dns64 is not None:
             modules.append(Dns64Reverse(dns64))
         hooks = self._hooks.get(number)
-        modules += [local, *further, *(() if hooks is None else hooks.modules)]
+        modules += [local, *(one for one in further if one.views is None or number in one.views)]
+        modules += () if hooks is None else hooks.modules
         if self._settings.server.minimal_any:
             modules.append(MinimalAny())
         if rewriter is not None:

@@ -47,12 +47,13 @@ def options_of(settings: RpzSettings) -> RpzOptions:
 
 
 class ResponsePolicyZones(PolicyModule):
-    """The zones of one configuration, in their order."""
+    """The zones of some views, in their order."""
 
     name = "rpz"
     per_client = True
 
-    def __init__(self, settings: Sequence[RpzSettings]) -> None:
+    def __init__(self, settings: Sequence[RpzSettings], views: frozenset[int] | None = None) -> None:
+        self.views = views
         self._order = tuple(one.name for one in settings)
         self._zones = PolicyZones()
 
@@ -186,6 +187,7 @@ class RpzAliases(PolicyModule):
     name = "rpz-aliases"
 
     def __init__(self, zones: ResponsePolicyZones) -> None:
+        self.views = zones.views
         self._zones = zones
 
     def question(self, query: Query, question: Question) -> Decision:

@@ -7,7 +7,7 @@ in the layers; their users convert them to wire form once, at start. `resolver.o
 description is the only source of ``resolverd --print-config`` and docs/resolverd-options.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from resolver.settings.listeners import LISTENER_PORTS, LISTENER_TRANSPORTS, Lis
 from resolver.settings.lists import ListSettings, RpzSettings, check_lists
 from resolver.settings.management import ControlSettings, LogSettings, MetricsSettings
 from resolver.settings.observe import DnstapSettings, QueryLogSettings, WebSettings
-from resolver.settings.policy import HostEntry, PolicySettings
+from resolver.settings.policy import ALL_LISTS, HostEntry, PolicySettings
 from resolver.settings.quotas import FetchLimitSettings, RateLimitSettings
 from resolver.settings.second_level import SecondLevelSettings
 from resolver.settings.server import ServerSettings
@@ -187,10 +187,13 @@ class Settings:
         self._check_listeners()
         self._check_zones()
         self._check_views()
+        self._check_list_names()
 
     def _check_views(self) -> None:
         if len(self.view) > limits.VIEWS:
             raise ValueError(f"view: more than {limits.VIEWS} views")
+        if len({name for view in self.view for name in view.key_names}) > limits.VIEW_KEYS:
+            raise ValueError(f"view: more than {limits.VIEW_KEYS} keys are named")
         if sum(view.has_own_servers for view in self.view) > limits.VIEW_PARTS:
             raise ValueError(f"view: more than {limits.VIEW_PARTS} views have forward zones, stub zones or negative"
                              " trust anchors of their own")
@@ -203,8 +206,11 @@ class Settings:
                 check_upstream_zones(view.upstream_zones, self.configured_zones)
             except ValueError as error:
                 raise ValueError(f"view: {error} (view {view.name!r})") from None
+            for text in view.keys:
+                if text.removesuffix(".").lower() not in self._key_names:
+                    raise ValueError(f"view: {text!r} is not the name of a [[tsig-key]] (view {view.name!r})")
             for text in view.listeners:
-                if not any(replace(view, listeners=(text,), transports=()).serves(listener, "udp")
+                if not any(replace(view, listeners=(text,), transports=(), keys=()).serves(listener, "udp")
                            for listener in self.listeners):
                     raise ValueError(f"view: {text!r} is no served address; those are in server.listen and [[listener]]"
                                      f" (view {view.name!r})")
@@ -212,10 +218,40 @@ class Settings:
             if name not in (view.name for view in self.view):
                 raise ValueError(f"query_log.views: {name!r} is not the name of a [[view]]")
 
+    def _check_list_names(self) -> None:
+        known = self._list_names
+        used: set[str] = set()
+        for where, given in (("policy", self.policy.lists), *((f"view {one.name!r}", one.lists) for one in self.view)):
+            for name in given:
+                if name not in known and name != ALL_LISTS:
+                    raise ValueError(f"{where}: lists: {name!r} is not the name of a [[list]] or [[rpz]]")
+            used.update(known if ALL_LISTS in given and where == "policy" else given)
+        if known - used:
+            raise ValueError(f"list: {min(known - used)!r} applies to no client; it is neither in policy.lists nor in"
+                             " those of a [[view]]")
+
+    def lists_of(self, number: int) -> frozenset[str]:
+        """The names of the lists and response policy zones of the view `number`; 0: those of clients in no view."""
+        found = set(self.policy.lists)
+        if ALL_LISTS in found:
+            found.update(self._list_names)
+        if number:
+            own = set(self.view[number - 1].lists)
+            found = own | found if ALL_LISTS in own else own
+        return frozenset(found - {ALL_LISTS})
+
+    @property
+    def _list_names(self) -> frozenset[str]:
+        return frozenset([*(one.name for one in self.list), *(one.name for one in self.rpz)])
+
+    @property
+    def _key_names(self) -> Sequence[str]:
+        return [key.name.removesuffix(".").lower() for key in self.tsig_key]
+
     def _check_zones(self) -> None:
         if len(self.zone) > limits.ZONES:
             raise ValueError(f"zone: more than {limits.ZONES} zones are configured")
-        keys = [key.name.removesuffix(".").lower() for key in self.tsig_key]
+        keys = self._key_names
         for name in keys:
             if keys.count(name) > 1:
                 raise ValueError(f"tsig_key: the key {name!r} is configured twice")

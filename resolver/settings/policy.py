@@ -11,7 +11,10 @@ from resolver import limits
 from resolver.options import check_addresses, check_limits, check_names, check_path, check_prefixes, option
 from resolver.settings.dns64 import check_dns64
 
-__all__ = ["HostEntry", "PolicySettings"]
+__all__ = ["ALL_LISTS", "HostEntry", "PolicySettings"]
+
+ALL_LISTS = "*"
+"""In `lists`: all tables [[list]] and [[rpz]]; in a view: those of [policy]."""
 
 
 def _check_rewrite(text: str) -> None:
@@ -62,6 +65,11 @@ class PolicySettings:
         " (clients must use TCP) and resolve.",
     )
     local_data: tuple[str, ...] = option((), "Records of local zones in presentation format.")
+    lists: tuple[str, ...] = option(
+        (ALL_LISTS,),
+        'Names of the [[list]] and [[rpz]] tables that apply to all clients; "*" stands for all tables. Views may have'
+        " others.",
+    )
     modules: tuple[str, ...] = option(
         (),
         "Python modules with hooks, as names that Python can import or as paths of files. Their functions are called at"

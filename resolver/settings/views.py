@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from resolver import limits
-from resolver.options import check_prefixes, option, parse_endpoint
+from resolver.options import check_names, check_prefixes, option, parse_endpoint
 from resolver.settings.dnssec import check_negative_anchors
 from resolver.settings.listeners import ListenerSettings
-from resolver.settings.policy import HostEntry, PolicySettings
+from resolver.settings.policy import ALL_LISTS, HostEntry, PolicySettings
 from resolver.settings.quotas import RateLimitSettings
 from resolver.settings.upstreams import ForwardZone, StubZone
 
@@ -35,6 +35,11 @@ class ViewSettings:
         (), "Served addresses of this view, as in server.listen; without a port: all ports. Empty: all listeners."
     )
     transports: tuple[str, ...] = option((), "udp, tcp, tls, https or quic. Empty: all transports.")
+    keys: tuple[str, ...] = option(
+        (),
+        "Names of [[tsig-key]] tables; queries of this view are signed with one of them (RFC 8945). Empty: signed or"
+        " not. A key does not permit anything by itself: `allow` of this view must permit its clients.",
+    )
     allow: tuple[str, ...] = option(
         (),
         "Client prefixes that are served. When this list or one of the next two is not empty, the three replace those"
@@ -46,6 +51,11 @@ class ViewSettings:
         True,
         "Begin with the hosts, local zones, local data, hooks, DNS64 and rewriting of policy; the settings below are"
         " added to them. Off: this view has only the settings below.",
+    )
+    lists: tuple[str, ...] = option(
+        (ALL_LISTS,),
+        'Names of the [[list]] and [[rpz]] tables that apply to this view, whatever `inherit` is; "*" stands for those'
+        " of policy.lists. An empty list: none.",
     )
     special_use_domains: bool = option(True, "As in policy. Off in policy is off in all views.")
     hosts: tuple[HostEntry, ...] = option((), "Names and addresses, as in policy.")
@@ -95,8 +105,12 @@ class ViewSettings:
         for text in self.transports:
             if text not in known:
                 raise ValueError(f"transports: {text!r} is not one of {', '.join(known)}")
-        if not (self.clients or self.listeners or self.transports):
-            raise ValueError("clients: nothing says who is in this view; give clients, listeners or transports")
+        if not (self.clients or self.listeners or self.transports or self.keys):
+            raise ValueError("clients: nothing says who is in this view; give clients, listeners, transports or keys")
+        check_names(self.keys, "keys")
+        if self.keys and self.queries_per_second >= 0:
+            raise ValueError("queries_per_second: queries are counted before their signatures are checked, so a view"
+                             " with keys has no rate of its own")
         check_negative_anchors(self.negative_trust_anchors, "negative_trust_anchors")
         if self.dns64_prefix and not self.dns64:
             raise ValueError("dns64: it is off, but dns64-prefix is given; remove one of the two")
@@ -129,8 +143,16 @@ class ViewSettings:
         """Whether its lists replace those around it."""
         return bool(self.allow or self.refuse or self.drop)
 
-    def serves(self, listener: "ListenerSettings | None", transport: str | None) -> bool:
-        """Whether clients of `listener` over `transport` may be in this view; None: no listener is known."""
+    @property
+    def key_names(self) -> frozenset[str]:
+        """Its keys, in lower case and without the dot at the end."""
+        return frozenset(text.removesuffix(".").lower() for text in self.keys)
+
+    def serves(self, listener: "ListenerSettings | None", transport: str | None, key: str | None = None) -> bool:
+        """Whether clients of `listener` over `transport` may be in this view with queries that are signed with `key`,
+        one of its `key_names`; None: no listener is known, or the query is not signed."""
+        if self.keys and key not in self.key_names:
+            return False
         if listener is None or transport is None:
             return not (self.listeners or self.transports)
         if self.transports and transport not in self.transports:

@@ -14,7 +14,7 @@ from resolver.wire.consts import HEADER_SIZE
 from resolver.wire.errors import WireError
 from resolver.wire.records import parse_records
 
-__all__ = ["Key", "SignedMessage", "TsigError", "Verifier", "sign", "split"]
+__all__ = ["Key", "SignedMessage", "TsigError", "Verifier", "refuse", "sign", "split"]
 
 DIGESTS = {f"hmac-{name}": name for name in ("sha1", "sha224", "sha256", "sha384", "sha512")}
 UNSIGNED = limits.TSIG_UNSIGNED
@@ -131,6 +131,21 @@ def sign(
     record = b"%b\0\xfa\0\xff\0\0\0\0%b%b" % (key.name, len(rdata).to_bytes(2, "big"), rdata)
     count = (int.from_bytes(message[10:12], "big") + 1).to_bytes(2, "big")
     return message[:10] + count + message[HEADER_SIZE:] + record, mac
+
+
+def refuse(reply: bytes, signed: SignedMessage, problem: TsigError, key: Key | None, now: int) -> bytes:
+    """The reply to a message whose signature is not accepted: `reply`, which has the rcode NOTAUTH, with the TSIG error
+    of `problem` (RFC 8945 section 5.2).
+
+    `key` is the one that has made the signature; None: none here has. A reply to a wrong time is signed with it and has
+    the time here, so that the client can trust it and name the reason (section 5.2.3). All others are unsigned.
+    """
+    if problem.code == c.BADTIME and key is not None:
+        return sign(reply, key, now, prior=signed.mac, error=c.BADTIME, times=signed.times,
+                    other=now.to_bytes(6, "big"))[0]
+    named = Key(signed.key, "hmac-sha256", b"")
+    return sign(reply, named, now, error=problem.code, times=signed.times, unsigned=True,
+                algorithm=signed.algorithm)[0]
 
 
 class Verifier:

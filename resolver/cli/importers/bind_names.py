@@ -104,7 +104,7 @@ class Names:
                     listed = [f"!{one}" for one in listed]
                 found += listed
             elif name == "key":
-                raise ValueError("resolverd cannot match clients by TSIG key")
+                raise ValueError("resolverd matches clients by TSIG key in views only, and not beside addresses")
             elif name == "geoip":
                 raise ValueError("resolverd cannot match clients by country")
             else:

@@ -18,7 +18,7 @@ from resolver.cli.importers.networks import Network, allowed, view_name
 __all__ = ["VIEW", "Views"]
 
 VIEW = {
-    "match-clients": "view.clients", "match-destinations": "view.listeners",
+    "match-clients": "view.clients; view.keys when all its elements are keys", "match-destinations": "view.listeners",
     "allow-query": "view.allow, view.refuse", "allow-recursion": "view.allow, view.refuse",
     "allow-query-cache": "view.allow, view.refuse", "recursion": "no: view.refuse", "forwarders": "view.forward",
     "forward": "view.forward", "dns64": "view.dns64-prefix, view.dns64-exclude",
@@ -87,7 +87,8 @@ class Views:
         for table in tables:
             self.draft.table("view").update(table)
         everything = set(ALL_CLIENTS)
-        if not any(everything <= set(one.get("clients", ALL_CLIENTS)) and "listeners" not in one for one in tables):
+        if not any(everything <= set(one.get("clients", ALL_CLIENTS)) and not one.keys() & {"listeners", "keys"}
+                   for one in tables):
             self.draft.sections.get("policy", {}).pop("allow", None)
             self.draft.set("policy.refuse", list(ALL_CLIENTS))
 
@@ -122,7 +123,10 @@ class Views:
     def members(self, options: dict[str, Statement]) -> dict[str, Any]:
         """Who is in the view."""
         table: dict[str, Any] = {}
-        if "match-clients" in options:
+        keys = _keys_of(options.get("match-clients"))
+        if keys:
+            table["keys"] = [self.names.tsig_key(key) for key in keys]
+        elif "match-clients" in options:
             table["clients"] = [str(network) for network in allowed(self.names.elements(options["match-clients"]))]
             if not table["clients"]:
                 raise ValueError("no client is in this view")
@@ -181,6 +185,9 @@ class Views:
             left = sorted(rates.keys() - {"responses-per-second"})
             if left:
                 raise ValueError(f"a [[view]] has responses-per-second only, not {', '.join(left)}")
+        elif name == "response-policy":
+            raise ValueError("write its zones as [[rpz]], and their names into view.lists; policy.lists then names"
+                             " those for all clients")
         elif name in ("key", "acl", "primaries", "masters", "remote-servers", "tls"):
             return  # read where it is named
         else:
@@ -218,6 +225,14 @@ class Views:
         left = sorted(options.keys() - {"exclude", "break-dnssec"})
         if left:
             raise ValueError(f"the prefix is carried over, {', '.join(left)} is not; see view.dns64-exclude-a")
+
+
+def _keys_of(clients: Statement | None) -> list[str]:
+    """The keys in ``match-clients`` when it has nothing else, so that a [[view]] means the same."""
+    block = () if clients is None else clients.block or ()
+    if not all(len(one.words) == 2 and one.words[0] == "key" for one in block):
+        return []
+    return [one.words[1] for one in block]
 
 
 def _content(statement: Statement) -> Any:

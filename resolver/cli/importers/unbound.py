@@ -149,7 +149,7 @@ NOT_NEEDED = dict.fromkeys((
     "pad-queries-block-size", "sock-queue-timeout", "iter-scrub-ns", "iter-scrub-cname", "iter-scrub-rrsig",
     "shm-enable", "shm-key", "quic-size", "tcp-mss", "outgoing-tcp-mss",
 ), BY_ITSELF)
-_TAGS = "resolverd has no tags; write a [[view]] for these clients"
+_TAGS = "resolverd has no tags; write a [[view]] for these clients, with its lists and policy zones in view.lists"
 _RESPONSE_IP = "write it as a rule of a policy zone (rpz-ip) in a file, and name that in [[rpz]]"
 _FETCHES = "resolverd limits the outstanding fetches of a zone, not their rate; see fetch-limit.per-zone"
 _HOOKS = "resolverd has hooks in Python instead; see policy.modules"

@@ -366,6 +366,21 @@ def test_a_view_whose_clients_cannot_be_told_is_named(made, clients):
     assert found["policy"]["refuse"] == ["0.0.0.0/0", "::/0"]
 
 
+def test_a_view_that_keys_choose(made):
+    found, left = made("""\
+key "k" { algorithm hmac-sha256; secret "c2VjcmV0LXNlY3JldC1zZWNyZXQ="; };
+view a { match-clients { key k; }; allow-query { any; }; };
+view b { match-clients { 10.0.0.0/8; key k; }; };
+view c { match-clients { key none; }; };
+""", "bind")
+    [view] = found["view"]
+    assert (view["keys"], view["allow"], "clients" in view) == (["k"], ["0.0.0.0/0", "::/0"], False)
+    assert [one["name"] for one in found["tsig-key"]] == ["k"]
+    assert found["policy"]["refuse"] == ["0.0.0.0/0", "::/0"], "a client without the key is in no view"
+    assert [line.partition(":")[0] for line in left] == ["3", "4"]
+    assert "not beside addresses" in left[0] and "there is no key none" in left[1]
+
+
 def test_rates_of_bind(made):
     found, left = made("""\
 options { rate-limit { responses-per-second 5; referrals-per-second 6; nodata-per-second 7; nxdomains-per-second 8;

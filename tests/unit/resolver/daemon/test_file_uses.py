@@ -23,13 +23,13 @@ NO_FILES = frozenset("""
     iteration.do_not_query_addresses iteration.opportunistic_encryption iteration.query_source_v4
     iteration.query_source_v6 list.action list.format list.name list.url listener.address listener.allow listener.drop
     listener.path listener.protocol listener.proxy_protocol_from listener.refuse log.level metrics.listen policy.allow
-    policy.dns64_exclude policy.dns64_exclude_a policy.dns64_ignore_aaaa policy.dns64_prefix policy.drop
+    policy.dns64_exclude policy.dns64_exclude_a policy.dns64_ignore_aaaa policy.dns64_prefix policy.drop policy.lists
     policy.local_data policy.local_zones policy.on_hook_error policy.private_addresses policy.private_domains
     policy.refuse policy.rewrite_addresses query_log.fields query_log.format query_log.mode query_log.views
     rate_limit.exempt rate_limit.queries_action rpz.allow_notify rpz.key rpz.name rpz.override rpz.primaries rpz.url
     second_level_cache.key_prefix second_level_cache.username server.cookie_secrets server.identity server.listen
     server.non_recursive_queries server.nsid server.overload_action server.user server.version stub.addresses
-    stub.names stub.zone tls.name tsig_key.algorithm tsig_key.name tsig_key.secret view.allow view.clients
+    stub.names stub.zone tls.name tsig_key.algorithm tsig_key.name tsig_key.secret view.allow view.clients view.keys view.lists
     view.dns64_exclude view.dns64_exclude_a view.dns64_ignore_aaaa view.dns64_prefix view.drop view.forward.addresses
     view.forward.zone view.listeners view.local_data view.local_zones view.name view.negative_trust_anchors
     view.private_addresses view.private_domains view.refuse view.rewrite_addresses view.stub.addresses view.stub.names

@@ -21,7 +21,7 @@ from resolver.policy import PolicyPipeline
 from resolver.policy.dns64 import Dns64
 from resolver.policy.list_source import HEAD_SIZE
 from resolver.query import ActionKind, Query
-from resolver.settings import PolicySettings, Settings
+from resolver.settings import PolicySettings, Settings, ViewSettings
 from resolver.settings.lists import ListSettings, RpzSettings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -586,3 +586,35 @@ def test_a_file_that_cannot_be_used_is_a_problem(tmp_path, monkeypatch):
     [problem] = lists.updates.problems()
     assert problem.startswith(f"list ads: {str(path)!r}: ")
     assert problem.endswith("; the previous version stays in force")
+
+
+# --- lists of views -----------------------------------------------------------------------------------------------
+
+
+def test_views_have_their_own_lists_and_share_what_is_compiled(tmp_path, monkeypatch):
+    for name in ("ads", "kids"):
+        (tmp_path / name).write_text(f"{name}.example\n")
+    (tmp_path / "zone").write_text("@ 60 SOA a. b. 1 2 3 4 60\nrpz.example CNAME .\n")
+    settings = Settings(
+        list=tuple(ListSettings(name=name, file=str(tmp_path / name)) for name in ("ads", "kids")),
+        rpz=(RpzSettings(name="zone.example", file=str(tmp_path / "zone")),),
+        policy=PolicySettings(lists=("ads",)),
+        view=(ViewSettings(name="kids", clients=("10.0.0.0/24",), lists=("*", "kids", "zone.example")),
+              ViewSettings(name="same", clients=("10.0.1.0/24",)),
+              ViewSettings(name="none", clients=("10.0.2.0/24",), lists=())),
+    )
+    lists = Lists(monkeypatch, settings)
+    assert lists.updates.memory().octets == sum(
+        one.loaded.octets for one in lists.updates._states), "each is there once"
+
+    def blocked():
+        views = PolicyPipeline(settings, modules=lists.updates.modules).views
+        return [[name for name in ("ads", "kids", "rpz", "new")
+                 if (found := view.own_question(Query("10.0.0.1"), Question(names.from_text(f"{name}.example."), c.A))
+                     or view.answer(Question(names.from_text(f"{name}.example."), c.A)))
+                 and found.rcode == c.NXDOMAIN] for view in views]
+
+    assert blocked() == [["ads"], ["ads", "kids", "rpz"], ["ads"], []]
+    replace(tmp_path / "kids", "new.example\n")
+    lists.update()
+    assert blocked() == [["ads"], ["ads", "rpz", "new"], ["ads"], []]

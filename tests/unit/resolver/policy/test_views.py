@@ -15,7 +15,18 @@ from resolver.mesh import Mesh
 from resolver.policy import ALLOW, DROP, REFUSE, AccessTable, PolicyPipeline
 from resolver.policy.ranges import ViewAccess
 from resolver.query import Query
-from resolver.settings import HostEntry, ListenerSettings, PolicySettings, Settings, TlsSettings, ViewSettings, replace
+from resolver.settings import (
+    HostEntry,
+    ListenerSettings,
+    ListSettings,
+    PolicySettings,
+    RpzSettings,
+    Settings,
+    TlsSettings,
+    TsigKey,
+    ViewSettings,
+    replace,
+)
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -97,6 +108,65 @@ def test_without_views_listeners_share_the_table() -> None:
     assert plan.table(ListenerSettings("127.0.0.1:53"), "udp") is plan.access
     own = plan.table(ListenerSettings("127.0.0.1:53", allow=("0.0.0.0/0",)), "udp")
     assert own is not plan.access and (own.lookup("192.0.2.1"), own.view_of("10.0.0.1")) == (ALLOW, 1)
+
+
+SECRET = "MDEyMzQ1Njc4OWFiY2RlZg=="
+
+
+def test_keys_have_their_own_tables() -> None:
+    settings = Settings(
+        tsig_key=tuple(TsigKey(name, secret=SECRET) for name in ("a.test", "b.test")),
+        view=(in_view("a", keys=("a.test.",), allow=("0.0.0.0/0",)),
+              in_view("b", "10.0.0.0/8", keys=("B.test", "a.test")),
+              in_view("all", "10.0.0.0/8"), in_view("tls", "192.0.2.0/24", keys=("b.test",), transports=("tls",))),
+    )
+    plan = PolicyPipeline(settings)
+    a, b = b"\1a\4test\0", b"\1b\4test\0"
+    assert set(plan.access.keyed) == {a, b} and not plan.access.keyed[a].keyed
+    assert [plan.access.view_of(text) for text in ("10.0.0.1", "192.0.2.1")] == [3, 0]
+    assert [plan.access.keyed[a].view_of(text) for text in ("10.0.0.1", "192.0.2.1")] == [1, 1]
+    assert [plan.access.keyed[b].view_of(text) for text in ("10.0.0.1", "192.0.2.1")] == [2, 0]
+    assert (plan.access.lookup("192.0.2.1"), plan.access.keyed[a].lookup("192.0.2.1")) == (REFUSE, ALLOW)
+    assert plan.table(ListenerSettings("127.0.0.1:853"), "tls").keyed[b].view_of("192.0.2.1") == 4
+
+
+@pytest.mark.parametrize(("settings", "text"), [
+    ({"keys": ("no.key",)}, "view: 'no.key' is not the name of a \\[\\[tsig-key\\]\\] \\(view 'x'\\)"),
+    ({"keys": ("a..b",)}, "keys: 'a..b' is not a domain name"),
+    ({"clients": ("10.0.0.0/8",), "lists": ("none",)},
+     "view 'x': lists: 'none' is not the name of a \\[\\[list\\]\\]"),
+    ({"keys": ("a.test",), "queries_per_second": 5}, "queries are counted before their signatures are checked"),
+    ({}, "clients: nothing says who is in this view"),
+])
+def test_keys_and_lists_that_are_not_there(settings: dict[str, object], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        Settings(view=(ViewSettings(name="x", **settings),),  # type: ignore[arg-type]
+                 tsig_key=(TsigKey("a.test", secret=SECRET),))
+
+
+def test_the_number_of_keys_is_limited() -> None:
+    keys = tuple(TsigKey(f"k{number}.test", secret=SECRET) for number in range(65))
+    Settings(tsig_key=keys, view=(in_view("x", keys=tuple(one.name for one in keys[:64])),))
+    with pytest.raises(ValueError, match="view: more than 64 keys are named"):
+        Settings(tsig_key=keys, view=(in_view("x", keys=tuple(one.name for one in keys)),))
+
+
+def test_lists_of_views() -> None:
+    lists = tuple(ListSettings(name=name, file=f"/{name}") for name in ("ads", "kids"))
+    zones = (RpzSettings(name="rpz.test", file="/rpz"),)
+    made = Settings(
+        list=lists, rpz=zones, policy=PolicySettings(lists=("ads", "rpz.test")),
+        view=(in_view("same", "10.0.0.0/24"), in_view("more", "10.0.1.0/24", lists=("*", "kids")),
+              in_view("other", "10.0.2.0/24", lists=("kids",)), in_view("none", "10.0.3.0/24", lists=())),
+    )
+    assert [sorted(made.lists_of(number)) for number in range(5)] == [
+        ["ads", "rpz.test"], ["ads", "rpz.test"], ["ads", "kids", "rpz.test"], ["kids"], []]
+    with pytest.raises(ValueError, match=r"list: 'kids' applies to no client; it is neither in policy\.lists"):
+        replace(made, view=())
+    with pytest.raises(ValueError, match="policy: lists: 'nothing' is not the name of a"):
+        replace(made, policy=PolicySettings(lists=("nothing",)))
+    everything = replace(made, policy=PolicySettings(), view=(in_view("x", "10.0.0.0/8", lists=("ads", "rpz.test")),))
+    assert sorted(everything.lists_of(0)) == ["ads", "kids", "rpz.test"]
 
 
 # --- resolution ---------------------------------------------------------------------------------------------------

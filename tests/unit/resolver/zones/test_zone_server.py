@@ -8,7 +8,8 @@ from support.zone_replies import Direct
 from support.zone_versions import ORIGIN, version
 
 from resolver import limits
-from resolver.net.zone_server import ZoneServer, keys_of
+from resolver.net.tsig import keys_of
+from resolver.net.zone_server import ZoneServer
 from resolver.policy import ALLOW, DROP, REFUSE
 from resolver.settings import Settings, TsigKey, ZoneSettings, ZonesSettings, replace
 from resolver.wire import consts as c
