@@ -29,9 +29,9 @@ NO_FILES = frozenset("""
     rate_limit.exempt rate_limit.queries_action rpz.allow_notify rpz.key rpz.name rpz.override rpz.primaries rpz.url
     second_level_cache.key_prefix second_level_cache.username server.cookie_secrets server.identity server.listen
     server.non_recursive_queries server.nsid server.overload_action server.user server.version stub.addresses
-    stub.names stub.zone tls.name tsig_key.algorithm tsig_key.name tsig_key.secret view.allow view.clients view.keys view.lists
+    stub.names stub.zone tls.name tsig_key.algorithm tsig_key.name tsig_key.secret view.allow view.clients view.keys
     view.dns64_exclude view.dns64_exclude_a view.dns64_ignore_aaaa view.dns64_prefix view.drop view.forward.addresses
-    view.forward.zone view.listeners view.local_data view.local_zones view.name view.negative_trust_anchors
+    view.forward.zone view.listeners view.lists view.local_data view.local_zones view.name view.negative_trust_anchors
     view.private_addresses view.private_domains view.refuse view.rewrite_addresses view.stub.addresses view.stub.names
     view.stub.zone view.transports web.hosts web.listen zone.allow_notify zone.allow_transfer zone.key zone.mode
     zone.name zone.notify zone.primaries zone.transfer_key zone.zonemd zones.root
