@@ -1,7 +1,7 @@
-"""Packets of clients: arbitrary bytes as datagrams and as a stream, through the fast path and the service.
+"""Packets of clients: arbitrary bytes as datagrams and as a stream, through the fast path and the service, also signed.
 
 For any input, nothing is raised, no state is left, and replies are well-formed responses with the id of the query, no
-larger than the client accepts.
+larger than the client accepts. The reply to what is signed with a known key is signed for it.
 """
 
 from support.service_parts import NOW, Parts, Sink, address, failed, positive
@@ -9,18 +9,23 @@ from support.service_parts import query as make_query
 
 from resolver.effects import Outcome, Question
 from resolver.net.fastpath import ClientQuery, read_query
-from resolver.settings import RateLimitSettings, Settings
+from resolver.net.tsig import keys_of
+from resolver.settings import RateLimitSettings, Settings, TsigKey
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.consts import HEADER_SIZE
 from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
+from resolver.zones.tsig import Verifier, sign, split
 
 PARTS = Parts(identity="fuzz")
 REFUSING = Parts(identity="fuzz", non_recursive_queries="cache", minimal_any=False)
 LIMITED = Parts(Settings(rate_limit=RateLimitSettings(
     queries_per_second=3, queries_action="truncate", responses_per_second=1, all_per_second=2, slip=1,
 )))
+KEYED = Parts(Settings(tsig_key=(TsigKey("k", secret="c2VjcmV0LXNlY3JldC1zZWNyZXQ="),)))
+[KEY] = keys_of(KEYED.settings).values()
 PEERS = (("127.0.0.1", 4000), ("192.0.2.1", 53), ("::1", 9, 0, 0))
 SOA = RRset(names.from_text("com."), c.SOA, 60, [names.ROOT * 2 + bytes(20)])
 OUTCOMES = (
@@ -32,6 +37,7 @@ OUTCOMES = (
 )
 PARTS.answer(make_query(), positive())
 LIMITED.answer(make_query(), positive())
+KEYED.answer(make_query(), positive())
 
 
 def run(data: bytes) -> None:
@@ -51,6 +57,29 @@ def run(data: bytes) -> None:
         _check(packet, reply, parts.settings.server.max_udp_size)
         _stream(parts, packet)
         assert parts.service.waiting == 0
+    if len(packet) >= HEADER_SIZE and packet[10:12] != b"\xff\xff":  # one more record is counted in these octets
+        _signed(packet, OUTCOMES[choice % len(OUTCOMES)])
+
+
+def _signed(packet: bytes, outcome: Outcome) -> None:
+    """The same bytes with a signature, as a datagram and on a stream."""
+    KEYED.mesh.instant = outcome
+    message, mac = sign(packet, KEY, NOW)
+    accepted = KEYED.service.statistics()["signed"]
+    for stream in (False, True):
+        sink = Sink(stream=stream)
+        KEYED.service.handle(message, PEERS[0], sink)
+        [reply] = sink.packets
+        taken, accepted = KEYED.service.statistics()["signed"] - accepted, KEYED.service.statistics()["signed"]
+        if reply is None:
+            continue
+        if not stream:
+            _check(packet, reply, KEYED.settings.server.max_udp_size)
+        found = split(reply)
+        # What follows a cut record may be a part of it, so the signature may be another one; its error is unsigned.
+        assert bool(found is not None and found.mac) == bool(taken), "only accepted signatures lead to signed replies"
+        if taken:
+            Verifier(KEY, mac).check(reply, NOW)
 
 
 def _check(packet: bytes, reply: bytes | None, largest: int) -> None:
