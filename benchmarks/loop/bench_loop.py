@@ -14,6 +14,8 @@ FRAME = (64).to_bytes(4, "big") + bytes(64)
 ROWS = {
     "echo_64": partial(servers.echo, kind="protocol", message=bytes(64)),
     "tcp_echo_1k": partial(servers.echo, kind="protocol", message=bytes(KIB)),
+    "echo_1k_x1": partial(servers.echo, kind="protocol", message=bytes(KIB), connections=1),
+    "echo_1k_x100": partial(servers.echo, kind="protocol", message=bytes(KIB), connections=100),
     "echo_16k": partial(servers.echo, kind="protocol", message=bytes(16 * KIB)),
     "echo_100k": partial(servers.echo, kind="protocol", message=bytes(100 * KIB)),
     "pipelined_64": partial(servers.echo, kind="protocol", message=bytes(64), messages=64),
@@ -30,7 +32,8 @@ ROWS = {
     "connections": servers.connections,
 }
 #: Rows that measure added cost: there is a server in C that does the same.
-BARE = ("echo_64", "tcp_echo_1k", "echo_16k", "buffered_1k", "sock_1k", "unix_1k", "connections")
+BARE = ("echo_64", "tcp_echo_1k", "echo_1k_x1", "echo_1k_x100", "echo_16k", "buffered_1k", "sock_1k", "unix_1k",
+        "connections")
 SHORT = ("tcp_echo_1k", "buffered_1k", "sock_1k", "small_writes", "udp_echo_1k", "connections")
 
 

@@ -215,8 +215,10 @@ def certificate(folder: str) -> str:
 
 
 @contextmanager
-def echo(loop_name: str, kind: str, message: bytes, messages: int = 1) -> Iterator[Contender]:
-    """A contender: one operation is one message echoed, `messages` in flight on each of ten connections.
+def echo(
+    loop_name: str, kind: str, message: bytes, messages: int = 1, connections: int = CONNECTIONS
+) -> Iterator[Contender]:
+    """A contender: one operation is one message echoed, `messages` in flight on each of so many connections.
 
     The server in C has one echo for all kinds, and no TLS.
     """
@@ -227,7 +229,7 @@ def echo(loop_name: str, kind: str, message: bytes, messages: int = 1) -> Iterat
             place = str(Path(folder) / "socket") if kind == "unix" else certificate(folder)
         pid, port = stack.enter_context(server(loop_name, "protocol" if loop_name == BARE else kind, place))
         sockets = []
-        for _ in range(CONNECTIONS):
+        for _ in range(connections):
             if kind == "unix":
                 sock = socket.socket(socket.AF_UNIX)
                 sock.connect(place)
@@ -246,14 +248,14 @@ def echo(loop_name: str, kind: str, message: bytes, messages: int = 1) -> Iterat
         turns = [sockets] if len(burst) <= 65_536 else [[sock] for sock in sockets]
 
         def run(count: int) -> None:
-            for _ in range(max(1, count // (CONNECTIONS * messages))):
+            for _ in range(max(1, count // (connections * messages))):
                 for turn in turns:
                     for sock in turn:
                         sock.sendall(burst)
                     for sock in turn:
                         receive(sock, len(burst))
 
-        yield Contender(loop_name, run, cpu_of(pid), CONNECTIONS * messages)
+        yield Contender(loop_name, run, cpu_of(pid), connections * messages)
 
 
 def tcp_echo(loop_name: str, size: int, kind: str = "protocol") -> AbstractContextManager[Contender]:

@@ -8,7 +8,7 @@ parsing the same replies and nothing else, which a resolver built on it would ha
 import dns.message
 import pytest
 from ratio import Contender
-from resolver_servers import has_collector, has_unbound, hits, observed, resolverd, unbound
+from resolver_servers import has_collector, has_unbound, hits, hits_tcp, observed, resolverd, unbound
 from support.fakenet import FakeNet, SeededRandom
 
 from resolver.cache import Store
@@ -160,6 +160,17 @@ def test_hit_udp_lane(pair) -> None:
         hits("unbound", base_pid, base_port) as base,
     ):
         pair("hit_udp_lane/unbound", ours, base)
+
+
+@pytest.mark.skipif(not has_unbound(), reason="Unbound is not installed (Debian package unbound)")
+def test_hit_tcp(pair) -> None:
+    with (
+        resolverd() as (pid, port),
+        unbound(port) as (base_pid, base_port),
+        hits_tcp("resolverd", pid, port) as ours,
+        hits_tcp("unbound", base_pid, base_port) as base,
+    ):
+        pair("hit_tcp/unbound", ours, base)
 
 
 @pytest.mark.short

@@ -23,6 +23,7 @@ from resolver.wire.build import make_query
 from resolver.wire.consts import A
 
 DEPTH = 16
+STREAMS = 8
 NAMES = ("www.example.playground.", "example.playground.")
 START_SECONDS = 20.0
 POLL_SECONDS = 0.002
@@ -188,12 +189,51 @@ remote-control:
 def unbound(upstream: int) -> contextlib.AbstractContextManager[tuple[int, int]]:
     """(pid, port) of an Unbound that forwards to `upstream` and caches."""
     forward = f'forward-zone:\n  name: "."\n  forward-addr: 127.0.0.1@{upstream}'
-    return unbound_with(('module-config: "iterator"',), forward)
+    # With few places left for connections, Unbound closes idle ones at once.
+    return unbound_with(('module-config: "iterator"', "incoming-num-tcp: 100"), forward)
 
 
 def has_unbound() -> bool:
     """Whether the base of the field comparison is installed."""
     return shutil.which("unbound") is not None
+
+
+@contextlib.contextmanager
+def hits_tcp(name: str, pid: int, port: int) -> Iterator[Contender]:
+    """As `hits`, over TCP on `STREAMS` connections that are kept."""
+    queries = [make_query(n, names.from_text(NAMES[n % len(NAMES)]), A) for n in range(DEPTH)]
+    burst = b"".join(len(query).to_bytes(2, "big") + query for query in queries)
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 5)) for _ in range(STREAMS)]
+        for sock in socks:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def run(count: int) -> None:
+            for _ in range(max(1, count // (DEPTH * STREAMS))):
+                for sock in socks:
+                    sock.sendall(burst)
+                for sock in socks:
+                    take_answers(sock, DEPTH)
+
+        yield Contender(name, run, cpu_of(pid), batch=DEPTH * STREAMS)
+
+
+def take_answers(sock: socket.socket, count: int) -> None:
+    """Receive `count` answers with records over TCP; the server sends nothing after them.
+
+    Raises:
+        ConnectionError: the server has closed the connection.
+    """
+    data = b""
+    while count:
+        received = sock.recv(1 << 16)
+        if not received:
+            raise ConnectionResetError("the server has closed its connection")
+        data += received
+        while len(data) > 2 and len(data) >= 2 + (size := int.from_bytes(data[:2], "big")):
+            assert data[5] & 15 == 0 and data[9], "the answer is not from the cache"
+            data = data[2 + size:]
+            count -= 1
 
 
 @contextlib.contextmanager

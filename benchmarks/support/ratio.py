@@ -48,7 +48,8 @@ class Contender:
     count: int = 0
     """Operations of one slice, where none can be repeated; 0: as many as fill a slice."""
     measure: Callable[[], float] | None = None
-    """Where the load decides how many operations fill a slice: a function that returns CPU seconds per operation."""
+    """Where the load decides how many operations fill a slice: a function that returns CPU seconds per operation. Where
+    delays of answers are compared, it returns these."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Ratio:
     def __str__(self) -> str:
         bare = f", C {self.bare_us:.2f} us" if self.bare_us else ""
         return (f"{self.median:.2f} [{self.low:.2f} .. {self.high:.2f}] "
-                f"(ours {self.ours_us:.2f} us, base {self.base_us:.2f} us{bare} of CPU an operation)")
+                f"(ours {self.ours_us:.2f} us, base {self.base_us:.2f} us{bare} an operation)")
 
 
 def cpu_of(pid: int) -> Callable[[], float]:
