@@ -128,9 +128,8 @@ class RuntimeConfig:
 
     @property
     def uses_lanes(self) -> bool:
-        """Whether lanes answer UDP queries. The buffers of the query log and of dnstap have one producer, the loop, so
-        with either on the loop answers."""
-        return self.settings.server.lanes > 0 and self.observation.observer is None
+        """Whether lanes answer UDP queries."""
+        return self.settings.server.lanes > 0
 
     def serve_with(self, store: Store) -> None:
         settings, plan = self.settings, self.resolver.policy

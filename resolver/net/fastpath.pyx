@@ -9,6 +9,8 @@ answers are made when statistics are read; one of 256 is timed. An observer, if 
 here, and samples of them are taken while there are watchers (`start_samples`).
 """
 
+import os
+
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -516,7 +518,8 @@ cdef class FastPath:
     def for_lane(self):
         """A fast path with the same settings for the thread of a lane, which runs beside this one without the GIL.
 
-        It shares the answers (changed by atomic operations), the access tables (never changed) and the rates (locked).
+        It shares the answers (changed by atomic operations), the access tables (never changed), and the rates and the
+        buffers of the observer (locked).
         Its counters are in the `statistics` of the fast path whose counters this one uses.
         """
         cdef FastPath made = FastPath.__new__(FastPath)
@@ -526,8 +529,12 @@ cdef class FastPath:
         made.access_owner = self.access_owner
         made.peers_owner = self.peers_owner
         made.rate_limits = self.rate_limits
-        made.state.observer = NULL  # it has one producer; `Listeners` opens no lane when there is one
-        made.state.recorders = 0
+        if self.observer_owner is not None:
+            made.observer_owner = (<Observer>self.observer_owner).for_lane(int.from_bytes(os.urandom(8), "little"))
+            made.state.observer = &(<Observer>made.observer_owner).state
+            made.state.recorders = BY_OBSERVER
+        else:
+            made.state.recorders = 0
         made.state.samples = NULL
         made.lanes = []
         made.state.counters = &made.own_counters

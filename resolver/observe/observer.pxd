@@ -38,6 +38,8 @@ cdef class Observer:
     cdef object tap_pieces
     cdef bytes head
     cdef object is_own
+    cdef Observer parent            # of the observer of a lane
+    cdef Observer for_lane(self, uint64_t seed)
     cdef int tap_client(self, const Event *event, int kind) except -1
     cdef bint is_for_own_zone(self, bytes data) except -1
     cdef int record_upstream(self, object ask, bytes packet, bytes message, str transport, double seconds) except -1

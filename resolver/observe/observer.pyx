@@ -1,11 +1,12 @@
-"""Records queries and answers for the query log and for dnstap, in the thread of the loop.
+"""Records queries and answers for the query log and for dnstap, in the thread of the loop and in lanes.
 
 `Observer` is one object for both outputs; where nothing is observed there is None, or NULL in C. The fast path calls
 `observe_fast` without the GIL. The slow path gives each query to `Observer.watch` and continues with the sink that it
 returns: that records the reply which passes through it. Queries to servers are recorded by `upstream_query` and
 `upstream_response`.
 
-Nothing here waits: a record is encoded into memory (`pieces`), or dropped and counted when there is none. Each output
+Nothing here waits for a writer: a record is encoded into memory (`pieces`), or dropped and counted when there is none.
+Each lane has an observer of its own (`for_lane`) with the same outputs, whose buffers have a lock then. Each output
 chooses its samples for itself, by a generator with a small state; a query and its answer are recorded both or not at
 all. Which addresses are masked, and what is recorded at all, belongs to the configuration, so a reload makes a new
 observer for the same outputs.
@@ -26,7 +27,7 @@ from resolver.observe.event cimport (AUTH_QUERY, AUTH_RESPONSE, CLIENT_QUERY, CL
                                      FORWARDER_RESPONSE, OVER_HTTPS, OVER_QUIC, OVER_TCP, OVER_TLS, OVER_UDP,
                                      RESOLVER_QUERY, RESOLVER_RESPONSE, Event)
 from resolver.observe.log_line cimport LINE_SPACE, end_of_question, form_line, write_line
-from resolver.observe.pieces cimport Pieces, commit, hand_over, room_for
+from resolver.observe.pieces cimport Pieces, begin_records, commit, end_records, room_for
 from resolver.wire.consts cimport HEADER_SIZE
 from resolver.wire.octets cimport get16, simple_ip
 
@@ -83,10 +84,12 @@ cdef void log_event(ObserverState *state, const Event *event) noexcept nogil:
     cdef uint8_t *out
     if not state.every_view and not state.logs_view[event.view]:
         return
+    mask_address(&shown, &state.log, masked)
+    begin_records(state.log.queue)
     out = room_for(state.log.queue, LINE_SPACE)
     if out is not NULL:
-        mask_address(&shown, &state.log, masked)
         commit(state.log.queue, write_line(state.form, &shown, out))
+    end_records(state.log.queue)
 
 
 cdef void tap_event(ObserverState *state, Event *event, int kind) noexcept nogil:
@@ -97,9 +100,11 @@ cdef void tap_event(ObserverState *state, Event *event, int kind) noexcept nogil
         return
     event.type = kind
     size = FRAME_OVERHEAD + state.head_size + event.zone_size + (event.query_size if kind & 1 else event.reply_size)
+    begin_records(state.tap.queue)
     out = room_for(state.tap.queue, <uint32_t>size)
     if out is not NULL:
         commit(state.tap.queue, write_frame(event, state.head, state.head_size, out))
+    end_records(state.tap.queue)
 
 
 cdef void observe_fast(ObserverState *state, const uint8_t *query, size_t query_size, const uint8_t *reply, size_t reply_size,
@@ -184,10 +189,23 @@ cdef class Observer:
 
     def flush(self):
         """Hand over to the outputs what was recorded."""
-        if self.state.log.queue is not NULL:
-            hand_over(self.state.log.queue)
-        if self.state.tap.queue is not NULL:
-            hand_over(self.state.tap.queue)
+        for pieces in (self.log_pieces, self.tap_pieces):
+            if pieces is not None:
+                pieces.flush()
+
+    cdef Observer for_lane(self, uint64_t seed):
+        """An observer with the same outputs for `observe_fast` in the thread of a lane. `seed` starts its choice of
+        samples."""
+        cdef Observer made = Observer.__new__(Observer)
+        for pieces in (self.log_pieces, self.tap_pieces):
+            if pieces is not None:
+                pieces.share()
+        made.state = self.state
+        made.state.random = seed | 1
+        made.form = self.form  # it keeps the second that it has shown last
+        made.state.form = &made.form
+        made.parent = self  # it owns what the state points to
+        return made
 
     @property
     def observes_upstreams(self):

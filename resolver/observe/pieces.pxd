@@ -2,12 +2,15 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from corenet.core.libc cimport pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock
+
 cdef enum:
     PIECE = 256 << 10           # octets of a piece
     NO_PIECE = 0xffffffff
 
-# One producer (the thread of the loop) and one consumer (the thread of the writer). Who may use a piece changes by the
-# two rings of piece numbers alone: `full` from producer to consumer, `empty` back.
+# One consumer (the thread of the writer). The producer is the thread of the loop alone or, when `shared`, whichever thread
+# holds `lock`: lanes produce too. Who may use a piece changes by the two rings of piece numbers alone: `full` from
+# producer to consumer, `empty` back.
 cdef struct PieceQueue:
     uint8_t *memory
     uint32_t *used              # octets in each piece
@@ -27,9 +30,23 @@ cdef struct PieceQueue:
     int wake                    # eventfd: the consumer has something to do
     uint64_t records            # records written
     uint64_t overrun            # records for which there was no room
+    pthread_mutex_t lock        # of what the producer changes
+    bint shared                 # set before the second producer begins, and never reset
 
 cdef uint8_t *next_piece(PieceQueue *q, uint32_t size) noexcept nogil
 cdef void hand_over(PieceQueue *q) noexcept nogil
+
+
+cdef inline void begin_records(PieceQueue *q) noexcept nogil:
+    """Let this thread be the producer until `end_records`. It must not run Python meanwhile, because lanes wait."""
+    if q.shared:
+        pthread_mutex_lock(&q.lock)
+
+
+cdef inline void end_records(PieceQueue *q) noexcept nogil:
+    """Let other threads be the producer."""
+    if q.shared:
+        pthread_mutex_unlock(&q.lock)
 
 
 cdef inline uint8_t *room_for(PieceQueue *q, uint32_t size) noexcept nogil:

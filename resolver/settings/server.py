@@ -29,7 +29,7 @@ class ServerSettings:
     lanes: int = option(
         limits.LANES.default,
         "Threads of each worker that answer cached UDP queries without Python, so that nothing that Python does delays"
-        " them. 0: the thread of the event loop does it. With a query log or dnstap it does it, too.",
+        " them. 0: the thread of the event loop does it.",
         limit=limits.LANES,
     )
     upgrade_timeout: float = option(

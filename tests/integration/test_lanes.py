@@ -1,17 +1,25 @@
 """Lanes on real sockets: hits are answered while the loop's thread is busy, and everything else reaches the loop."""
 
 import asyncio
+import fcntl
 import os
+import re
 import select
 import socket
 import subprocess
 import sys
+import termios
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from support.service_parts import Parts, positive, query
+from support.native import producing
+from support.observed import Observed
+from support.service_parts import CLIENT, Parts, positive, query
 from support.waiting import until
 
 import corenet
@@ -325,6 +333,92 @@ def test_without_a_thread_the_loop_answers(monkeypatch: pytest.MonkeyPatch, capl
 
     run(body)
     assert "can't start new thread" in caplog.text
+
+
+def test_replies_of_lanes_are_recorded_as_those_of_the_loop_are() -> None:
+    """Two lanes and the loop write into the same buffers at the same time."""
+    batches, size = 40, 64
+    line = re.compile(r"time=\S+Z client=127\.0\.0\.1 .*name=www\.example\.com\. .*rcode=NOERROR .*cached=(yes|no) .*ms=[0-9.]+")
+    observed = Observed({}, {})
+
+    async def body() -> None:
+        parts = Parts(observer=observed.observer)
+        listeners = [await serve(parts), await serve(parts)]
+        parts.answer(query(), positive())
+        with ExitStack() as stack:
+            clients = [stack.enter_context(connected(listener)) for listener in listeners]
+            for _ in range(batches):
+                for client in clients:
+                    for number in range(size):
+                        client.send(query(identity=number))
+                for _ in range(size):
+                    assert parts.fast.answer(query(), CLIENT, parts.clock.real)
+                for client in clients:
+                    answered = [(await reply(client)).id for _ in range(size)]
+                    assert sorted(answered) == list(range(size))
+        for listener in listeners:
+            listener.close()
+        assert parts.fast.statistics()["hits"] == 3 * batches * size
+
+    run(body)
+    lines, taps = observed.lines(), observed.taps()
+    assert len(lines) == 1 + 3 * batches * size
+    assert all(line.fullmatch(text) for text in lines)
+    assert Counter(tap.type for tap in taps) == {"CLIENT_QUERY": len(lines), "CLIENT_RESPONSE": len(lines)}
+    assert all(len(one.fields.get("query") or one.fields["response"]) > c.HEADER_SIZE for one in taps)
+
+
+@pytest.mark.checkout
+def test_a_lane_waits_while_the_loop_writes_a_record() -> None:
+    observed = Observed({}, None)
+
+    async def body() -> None:
+        parts = Parts(observer=observed.observer)
+        listener = await serve(parts)
+        parts.answer(query(), positive())
+        [thread] = [one for one in threading.enumerate() if one.name == "corenet-lane"]
+        with connected(listener) as client:
+            with producing(observed.log_pieces):
+                client.send(query())
+                await until(lambda: not unread(listener) and is_sleeping(thread), "the lane has the query, and waits")
+                assert not select.select([client], [], [], 0)[0]
+            assert (await reply(client)).id == 77
+        listener.close()
+
+    run(body)
+    assert len(observed.lines()) == 2
+
+
+def unread(listener: UdpListener) -> int:
+    """The size of the next datagram that nobody has received yet; 0: there is none."""
+    transport = listener._transport
+    assert transport is not None
+    sock = transport.get_extra_info("socket")
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def is_sleeping(thread: threading.Thread) -> bool:
+    """Whether a thread waits in the kernel."""
+    stat = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] == "S"
+
+
+def test_each_lane_chooses_its_own_samples() -> None:
+    observed = Observed({"sample": 4}, None)
+    count = 400
+
+    async def body() -> None:
+        parts = Parts(observer=observed.observer)
+        listener = await serve(parts)
+        parts.answer(query(), positive())
+        with connected(listener) as client:
+            for number in range(count):
+                client.send(query(identity=number))
+                await reply(client)
+        listener.close()
+
+    run(body)
+    assert count / 8 < len(observed.lines()) < count / 2
 
 
 def test_a_lane_ends_with_its_listener_and_leaves_no_descriptor() -> None:

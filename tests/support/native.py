@@ -4,6 +4,8 @@ They are beside the packages: in the checkout, or in the folder of a debug or sa
 not contain them, so tests that use them carry the mark `checkout`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
@@ -12,7 +14,7 @@ from typing import Any
 
 import corenet
 
-__all__ = ["hold_locks", "set_echo", "time_of_line"]
+__all__ = ["hold_locks", "producing", "set_echo", "time_of_line"]
 
 FOLDER = Path(corenet.__file__).parents[1] / "tests" / "native"
 
@@ -34,6 +36,17 @@ def set_echo(transport: Any) -> None:
 def hold_locks(table: Any, kind: int, key: bytes) -> None:
     """Take the locks an insertion of `key` would hold and begin to change its bucket, as if killed right there."""
     _module("hold_locks").hold_locks(table, kind, key)
+
+
+@contextmanager
+def producing(pieces: Any) -> Iterator[None]:
+    """Be the producer of `pieces` within the context."""
+    module = _module("hold_pieces")
+    module.hold(pieces)
+    try:
+        yield
+    finally:
+        module.release(pieces)
 
 
 def time_of_line(nanoseconds: int) -> str:
