@@ -28,6 +28,7 @@ from resolver import limits
 from resolver.wire import consts as c
 from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
+from resolver.zones.tsig import split
 
 __all__ = [
     "MEDIA_TYPE",
@@ -45,6 +46,7 @@ __all__ = [
 MEDIA_TYPE = b"application/dns-message"
 METHODS = b"GET, POST"
 NO_STORE = b"no-store"
+TSIG_ANY = b"\0\xfa\0\xff"  # type and class of a TSIG record; other octets may look so
 _GET, _POST = b"GET", b"POST"
 _DEFINED_METHODS = frozenset({b"HEAD", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"})
 _BASE64URL = re.compile(rb"[A-Za-z0-9_-]+")
@@ -127,13 +129,15 @@ def freshness(reply: bytes) -> int | None:
     """Seconds for which an HTTP cache may store `reply` (RFC 8484 section 5.1); None when it must not.
 
     This is the smallest TTL of the answer section, or for a negative answer the negative TTL of its SOA record
-    (RFC 2308 section 5).
+    (RFC 2308 section 5). A signed reply belongs to the query whose signature it covers, so it is not stored.
     """
     try:
         view = MessageView.parse(reply)
     except WireError:
         return None
     if view.rcode not in (c.NOERROR, c.NXDOMAIN) or view.tc:
+        return None
+    if TSIG_ANY in reply and split(reply) is not None:
         return None
     ttls = [rrset.ttl for rrset in view.answer]
     if not ttls:

@@ -46,6 +46,7 @@ cdef struct FastState:
     const access_table *access
     const access_table *notify_peers    # who may send NOTIFY without access; NULL: there are no own zones
     const access_table *transfer_peers  # who may query for SOA, AXFR and IXFR without access; NULL as above
+    bint knows_keys             # views have TSIG keys, so a signature may give a client without access the access of a view
     size_t largest_reply
     bint pass_without_rd
     bint prefetch               # pass one query for an answer that expires soon to Python

@@ -203,11 +203,11 @@ cdef int limit_query(FastState *state, const uint8_t *data, size_t size, int par
                      size_t view, bint stream, int64_t now, uint8_t *out, size_t capacity) noexcept nogil:
     """Count a query of an allowed client: FAST_SLOW_PATH when it is within its rate, else the reply as `fast_answer`.
 
-    `parsed` is the result of `parse_query`. Only a plain query can show a cookie.
+    `parsed` is the result of `parse_query`. Plain and signed queries can show a cookie.
     """
     cdef size_t ip_size
     cdef const uint8_t *ip = client_ip(state, peer, &ip_size)
-    cdef bint verified = stream or (parsed == 0 and has_good_cookie(state, query, ip, ip_size, now))
+    cdef bint verified = stream or (parsed >= 0 and has_good_cookie(state, query, ip, ip_size, now))
     cdef int verdict
     if size < HEADER_SIZE or data[2] & FLAG_QR_HIGH:
         return FAST_SLOW_PATH                              # it gets no reply, and its sender may be forged by anybody
@@ -338,7 +338,7 @@ cdef inline int make_reply(FastState *state, const uint8_t *data, size_t size, c
     cdef uint8_t idle[KEEPALIVE_SIZE]
     cdef bint with_cookie = False
     cdef bint with_keepalive = False
-    cdef bint for_zone = False
+    cdef bint for_zone = False, may_be_signed = False
     state.counters.received += 1
     state.left = 0
     if peer is not NULL:
@@ -356,12 +356,17 @@ cdef inline int make_reply(FastState *state, const uint8_t *data, size_t size, c
         if access == ACCESS_DROP and not for_zone:
             state.counters.denied += 1
             return FAST_DROP
-    if (access == ACCESS_ALLOW or for_zone) and state.rates is not NULL and state.rates.limits_queries:
+        # `Service` checks the signature. Such queries are counted here, because anybody can send them.
+        may_be_signed = state.knows_keys and code > 0 and access != ACCESS_DROP and get16(data + 10) != 0
+        if peer is NULL and not may_be_signed:
+            state.counters.non_plain += 1
+            return FAST_SLOW_PATH                          # of a stream: `Service` refuses it, or serves a secondary
+    if (access == ACCESS_ALLOW or for_zone or may_be_signed) and state.rates is not NULL and state.rates.limits_queries:
         limited = limit_query(state, data, size, code, &query, peer, <size_t>(found >> ACCESS_VIEW_SHIFT), stream, now, out,
                               capacity)
         if limited != FAST_SLOW_PATH:
             return limited if access != ACCESS_DROP else FAST_DROP
-    if for_zone:
+    if for_zone or may_be_signed:
         state.counters.non_plain += 1
         return FAST_SLOW_PATH
     if code < 0:
@@ -492,6 +497,7 @@ cdef class FastPath:
         self.state.answers = answers.handle()
         self.access_owner = access
         self.state.access = &access.table if access is not None else NULL
+        self.state.knows_keys = access is not None and bool(access.keyed)
         self.state.largest_reply = limits.EDNS_PAYLOAD.check(largest_reply, "largest_reply")
         self.state.pass_without_rd = pass_without_rd
         self.state.stream_access = ACCESS_ALLOW
@@ -691,6 +697,11 @@ cdef class FastPath:
         return self.server_cookies
 
     @property
+    def knows_keys(self):
+        """Whether a signature may permit what the address of a client does not."""
+        return bool(self.state.knows_keys)
+
+    @property
     def peers(self):
         """The primaries and secondaries of own zones, `ZonePeers`; None without zones."""
         return self.peers_owner
@@ -715,7 +726,7 @@ cdef class FastPath:
             return reply
         fill_sockaddr(&name, address)
         ip = client_ip(&self.state, &name, &ip_size)
-        if parse_query(data, PyBytes_GET_SIZE(query), &info) == 0 and has_good_cookie(&self.state, &info, ip, ip_size, now):
+        if parse_query(data, PyBytes_GET_SIZE(query), &info) >= 0 and has_good_cookie(&self.state, &info, ip, ip_size, now):
             return reply
         memcpy(self.buffer, PyBytes_AS_STRING(reply), length)
         code = limit_reply(&self.state, data, PyBytes_GET_SIZE(query), view, ip, ip_size, now, self.buffer, length,

@@ -168,7 +168,7 @@ class HttpsConnection(StreamConnection):
         """
         listener = self.listener
         listener.requests += 1
-        if self.allowed:
+        if self.allowed or listener.fast.knows_keys:
             reply, left = listener.fast.answer_encrypted(
                 message, self.octets, listener.padding_block, None, self.access, listener.transport_number,
                 self._peer[1],

@@ -26,6 +26,7 @@ from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
 
 if TYPE_CHECKING:
+    from resolver.net.tsig import SignedQuery
     from resolver.observe.samples import Samples
 
 __all__ = ["ReplySender"]
@@ -175,11 +176,23 @@ class ReplySender:
             return self._client_limit(query, sink)
         return MESSAGE_MAX if sink.stream else PAYLOAD_MIN
 
-    def _refuse_signature(self, data: bytes, refusal: bytes, peer: Peer, sink: Sink) -> None:
-        """Send `refusal`, the reply to a message whose signature is not accepted."""
+    def _refuse_signature(self, data: bytes, signed: SignedQuery, peer: Peer, sink: Sink) -> None:
+        """Refuse a message whose signature is not accepted.
+
+        Anybody can send one from a forged address, so over UDP the reply is not larger than the message, unless the
+        error is signed: then the sender had a signature that is right. What is larger has TC and no records (RFC 8945
+        section 5.3).
+        """
+        reply = signed.refusal
+        assert reply is not None
+        limit = self._signed_limit(read_query(signed.message), sink)
+        if not sink.stream and signed.key is None:
+            limit = min(limit, len(data))
+        if len(reply) > limit:
+            reply = error_reply(data, c.NOTAUTH, signed.question_end, truncated=True)
         self.observed.note_message(sink.origin[0])
         self.refused += 1
-        self.emit(data, refusal, peer, sink)
+        self.emit(data, reply, peer, sink)
 
     def _answer_non_plain(self, data: bytes, peer: Peer, sink: Sink, code: int) -> None:
         """Answer a message that `read_query` rejected with an error, or a cookie query; drop one without a header."""

@@ -160,13 +160,11 @@ class Service(ReplySender):
         query = read_query(data)
         signed = None if isinstance(query, ClientQuery) else self._signed_queries.check(data)
         if signed is not None and signed.key is not None:
-            keyed = (table or self._access).keyed.get(signed.key.name)
-            if keyed is not None:
-                found = keyed.find(peer[0])
+            found = (table or self._access).find_signed(peer[0], signed.key.name)
         if self.observer is not None:
             sink = self.observer.watch(data, peer, sink, found >> VIEW_SHIFT)
         access = found & DECISION
-        if self.zone_server is not None and self.zone_server.handle(data, peer, sink, found):
+        if self.zone_server is not None and self.zone_server.handle(data, peer, sink, found, signed):
             self.observed.note_message(sink.origin[0])
             return None
         if signed is not None and signed.refusal is None:
@@ -178,7 +176,7 @@ class Service(ReplySender):
             self._refuse_client(data, peer, sink, access)
             return None
         if signed is not None and signed.refusal is not None:
-            self._refuse_signature(data, signed.refusal, peer, sink)
+            self._refuse_signature(data, signed, peer, sink)
             return None
         if not isinstance(query, ClientQuery):
             self._answer_non_plain(data, peer, sink, query)

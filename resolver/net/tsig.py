@@ -5,7 +5,8 @@
 gets the error of section 5.2 and nothing else of it is used. Nothing is remembered: a query can be repeated by others
 for as long as its fudge permits, and is then answered to the address in the repetition.
 
-Anybody may send such a message. Only those with few records are parsed, and one costs one MAC.
+Anybody may send such a message. Only those with at most `SIGNED_QUERY_RECORDS` records are parsed. Checking one costs
+one HMAC, and each reply that is signed another.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from resolver.wire.consts import HEADER_SIZE
 from resolver.wire.edns import opt_record
 from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
-from resolver.zones.tsig import Key, SignedMessage, TsigError, Verifier, refuse, sign, split
+from resolver.zones.tsig import SIGNED_ERRORS, Key, SignedMessage, TsigError, Verifier, refuse, sign, split
 
 if TYPE_CHECKING:
     from resolver.net.pending_queries import Peer, PendingQuery, Sink
@@ -40,8 +41,8 @@ def keys_of(settings: Settings) -> dict[bytes, Key]:
 
 
 class SignedQuery(NamedTuple):
-    """A message that had a TSIG record. `key` has made its signature; None: no key that is known here has. `refusal`
-    is the reply when the signature is not accepted, else None. `message` is the message without the record,
+    """A message that had a TSIG record. `key` is the one that verified its MAC; None: none did (BADKEY, BADSIG).
+    `refusal` is the reply when the signature is not accepted, else None. `message` is the message without the record,
     `question_end` the offset after its question."""
 
     message: bytes
@@ -72,7 +73,7 @@ class SignedQueries:
             signed = split(data)
             if signed is None:
                 return None
-            # The id of the header may differ from the original one, which the signature covers (section 5.3.1).
+            # The id of the header may differ from the original one, which the signature covers (section 4.3.2).
             view = MessageView.parse(data[:2] + signed.message[2:])
         except WireError:
             return None
@@ -82,7 +83,9 @@ class SignedQueries:
         try:
             Verifier(key).check(data, self._now())
         except TsigError as error:
-            return self._refused(view, signed, key if error.code == c.BADTIME else None, error)
+            if error.code == c.FORMERR:
+                return None
+            return self._refused(view, signed, key if error.code in SIGNED_ERRORS else None, error)
         return SignedQuery(view.wire, _question_end(view), key, signed.mac, None)
 
     def sink(self, query: SignedQuery, inner: Sink, limit: int) -> SigningSink:
@@ -123,7 +126,7 @@ class SigningSink:
 
     @property
     def stream(self) -> bool:
-        """As that of the sink itself, like the next three."""
+        """That of the inner sink, as the next three."""
         return self._inner.stream
 
     @property

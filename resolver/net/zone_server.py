@@ -3,6 +3,10 @@
 These messages are handled before the access lists of clients, because name servers are not clients. Each zone has its
 own lists and keys; without them a transfer is refused and a NOTIFY is ignored, except from the addresses of the zone's
 primaries. A client that an access list drops gets no refusal. All other messages are left to `Service`.
+
+`Service` has checked the signature of a message (`SignedQuery`). Every reply to one that a known key has signed is
+signed with this key, also a refusal (RFC 8945 section 5.3). A zone with a key accepts no other; one without accepts
+unsigned messages and every known key.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,20 +16,20 @@ from typing import Any, NamedTuple, Protocol
 from resolver import limits
 from resolver.cache.bounded import Held
 from resolver.effects import Outcome, Question
-from resolver.net.tsig import keys_of
+from resolver.net.tsig import SignedQuery, SigningSink, keys_of
 from resolver.policy import ALLOW, DECISION, DROP, VIEW_SHIFT, OwnZones
 from resolver.query import client_address
 from resolver.settings import Settings, ZoneSettings
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.consts import HEADER_SIZE, PAYLOAD_MIN
+from resolver.wire.consts import HEADER_SIZE, MESSAGE_MAX, PAYLOAD_MIN
 from resolver.wire.errors import WireError
 from resolver.wire.records import parse_records
 from resolver.zones import Zone, ZoneTable
 from resolver.zones.outgoing import History, transfer_messages
 from resolver.zones.schedule import is_newer
 from resolver.zones.table import message
-from resolver.zones.tsig import Key, SignedMessage, TsigError, Verifier, refuse, sign, split
+from resolver.zones.tsig import Key, split
 from resolver.zones.zone import soa_fields
 
 __all__ = ["ZoneServer"]
@@ -72,7 +76,8 @@ class Replies(Protocol):
 
 
 class _Request(NamedTuple):
-    """A message that a zone has permitted, or is to be refused."""
+    """A message that a zone has permitted, or is to be refused. `signed` is what `SignedQueries` has found; None: it
+    has no signature."""
 
     data: bytes
     qname: bytes
@@ -81,6 +86,7 @@ class _Request(NamedTuple):
     peer: tuple[Any, ...]
     sink: Any
     view: int
+    signed: SignedQuery | None
 
 
 class ZoneServer:
@@ -115,14 +121,16 @@ class ZoneServer:
         return {"transfers_out": self.transfers, "transfers_refused": self.refused,
                 "notifies_received": self.notifies, "notifies_ignored": self.ignored}
 
-    def handle(self, data: bytes, peer: tuple[Any, ...], sink: Any, found: int = ALLOW) -> bool:
+    def handle(
+        self, data: bytes, peer: tuple[Any, ...], sink: Any, found: int = ALLOW, signed: SignedQuery | None = None
+    ) -> bool:
         """Answer a NOTIFY or a transfer query; False for other messages, which are not touched, and for those that a
         zone does not permit of a client that is dropped.
 
         Only the question is read before the zone has permitted the request, because anybody may send it: a message can
-        have thousands of records. `found` is the access and view of the client, as `AccessTable.find` gives them. A SOA
-        query without signature is one of a client, if it has access as a client; else it is one of a secondary, if the
-        zone permits it."""
+        have thousands of records. `found` is the access and view of the client, as `AccessTable.find` gives them, and
+        `signed` the signature of the message. A SOA query without signature is one of a client, if it has access as a
+        client; else it is one of a secondary, if the zone permits it."""
         question = _question(data)
         if question is None:
             return False
@@ -131,7 +139,7 @@ class ZoneServer:
         if rules is None or (opcode != c.NOTIFY and (opcode != c.QUERY or qtype not in ASKED_BY_SECONDARIES)):
             return False
         access = found & DECISION
-        request = _Request(data, qname, qtype, rules, peer, sink, found >> VIEW_SHIFT)
+        request = _Request(data, qname, qtype, rules, peer, sink, found >> VIEW_SHIFT, signed)
         if not rules.permits(_host(peer), notify=opcode == c.NOTIFY) or (opcode == c.NOTIFY and qtype != c.SOA):
             if access == DROP or (opcode == c.QUERY and qtype == c.SOA):
                 return False
@@ -144,12 +152,13 @@ class ZoneServer:
         if sum(int.from_bytes(data[at : at + 2], "big") for at in RECORD_COUNTS) > limits.ZONE_REQUEST_RECORDS:
             return False
         try:
-            signed = split(data)
+            if signed is None and split(data) is not None:
+                return False  # a signature that `SignedQueries` does not read is a format error
             _, records = parse_records(data if signed is None else signed.message)
         except WireError:
             return False
         if opcode == c.NOTIFY:
-            self._take_notify(request, signed)
+            self._take_notify(request)
             return True
         if qtype == c.SOA and signed is None and (access == ALLOW or rules.transfer_key is not None):
             return False  # a query as any other
@@ -157,36 +166,34 @@ class ZoneServer:
                        if rtype == c.SOA and len(rdata) >= SOA_SIZE), None)
         if qtype == c.IXFR and serial is None:
             return False
-        self._transfer(request, serial if qtype == c.IXFR else None, signed)
+        self._transfer(request, serial if qtype == c.IXFR else None)
         return True
 
     def _send(self, request: _Request, packet: bytes) -> None:
-        self._replies.emit(request.data, packet, request.peer, request.sink, request.view)
+        """Send one reply, signed if the message was; a signature that was not accepted has its own reply."""
+        sink, signed = request.sink, request.signed
+        if signed is not None:
+            if signed.refusal is not None:
+                packet = signed.refusal
+            else:
+                sink = SigningSink(sink, signed, self._now, MESSAGE_MAX if sink.stream else PAYLOAD_MIN)
+        self._replies.emit(request.data, packet, request.peer, sink, request.view)
 
-    def _take_notify(self, request: _Request, signed: SignedMessage | None) -> None:
+    def _take_notify(self, request: _Request) -> None:
         """RFC 1996 section 3.10: start a refresh, unless the message is not signed as it must be."""
-        key = request.rules.key
-        mac, problem = self._check(request.data, signed, key)
-        if problem is not None:
+        if not _is_signed_as(request, request.rules.key):
             self.ignored += 1
-            self._send(request, self._refusal(request, problem, signed, key))
+            self._send(request, _reply(request, c.REFUSED))
             return
         self.notifies += 1
         self._notified(names.lower(request.qname))
-        reply = _reply(request, c.NOERROR, flags=c.AA)
-        self._send(request, reply if key is None else sign(reply, key, self._now(), prior=mac)[0])
+        self._send(request, _reply(request, c.NOERROR, flags=c.AA))
 
-    def _transfer(self, request: _Request, serial: int | None, signed: SignedMessage | None) -> None:
-        data, qname, qtype, sink = request.data, request.qname, request.qtype, request.sink
-        key = request.rules.transfer_key
+    def _transfer(self, request: _Request, serial: int | None) -> None:
+        data, qname, qtype, sink, signed = request.data, request.qname, request.qtype, request.sink, request.signed
         served = self._table.get(names.lower(qname))
-        if served is None:
+        if served is None or not _is_signed_as(request, request.rules.transfer_key):
             self._refuse(request, c.REFUSED)
-            return
-        mac, problem = self._check(data, signed, key)
-        if problem is not None:
-            self.refused += 1
-            self._send(request, self._refusal(request, problem, signed, key))
             return
         answerer = served.usable(self._now())
         if answerer is None:
@@ -196,7 +203,7 @@ class ZoneServer:
         if qtype == c.SOA:
             reply = message(answerer.answer(qname, qtype), qname, qtype, query_id=query_id, limit=PAYLOAD_MIN,
                             sigs=False)
-            self._send(request, reply if key is None else sign(reply, key, self._now(), prior=mac)[0])
+            self._send(request, reply)
             return
         if qtype == c.AXFR and not sink.stream:
             self._refuse(request, c.FORMERR)  # RFC 5936 section 4.2
@@ -209,7 +216,8 @@ class ZoneServer:
         # RFC 1995 section 2: over UDP a reply with only the SOA makes the client use TCP.
         packets = transfer_messages(
             answerer.zone, qname, qtype, query_id, client_serial=serial if sink.stream else answerer.zone.serial,
-            history=self._history_of(served.origin), key=key, mac=mac, now=self._now,
+            history=self._history_of(served.origin), key=None if signed is None or not sink.stream else signed.key,
+            mac=b"" if signed is None else signed.mac, now=self._now,
         )
         if sink.stream and has_newer:
             packets = self._counted(request.peer[0], answerer.zone, packets)
@@ -244,28 +252,17 @@ class ZoneServer:
         most = limits.ZONE_OCTETS + limits.ZONE_RECORDS * limits.ZONE_RECORD_OVERHEAD
         yield Held("zone_versions", sum(old.values()), limits.ZONE_TRANSFERS_OUT * most)
 
-    def _check(self, data: bytes, signed: SignedMessage | None, key: Key | None) -> tuple[bytes, TsigError | None]:
-        """The MAC of a message with the signature it must have, and what is wrong with it."""
-        if key is None:
-            return b"", None if signed is None else TsigError("no key is configured", c.BADKEY)
-        verifier = Verifier(key)
-        try:
-            verifier.check(data, self._now())
-        except TsigError as error:
-            return verifier.mac, error
-        return verifier.mac, None
-
-    def _refusal(
-        self, request: _Request, problem: TsigError, signed: SignedMessage | None, used: Key | None
-    ) -> bytes:
-        """NOTAUTH with the TSIG error; REFUSED for a message without TSIG."""
-        if signed is None:
-            return _reply(request, c.REFUSED)
-        return refuse(_reply(request, c.NOTAUTH), signed, problem, used, self._now())
-
     def _refuse(self, request: _Request, rcode: int) -> None:
         self.refused += 1
         self._send(request, _reply(request, rcode))
+
+
+def _is_signed_as(request: _Request, key: Key | None) -> bool:
+    """Whether a zone that asks for signatures with `key`, or for none, accepts the message."""
+    signed = request.signed
+    if signed is None:
+        return key is None
+    return signed.refusal is None and signed.key is not None and key in (None, signed.key)
 
 
 def _question(data: bytes) -> tuple[int, bytes, int] | None:

@@ -94,7 +94,7 @@ cdef class AccessTable:
     """A compiled access list with the view of each client. It is immutable, so any thread may read it while it exists.
 
     `views` are `ViewAccess` in the order in which they are tried; `uncached` is for clients in none. `keyed` are the
-    tables for queries that are signed with a key that a view names, by the name of the key (lower case).
+    tables of the views with keys, by the name of the key (lower case): each has only the views that name its key.
     """
 
     def __cinit__(self, allow=(), refuse=(), drop=(), *, views=(), uncached=False, keyed=()):
@@ -151,6 +151,21 @@ cdef class AccessTable:
         if parsed.version == 4:
             return _lookup4(&self.table, <uint32_t>_big_endian(bytes, 4))
         return _lookup_bytes6(&self.table, bytes)
+
+    def find_signed(self, str address, bytes key):
+        """As `find`, for a query that is signed with `key`: of the view that it has without a signature and that of
+        its key, the first one in the file applies."""
+        cdef int plain = self.find(address)
+        cdef int signed
+        cdef object table = self.keyed.get(key)
+        if table is None:
+            return plain
+        signed = table.find(address)
+        if signed >> ACCESS_VIEW_SHIFT == 0:
+            return plain
+        if plain >> ACCESS_VIEW_SHIFT == 0 or signed >> ACCESS_VIEW_SHIFT < plain >> ACCESS_VIEW_SHIFT:
+            return signed
+        return plain
 
     def lookup_sockaddr(self, bytes sockaddr):
         """The decision by the bytes of a struct sockaddr, by the function that the fast path calls."""

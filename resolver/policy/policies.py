@@ -74,7 +74,7 @@ class PolicyPipeline:
         return {".".join(key): count for key, count in self.counts.items()}
 
     def _tables(self, listener: ListenerSettings | None, transport: str | None) -> AccessTable:
-        """The table for unsigned queries, with those for queries that are signed with the keys of views."""
+        """The table for unsigned queries; its attribute `keyed` has one for each key that views name."""
         keys = {name for view in self._settings.view for name in view.key_names}
         keyed = {names.lower(names.from_text(name)): self._table(listener, transport, name) for name in keys}
         return self._table(listener, transport, keyed=keyed)
@@ -83,6 +83,8 @@ class PolicyPipeline:
         self, listener: ListenerSettings | None, transport: str | None, key: str | None = None,
         keyed: Mapping[bytes, AccessTable] = MappingProxyType({}),
     ) -> AccessTable:
+        """The table of the views without keys, or of those that name `key`. Few views name a key, so making a table for
+        each key costs little."""
         own = listener if listener is not None and listener.has_access_list else self._settings.policy
         views = [
             ViewAccess(number, view.clients, (view.allow, view.refuse, view.drop) if view.has_access_list else None,

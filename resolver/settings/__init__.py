@@ -30,6 +30,7 @@ from resolver.settings.subnet import SubnetSettings
 from resolver.settings.upstreams import ForwardZone, RootServer, StubZone, check_upstream_zones
 from resolver.settings.views import ViewSettings
 from resolver.settings.zones import POLICY, ROOT_PRIMARIES, TsigKey, ZoneSettings, ZonesSettings
+from resolver.wire import name as names
 
 __all__ = [
     "LISTENER_PORTS",
@@ -168,7 +169,7 @@ class Settings:
         (), "Views: groups of clients that get other answers than those of policy. The first that fits is taken."
     )
     zone: tuple[ZoneSettings, ...] = option((), "Zones of which this server has a copy: from a file or by transfers.")
-    tsig_key: tuple[TsigKey, ...] = option((), "Keys for signed transfers and NOTIFY messages (RFC 8945).")
+    tsig_key: tuple[TsigKey, ...] = option((), "Keys for signed transfers, NOTIFY messages and client queries (RFC 8945).")
 
     def __post_init__(self) -> None:
         if not self.root_hints and "." not in self.configured_zones:
@@ -252,9 +253,12 @@ class Settings:
         if len(self.zone) > limits.ZONES:
             raise ValueError(f"zone: more than {limits.ZONES} zones are configured")
         keys = self._key_names
-        for name in keys:
-            if keys.count(name) > 1:
-                raise ValueError(f"tsig_key: the key {name!r} is configured twice")
+        wire_names: set[bytes] = set()
+        for key in self.tsig_key:
+            name = names.lower(names.from_text(key.name))
+            if name in wire_names:
+                raise ValueError(f"tsig_key: the key {key.name!r} is configured twice")
+            wire_names.add(name)
         seen: dict[str, str] = {}
         for zone in self.own_zones:
             if zone.mode == POLICY and zone in self.zone:

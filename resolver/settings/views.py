@@ -29,7 +29,7 @@ class ViewSettings:
     clients: tuple[str, ...] = option(
         (),
         "Client prefixes of this view; empty: all clients. A client belongs to the first view in the file whose"
-        " clients, listeners and transports all fit.",
+        " clients, listeners, transports and keys all fit.",
     )
     listeners: tuple[str, ...] = option(
         (), "Served addresses of this view, as in server.listen; without a port: all ports. Empty: all listeners."
@@ -38,7 +38,9 @@ class ViewSettings:
     keys: tuple[str, ...] = option(
         (),
         "Names of [[tsig-key]] tables; queries of this view are signed with one of them (RFC 8945). Empty: signed or"
-        " not. A key does not permit anything by itself: `allow` of this view must permit its clients.",
+        " not. A key permits nothing by itself: the client must be permitted by `allow` of this view, or where the view"
+        " has no such list by that of policy or of the listener. Addresses that `drop` of these lists names are never"
+        " answered.",
     )
     allow: tuple[str, ...] = option(
         (),
@@ -96,7 +98,8 @@ class ViewSettings:
 
     def __post_init__(self) -> None:
         if not _VIEW_NAME.fullmatch(self.name):
-            raise ValueError(f"name: {self.name!r} is no name of a view; use letters, digits, hyphens, at most 63")
+            raise ValueError(f"name: {self.name!r} is not a valid view name; use at most 63 letters, digits, hyphens"
+                             " and underscores, and begin with a letter or digit")
         for name in ("clients", "allow", "refuse", "drop"):
             check_prefixes(getattr(self, name), name)
         for text in self.listeners:
@@ -149,9 +152,9 @@ class ViewSettings:
         return frozenset(text.removesuffix(".").lower() for text in self.keys)
 
     def serves(self, listener: "ListenerSettings | None", transport: str | None, key: str | None = None) -> bool:
-        """Whether clients of `listener` over `transport` may be in this view with queries that are signed with `key`,
-        one of its `key_names`; None: no listener is known, or the query is not signed."""
-        if self.keys and key not in self.key_names:
+        """Whether clients of `listener` over `transport` may be in this view; None: no listener is known. With `key`,
+        one of `key_names`: whether they may be in it because of this key; else whether they may be in it without."""
+        if key not in self.key_names if key is not None else self.keys:
             return False
         if listener is None or transport is None:
             return not (self.listeners or self.transports)

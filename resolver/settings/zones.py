@@ -42,9 +42,9 @@ ROOT_PRIMARIES = (
 
 @dataclass(frozen=True, slots=True)
 class TsigKey:
-    """A key for signed transfers and NOTIFY messages (RFC 8945)."""
+    """A key for signed transfers, NOTIFY messages and client queries (RFC 8945)."""
 
-    name: str = option("", "Name of the key, the same at both servers.")
+    name: str = option("", "Name of the key, the same on both sides.")
     algorithm: str = option("hmac-sha256", f"One of {', '.join(TSIG_ALGORITHMS)}.")
     secret: str = option("", "The secret in base64, as tsig-keygen and keymgr print it.")
 

@@ -45,13 +45,14 @@ cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil:
     """Parse a query. Returns 0: plain; 1: not plain, Python must handle it; negative: malformed.
 
     Plain: opcode QUERY, one question, and no other record except one OPT. -1 (incomplete header, or a response) must be
-    dropped; the reply to all other negative codes is FORMERR. With 1 only the header's fields are valid, and those of
-    the question if `qname` is not NULL.
+    dropped; the reply to all other negative codes is FORMERR. With 1 only the header's fields are valid, those of the
+    question if `qname` is not NULL, and those of OPT if `has_edns`. A signed query has two additional records: OPT and
+    then TSIG, which is not parsed here.
     """
     cdef Py_ssize_t size = <Py_ssize_t> n
     cdef Py_ssize_t at = HEADER_SIZE
     cdef Py_ssize_t length, end
-    cdef uint16_t code, flags
+    cdef uint16_t code, flags, additional
     memset(q, 0, sizeof(QueryInfo))
     if size < HEADER_SIZE or size > MESSAGE_MAX:
         return E_HEADER
@@ -76,10 +77,11 @@ cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil:
     q.question_end = <uint16_t> at
     if flags & (F_AA | F_TC | F_RA | F_Z | F_RCODE) or q.qclass != C_IN:
         q.non_plain = True
-    if get16(p + 6) or get16(p + 8) or get16(p + 10) > 1:
+    additional = get16(p + 10)
+    if get16(p + 6) or get16(p + 8) or additional > 2:
         q.non_plain = True
         return 1
-    if get16(p + 10) == 1:
+    if additional:
         if at + 11 > size:
             return E_TRUNCATED
         if p[at] != 0 or get16(p + at + 1) != T_OPT:
@@ -118,6 +120,9 @@ cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil:
             else:
                 q.non_plain = True
             at += length
+    if additional == 2:
+        q.non_plain = True
+        return 1
     if at != size:
         return E_TRAILING
     return 0

@@ -1,7 +1,8 @@
 """Signs messages with a shared key and checks such signatures (RFC 8945), also those of transfers of many messages.
 
-A MAC is accepted in its full length only. The clock is an argument. Nothing of an unsigned or wrongly signed message is
-used: `Verifier.check` raises before its caller reads the content.
+A MAC is accepted in its full length only; a truncated one that matches gets BADTRUNC (section 5.2.4). The clock is an
+argument. Nothing of an unsigned or wrongly signed message is used: `Verifier.check` raises before its caller reads the
+content.
 """
 
 import hmac
@@ -17,15 +18,18 @@ from resolver.wire.records import parse_records
 __all__ = ["Key", "SignedMessage", "TsigError", "Verifier", "refuse", "sign", "split"]
 
 DIGESTS = {f"hmac-{name}": name for name in ("sha1", "sha224", "sha256", "sha384", "sha512")}
-UNSIGNED = limits.TSIG_UNSIGNED
+MOST_UNSIGNED = limits.TSIG_UNSIGNED
 FUDGE = limits.TSIG_FUDGE
+SIGNED_ERRORS = (c.BADTIME, c.BADTRUNC)  # the MAC of the message is right (RFC 8945 section 5.3.2)
 ERRORS = {0: "no error", c.BADKEY: "BADKEY", c.BADTIME: "BADTIME", 16: "BADSIG", c.BADTRUNC: "BADTRUNC"}
 BADSIG = 16  # RFC 8945 section 5.2.2; as an rcode of EDNS the number is BADVERS
-TIMES = 8  # time signed (48 bits) and fudge
+TIMES_SIZE = 8  # time signed (48 bits) and fudge
+MAC_LEAST = 10  # octets of a truncated MAC, and at least half of the full one (RFC 8945 section 5.2.2.1)
 
 
 class TsigError(ValueError):
-    """A message without the signature that it must have. `code` is the TSIG error for the reply."""
+    """A message without the signature that it must have. `code` is the TSIG error for the reply, or `FORMERR`, the
+    rcode of a reply without TSIG."""
 
     def __init__(self, text: str, code: int = BADSIG) -> None:
         super().__init__(text)
@@ -91,14 +95,14 @@ def split(message: bytes) -> SignedMessage | None:
     while at < len(rdata) and 0 < rdata[at] < 64:
         at += 1 + rdata[at]
     start = at + 1
-    size = int.from_bytes(rdata[start + TIMES : start + TIMES + 2], "big")
-    mac = start + TIMES + 2
+    size = int.from_bytes(rdata[start + TIMES_SIZE : start + TIMES_SIZE + 2], "big")
+    mac = start + TIMES_SIZE + 2
     rest = rdata[mac + size :]
     if len(rest) < 6 or len(rest) != 6 + int.from_bytes(rest[4:6], "big"):
         raise WireError("the TSIG record is malformed")
     plain = rest[:2] + message[2:10] + (int.from_bytes(message[10:12], "big") - 1).to_bytes(2, "big")
     return SignedMessage(
-        plain + message[HEADER_SIZE:offset], owner, names.lower(rdata[:start]), rdata[start : start + TIMES],
+        plain + message[HEADER_SIZE:offset], owner, names.lower(rdata[:start]), rdata[start : start + TIMES_SIZE],
         rdata[mac : mac + size], int.from_bytes(rest[2:4], "big"), rest[6:],
     )
 
@@ -119,8 +123,8 @@ def sign(
     other: bytes = b"", times: bytes = b"", unsigned: bool = False, algorithm: bytes = b"",
 ) -> tuple[bytes, bytes]:
     """The message with a TSIG record, and its MAC. `prior` is the MAC of the query or of the previous message of a
-    transfer, whose later messages have `timers_only`. `times` are those of the query in a reply to a wrong signature,
-    which is `unsigned` and has the `algorithm` of the query (RFC 8945 section 5.3.2)."""
+    transfer, whose later messages have `timers_only`. `times` are those of the query in a reply that reports a TSIG
+    error. Those for BADKEY and BADSIG are `unsigned` and have the `algorithm` of the query (RFC 8945 section 5.3.2)."""
     stamp = times or now.to_bytes(6, "big") + FUDGE.to_bytes(2, "big")
     tail = stamp if timers_only else _variables(key, stamp, error, other)
     mac = b"" if unsigned else key.mac(_prior(prior), message, tail)
@@ -137,12 +141,12 @@ def refuse(reply: bytes, signed: SignedMessage, problem: TsigError, key: Key | N
     """The reply to a message whose signature is not accepted: `reply`, which has the rcode NOTAUTH, with the TSIG error
     of `problem` (RFC 8945 section 5.2).
 
-    `key` is the one that has made the signature; None: none here has. A reply to a wrong time is signed with it and has
-    the time here, so that the client can trust it and name the reason (section 5.2.3). All others are unsigned.
+    `key` is the one that has made the signature; None: none here has. Replies with BADTIME and BADTRUNC are signed with
+    it, so that the client can trust them; BADTIME has the time here (section 5.2.3). All others are unsigned.
     """
-    if problem.code == c.BADTIME and key is not None:
-        return sign(reply, key, now, prior=signed.mac, error=c.BADTIME, times=signed.times,
-                    other=now.to_bytes(6, "big"))[0]
+    if problem.code in SIGNED_ERRORS and key is not None:
+        other = now.to_bytes(6, "big") if problem.code == c.BADTIME else b""
+        return sign(reply, key, now, prior=signed.mac, error=problem.code, times=signed.times, other=other)[0]
     named = Key(signed.key, "hmac-sha256", b"")
     return sign(reply, named, now, error=problem.code, times=signed.times, unsigned=True,
                 algorithm=signed.algorithm)[0]
@@ -172,7 +176,7 @@ class Verifier:
         """
         found = split(message)
         if found is None:
-            if self._first or self._unsigned >= UNSIGNED:
+            if self._first or self._unsigned >= MOST_UNSIGNED:
                 raise TsigError("the message is not signed", c.BADKEY)
             self._unsigned += 1
             self._since += message
@@ -181,16 +185,20 @@ class Verifier:
         if found.key != key.name or found.algorithm != key.algorithm_name:
             raise TsigError(f"the message is signed with key {names.to_text(found.key)}", c.BADKEY)
         if found.error and not found.mac:
-            raise TsigError(f"the peer does not accept our signature: {ERRORS.get(found.error, found.error)}")
+            raise TsigError(f"the peer reports {ERRORS.get(found.error, found.error)}")
         tail = _variables(key, found.times, found.error, found.other) if self._first else found.times
         expected = key.mac(_prior(self.mac), self._since, found.message, tail)
-        if not hmac.compare_digest(expected, found.mac):
-            raise TsigError("the signature does not match")
+        if not max(MAC_LEAST, len(expected) // 2) <= len(found.mac) <= len(expected):
+            raise TsigError(f"the MAC has {len(found.mac)} octets, and its algorithm makes {len(expected)}", c.FORMERR)
+        if not hmac.compare_digest(expected[: len(found.mac)], found.mac):
+            raise TsigError("the signature does not match the message")
         self.mac, self._since, self._unsigned, self._first = found.mac, b"", 0, False
         if found.error:
-            raise TsigError(f"the peer does not accept our signature: {ERRORS.get(found.error, found.error)}")
+            raise TsigError(f"the peer reports {ERRORS.get(found.error, found.error)}")
         if abs(found.signed_at - now) > found.fudge:
             raise TsigError("the clocks differ by more than the signature permits", c.BADTIME)
+        if len(found.mac) < len(expected):
+            raise TsigError("the MAC is truncated", c.BADTRUNC)
         return found.message
 
     @property

@@ -27,6 +27,7 @@ listen = ["127.0.0.1:{port}"]
 [control]
 socket = "{home}/control"
 [policy]
+refuse = ["127.0.0.9/32"]
 local-zones = ["keyed.test. static"]
 local-data = ["www.keyed.test. 60 IN A 192.0.2.1"]
 [[tsig-key]]
@@ -39,6 +40,7 @@ secret = "{secret}"
 [[view]]
 name = "inside"
 keys = ["view.key"]
+allow = ["127.0.0.0/8"]
 inherit = false
 local-zones = ["keyed.test. static"]
 local-data = ["www.keyed.test. 60 IN A 198.51.100.1"]
@@ -50,7 +52,7 @@ options {{ directory "{home}"; pid-file none; session-keyfile none; listen-on-v6
   listen-on port {port} {{ 127.0.0.1; }}; }};
 controls {{ }};
 view inside {{ match-clients {{ key "view.key"; }}; zone "keyed.test" {{ type primary; file "inside.zone"; }}; }};
-view outside {{ match-clients {{ any; }}; zone "keyed.test" {{ type primary; file "outside.zone"; }}; }};
+view outside {{ match-clients {{ !127.0.0.9; any; }}; zone "keyed.test" {{ type primary; file "outside.zone"; }}; }};
 """
 
 
@@ -73,8 +75,8 @@ def served(kind: str, home: Path) -> Iterator[int]:
         yield port
 
 
-def dig(tool: str, port: int, key: str, *words: str) -> str:
-    command = [program(tool), "@127.0.0.1", "-p", str(port), "-y", key, "+tries=1" if tool == "dig" else "+retry=0",
+def dig(tool: str, port: int, key: str, *words: str, source: str = "127.0.0.1") -> str:
+    command = [program(tool), "@127.0.0.1", "-b", source, "-p", str(port), *(["-y", key] if key else []), "+tries=1" if tool == "dig" else "+retry=0",
                "www.keyed.test", "A", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
 
@@ -96,3 +98,14 @@ def test_signed_queries_get_signed_replies(kind: str, tmp_path: Path) -> None:
                 text = dig(tool, port, key, *words)
                 assert re.search(rf"status: (NOTAUTH|{error})\b", text) and error in text, text
                 assert OUTSIDE not in text and INSIDE not in text
+
+
+@pytest.mark.parametrize("kind", ["resolverd", "named"])
+def test_a_key_permits_a_client_whose_address_is_not_permitted(kind: str, tmp_path: Path) -> None:
+    with served(kind, tmp_path) as port:
+        for tool, words in (("dig", []), ("dig", ["+tcp"]), ("kdig", []), ("kdig", ["+tcp"])):
+            for key, status, address in ((f"hmac-sha512:view.key:{SECRET}", "NOERROR", [INSIDE]),
+                                         (f"hmac-sha256:plain.key:{SECRET}", "REFUSED", []), ("", "REFUSED", [])):
+                text = dig(tool, port, key, *words, source="127.0.0.9")
+                assert f"status: {status}" in text, text
+                assert re.findall(r"\sA\s+([0-9.]+)$", text, re.MULTILINE) == address, text

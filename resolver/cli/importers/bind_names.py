@@ -104,11 +104,29 @@ class Names:
                     listed = [f"!{one}" for one in listed]
                 found += listed
             elif name == "key":
-                raise ValueError("resolverd matches clients by TSIG key in views only, and not beside addresses")
+                raise ValueError("a key is only carried over in a match-clients list without addresses; BIND means an"
+                                 " address or a key, a [[view]] with both means an address and a key: write one"
+                                 " [[view]] with clients and one with keys")
             elif name == "geoip":
                 raise ValueError("resolverd cannot match clients by country")
             else:
                 found.append(text)
+        return found
+
+    def keys(self, one: Statement | None, depth: int = 0) -> list[str]:
+        """The keys in an address match list, and in lists that it names, when these have nothing else, so that a
+        [[view]] means the same; else none."""
+        found: list[str] = []
+        for inner in () if one is None or depth > limits.IMPORT_DEPTH else one.block or ():
+            if inner.block is None and len(inner.words) == 2 and inner.words[0] == "key":
+                found.append(inner.words[1])
+            elif inner.block is None and len(inner.words) == 1 and inner.words[0] in self.acls:
+                listed = self.keys(self.acls[inner.words[0]], depth + 1)
+                if not listed:
+                    return []
+                found += listed
+            else:
+                return []
         return found
 
     def elements(self, one: Statement) -> dict[Network, bool]:

@@ -89,7 +89,8 @@ class Views:
         everything = set(ALL_CLIENTS)
         if not any(everything <= set(one.get("clients", ALL_CLIENTS)) and not one.keys() & {"listeners", "keys"}
                    for one in tables):
-            self.draft.sections.get("policy", {}).pop("allow", None)
+            # An empty list, because the default permits this host.
+            self.draft.set("policy.allow", [])
             self.draft.set("policy.refuse", list(ALL_CLIENTS))
 
     def shared(self) -> list[Statement]:
@@ -123,7 +124,7 @@ class Views:
     def members(self, options: dict[str, Statement]) -> dict[str, Any]:
         """Who is in the view."""
         table: dict[str, Any] = {}
-        keys = _keys_of(options.get("match-clients"))
+        keys = self.names.keys(options.get("match-clients"))
         if keys:
             table["keys"] = [self.names.tsig_key(key) for key in keys]
         elif "match-clients" in options:
@@ -225,14 +226,6 @@ class Views:
         left = sorted(options.keys() - {"exclude", "break-dnssec"})
         if left:
             raise ValueError(f"the prefix is carried over, {', '.join(left)} is not; see view.dns64-exclude-a")
-
-
-def _keys_of(clients: Statement | None) -> list[str]:
-    """The keys in ``match-clients`` when it has nothing else, so that a [[view]] means the same."""
-    block = () if clients is None else clients.block or ()
-    if not all(len(one.words) == 2 and one.words[0] == "key" for one in block):
-        return []
-    return [one.words[1] for one in block]
 
 
 def _content(statement: Statement) -> Any:

@@ -14,6 +14,8 @@ from resolver.cli.importers.draft import CHANGED
 from resolver.cli.importers.networks import allowed, decision, view_groups
 from resolver.cli.importers.recursor_yaml import Node, parse, settings
 from resolver.cli.importers.run import FORMATS
+from resolver.policy import ALLOW, PolicyPipeline
+from resolver.settings import PolicySettings, Settings
 
 SECRET = "c2VjcmV0IG9mIHRoaXMgdGVzdCBvbmx5ISEhISEhISE="
 
@@ -346,11 +348,16 @@ def test_views_of_bind(made):
     }
     assert closed == {"name": "closed", "clients": ["127.0.0.2/32"], "listeners": ["127.0.0.1"],
                       "refuse": ["0.0.0.0/0", "::/0"]} or "is no served address" in str(left)
-    refused = {"refuse": ["0.0.0.0/0", "::/0"], "special-use-domains": False}
+    refused = {"allow": [], "refuse": ["0.0.0.0/0", "::/0"], "special-use-domains": False}
     assert found["policy"] == refused, "clients in no view are refused"
     assert found["zone"] == [{"name": "all.example", "file": "/etc/bind/all"}]
     assert found["cache"] == {"max-ttl": 60}, "which both views have"
     assert {line.partition(":")[0] for line in left} == {"6", "8", "12", "17"}
+
+
+def served(policy, address):
+    lists = {name: tuple(policy.get(name, getattr(PolicySettings(), name))) for name in ("allow", "refuse", "drop")}
+    return PolicyPipeline(Settings(policy=PolicySettings(**lists))).access.lookup(address) == ALLOW
 
 
 def test_a_client_of_the_last_view_is_any_client(made):
@@ -372,13 +379,17 @@ key "k" { algorithm hmac-sha256; secret "c2VjcmV0LXNlY3JldC1zZWNyZXQ="; };
 view a { match-clients { key k; }; allow-query { any; }; };
 view b { match-clients { 10.0.0.0/8; key k; }; };
 view c { match-clients { key none; }; };
+acl staff { key k; staff2; }; acl staff2 { key "k2"; };
+key k2 { algorithm hmac-sha256; secret "c2VjcmV0LXNlY3JldC1zZWNyZXQ="; };
+view d { match-clients { staff; }; };
 """, "bind")
-    [view] = found["view"]
+    view, staff = found["view"]
+    assert staff["keys"] == ["k", "k2"] and "clients" not in staff
     assert (view["keys"], view["allow"], "clients" in view) == (["k"], ["0.0.0.0/0", "::/0"], False)
-    assert [one["name"] for one in found["tsig-key"]] == ["k"]
-    assert found["policy"]["refuse"] == ["0.0.0.0/0", "::/0"], "a client without the key is in no view"
+    assert [one["name"] for one in found["tsig-key"]] == ["k", "k2"]
+    assert not served(found["policy"], "127.0.0.1"), "a client without the key is in no view"
     assert [line.partition(":")[0] for line in left] == ["3", "4"]
-    assert "not beside addresses" in left[0] and "there is no key none" in left[1]
+    assert "write one [[view]] with clients and one with keys" in left[0] and "there is no key none" in left[1]
 
 
 def test_rates_of_bind(made):

@@ -217,7 +217,7 @@ trust-anchors { d.example. static-ds 1 8 2 "AB CD"; . initial-key 257 3 8 "AA"; 
 @pytest.mark.parametrize(("line", "why"), [
     ("query-source port 53;", "a fixed source port"),
     ("recursion no;", "resolverd is a recursive resolver"),
-    ("allow-recursion { key mine; };", "TSIG key"),
+    ("allow-recursion { key mine; };", "one with keys"),
     ("listen-on tls local { any; };", "[[listener]]"),
     ("forwarders { 192.0.2.9 tls quad; };", "tls://ADDRESS#NAME"),
     ("allow-recursion { odd; };", "'odd' does not appear to be"),

@@ -1,16 +1,19 @@
 """Queries with TSIG (RFC 8945): signed replies, as dnspython checks them; the errors; FORMERR for an invalid TSIG."""
 
 import struct
+from ipaddress import ip_address
 from typing import Any
 
+import dns.edns
 import dns.message
 import dns.rcode
 import dns.tsig
 import pytest
 from support.service_parts import CLIENT, NOW, Parts, Sink, address, positive, query
 
+from resolver.net.doh import freshness
 from resolver.net.tsig import keys_of
-from resolver.settings import PolicySettings, Settings, TsigKey, ViewSettings
+from resolver.settings import PolicySettings, RateLimitSettings, Settings, TsigKey, ViewSettings
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.message import MessageView
@@ -158,7 +161,7 @@ def test_the_reply_to_a_signed_query_is_signed(edns: int | None, stream: bool, n
 
 
 def test_the_id_of_the_header_may_have_been_changed_on_the_way() -> None:
-    """RFC 8945 section 5.3.1: the original id is in the record, and a forwarder has its own."""
+    """RFC 8945 section 4.3.2: the original id is in the record, and a forwarder has its own."""
     parts = parts_with()
     packet, asked = signed_by(qtype="AXFR")
     parts.ask(b"\x12\x34" + packet[2:])
@@ -259,6 +262,58 @@ def test_a_reply_that_does_not_fit_with_its_signature_is_truncated() -> None:
     assert len(checked(stream.packets[-1], asked).answer[0]) == 25
 
 
+@pytest.mark.parametrize(("size", "error"), [(31, c.BADTRUNC), (16, c.BADTRUNC), (15, None), (0, None), (33, None)])
+def test_a_truncated_mac_is_refused(size: int, error: int | None) -> None:
+    """RFC 8945 sections 5.2.2.1 and 5.2.4."""
+    parts = parts_with()
+    packet, asked = signed_by()
+    place = len(packet) - 6 - 32
+    mac = packet[place : place + 32] + b"x"
+    start = packet.rindex(ALGORITHM) - 2
+    rdata = packet[start + 2 : place - 2] + size.to_bytes(2, "big") + mac[:size] + packet[place + 32:]
+    parts.ask(packet[:start] + len(rdata).to_bytes(2, "big") + rdata)
+    assert parts.mesh.tickets == []
+    if error is None:
+        assert parts.sink.last.rcode == c.FORMERR
+        return
+    assert parts.sink.last.rcode == c.NOTAUTH
+    asked.request_mac = mac[:size]
+    with pytest.raises(dns.tsig.PeerBadTruncation):
+        dns.message.from_wire(parts.sink.packets[-1] or b"", keyring=asked.keyring, request_mac=mac[:size])
+
+
+def test_a_wrong_truncated_mac_is_a_bad_signature() -> None:
+    parts = parts_with()
+    parts.ask(signed(query(edns_payload=None), tsig(mac=bytes(20))))
+    assert (parts.sink.last.rcode, (parts.sink.packets[-1] or b"")[-4:-2]) == (c.NOTAUTH, b"\0\x10")
+
+
+@pytest.mark.parametrize("packet", [
+    signed(query(edns_payload=None, qname=names.from_text(".".join(["x" * 60] * 4) + ".")), tsig(key=b"\xc0\x0c", mac=b"")),
+    signed(query(edns_payload=None), tsig(other=bytes(700))),
+])
+def test_a_refusal_is_not_larger_than_the_query(packet: bytes) -> None:
+    """Anybody can send such a query from a forged address."""
+    parts = parts_with()
+    parts.ask(packet)
+    view = parts.sink.last
+    assert (view.rcode, view.tc, view.question_count) == (c.NOTAUTH, len(packet) < 512, 1)
+    assert len(parts.sink.packets[-1] or b"") <= min(len(packet), 512)
+    stream = Sink(stream=True)
+    parts.ask(packet, sink=stream)
+    assert (stream.last.rcode, stream.last.tc) == (c.NOTAUTH, False)
+
+
+def test_http_caches_do_not_store_a_signed_reply() -> None:
+    parts, sink = parts_with(), Sink(stream=True)
+    parts.ask(query(), sink=sink)
+    parts.mesh.finish(positive(address()))
+    assert freshness(sink.packets[-1] or b"") is not None
+    parts.ask(signed_by()[0], sink=sink)
+    assert checked(sink.packets[-1], signed_by()[1]).rcode() == dns.rcode.NOERROR
+    assert freshness(sink.packets[-1] or b"") is None
+
+
 def test_a_retransmission_that_is_signed_anew_gets_its_own_reply() -> None:
     parts = parts_with()
     (first, asked_first), (second, asked_second) = signed_by(at=NOW), signed_by(at=NOW + 1)
@@ -313,6 +368,50 @@ def in_view(**more: Any) -> Parts:
     """A resolver for 127.0.0.0/8 with a view for the key key.example."""
     view = ViewSettings(name="roaming", keys=("KEY.example",), **more)
     return Parts(Settings(view=(view,), tsig_key=KEYED.tsig_key))
+
+
+def test_the_fast_path_passes_on_what_a_key_may_permit() -> None:
+    parts = in_view(allow=EVERYBODY)
+    packet, asked = signed_by()
+    assert parts.fast.answer(packet, FAR, NOW) is None
+    assert parts.fast.answer(query(), FAR, NOW)[3] & 15 == c.REFUSED  # type: ignore[index]
+    for other in (Parts(KEYED), Parts(Settings(view=(ViewSettings(name="a", clients=("10.0.0.0/8",)),)))):
+        assert other.fast.answer(packet, FAR, NOW)[3] & 15 == c.REFUSED, "no view has a key"  # type: ignore[index]
+
+
+def test_a_dropped_address_gets_nothing_by_a_key() -> None:
+    view = ViewSettings(name="roaming", keys=("key.example",), allow=EVERYBODY)
+    parts = Parts(Settings(view=(view,), tsig_key=KEYED.tsig_key, policy=PolicySettings(drop=("198.51.100.0/24",))))
+    assert parts.fast.answer(signed_by()[0], FAR, NOW) == b""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("host", ["127.0.0.1", FAR[0]])
+def test_signed_queries_are_counted_before_their_signature_is_checked(host: str, stream: bool) -> None:
+    view = ViewSettings(name="roaming", keys=("key.example",), allow=EVERYBODY)
+    rates = RateLimitSettings(queries_per_second=3, verified_queries_per_second=3)
+    parts = Parts(Settings(view=(view,), tsig_key=KEYED.tsig_key, rate_limit=rates))
+    passed = 0
+    for number in range(60):
+        packet, _ = signed_by()
+        packet = number.to_bytes(2, "big") + packet[2:]
+        if stream:
+            access = parts.plan.access.find(host)
+            replies, missed, _, _ = parts.fast.answer_frames([packet], NOW, ip_address(host).packed, access=access)
+            passed += bool(missed)
+        else:
+            passed += parts.fast.answer(packet, (host, 5300), NOW) is None
+    assert 3 <= passed < 40
+
+
+def test_a_good_cookie_verifies_the_client_of_a_signed_query() -> None:
+    rates = RateLimitSettings(queries_per_second=2, verified_queries_per_second=0)
+    parts = Parts(Settings(tsig_key=KEYED.tsig_key, rate_limit=rates))
+    assert parts.fast.cookies is not None
+    cookie = parts.fast.cookies.answer(bytes(8), CLIENT[0], NOW)
+    for options, all_pass in (([dns.edns.GenericOption(10, cookie)], True), ([], False)):
+        packet, _ = signed_by(use_edns=0, options=options)
+        assert all(parts.fast.answer(packet, CLIENT, NOW) is None for _ in range(50)) is all_pass
 
 
 def test_a_key_chooses_a_view_whose_list_permits_the_client() -> None:

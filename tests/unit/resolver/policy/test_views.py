@@ -12,7 +12,7 @@ from resolver.daemon.config import ConfigError, parse
 from resolver.daemon.config_writer import render
 from resolver.effects import FailureKind, Outcome, Purpose, Question
 from resolver.mesh import Mesh
-from resolver.policy import ALLOW, DROP, REFUSE, AccessTable, PolicyPipeline
+from resolver.policy import ALLOW, DECISION, DROP, REFUSE, VIEW_SHIFT, AccessTable, PolicyPipeline
 from resolver.policy.ranges import ViewAccess
 from resolver.query import Query
 from resolver.settings import (
@@ -124,10 +124,20 @@ def test_keys_have_their_own_tables() -> None:
     a, b = b"\1a\4test\0", b"\1b\4test\0"
     assert set(plan.access.keyed) == {a, b} and not plan.access.keyed[a].keyed
     assert [plan.access.view_of(text) for text in ("10.0.0.1", "192.0.2.1")] == [3, 0]
-    assert [plan.access.keyed[a].view_of(text) for text in ("10.0.0.1", "192.0.2.1")] == [1, 1]
-    assert [plan.access.keyed[b].view_of(text) for text in ("10.0.0.1", "192.0.2.1")] == [2, 0]
-    assert (plan.access.lookup("192.0.2.1"), plan.access.keyed[a].lookup("192.0.2.1")) == (REFUSE, ALLOW)
-    assert plan.table(ListenerSettings("127.0.0.1:853"), "tls").keyed[b].view_of("192.0.2.1") == 4
+    assert [plan.access.find_signed(text, a) >> VIEW_SHIFT for text in ("10.0.0.1", "192.0.2.1")] == [1, 1]
+    assert [plan.access.find_signed(text, b) >> VIEW_SHIFT for text in ("10.0.0.1", "192.0.2.1")] == [2, 0]
+    assert (plan.access.lookup("192.0.2.1"), plan.access.find_signed("192.0.2.1", a) & DECISION) == (REFUSE, ALLOW)
+    assert plan.table(ListenerSettings("127.0.0.1:853"), "tls").find_signed("192.0.2.1", b) >> VIEW_SHIFT == 4
+    assert plan.access.find_signed("10.0.0.1", b"\1c\4test\0") == plan.access.find("10.0.0.1")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_key_has_no_precedence_over_an_earlier_view(first: bool) -> None:
+    views = [in_view("keyed", keys=("a.test",)), in_view("all", "10.0.0.0/8")]
+    plan = PolicyPipeline(Settings(tsig_key=(TsigKey("a.test", secret=SECRET),),
+                                   view=tuple(views if first else reversed(views))))
+    assert plan.access.find_signed("10.0.0.1", b"\1a\4test\0") >> VIEW_SHIFT == 1
+    assert plan.access.find_signed("192.0.2.1", b"\1a\4test\0") >> VIEW_SHIFT == (1 if first else 2)
 
 
 @pytest.mark.parametrize(("settings", "text"), [
@@ -319,7 +329,7 @@ def test_stale_answers_and_prefetches_are_those_of_the_view() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('[[view]]\nname = "a b"\nclients = ["10.0.0.0/8"]', "2: view[0].name: 'a b' is no name of a view"),
+        ('[[view]]\nname = "a b"\nclients = ["10.0.0.0/8"]', "2: view[0].name: 'a b' is not a valid view name"),
         ('[[view]]\nname = "a"', "1: view[0].clients: nothing says who is in this view"),
         ('[[view]]\nname = "a"\nclients = ["10/8x"]', "3: view[0].clients[0]: '10/8x' is not an address prefix"),
         ('[[view]]\nname = "a"\ntransports = ["dot"]', "'dot' is not one of udp, tcp, tls, https, quic"),

@@ -8,7 +8,7 @@ from support.zone_replies import Direct
 from support.zone_versions import ORIGIN, version
 
 from resolver import limits
-from resolver.net.tsig import keys_of
+from resolver.net.tsig import SignedQueries, keys_of
 from resolver.net.zone_server import ZoneServer
 from resolver.policy import ALLOW, DROP, REFUSE
 from resolver.settings import Settings, TsigKey, ZoneSettings, ZonesSettings, replace
@@ -52,15 +52,25 @@ class Sink:
         return True
 
 
-def ask(packet: bytes, host: str, *, stream: bool = True) -> tuple[list[bytes], list[bytes], bool]:
-    """The replies, the zones that are to be refreshed, and whether the message was handled."""
+def ask(
+    packet: bytes, host: str, *, stream: bool = True, check: bool = True
+) -> tuple[list[bytes], list[bytes], bool]:
+    """The replies, the zones that are to be refreshed, and whether the message was handled. Without `check` it has no
+    signature."""
     table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
     table.put(ORIGIN, version(5, 2), NOW + 100)
     notified: list[bytes] = []
     sink = Sink()
     sink.stream = stream
     server = ZoneServer(SETTINGS, table, lambda _: None, lambda: NOW, notified.append, Direct())
-    return sink.sent, notified, server.handle(packet, (host, 53), sink)
+    done = handle(server, packet, host, sink) if check else server.handle(packet, (host, 53), sink)
+    return sink.sent, notified, done
+
+
+def handle(server: ZoneServer, packet: bytes, host: str, sink: Any, access: int = ALLOW) -> bool:
+    """Give a message to `server`, with what the service has found of its signature."""
+    signatures = SignedQueries(keys_of(SETTINGS), lambda: NOW, 1232)
+    return server.handle(packet, (host, 53), sink, access, signatures.check(packet))
 
 
 def rcode(packet: bytes) -> int:
@@ -91,7 +101,7 @@ def test_another_transfer_on_a_connection_is_refused_before_anything_is_looked_u
     sink = Sink()
     sink.takes_many = False
     server = ZoneServer(SETTINGS, table, history_of, lambda: NOW, [].append, Direct())
-    assert server.handle(signed(make_transfer_query(ORIGIN, 7, version(4, 1))), ("198.51.100.7", 53), sink)
+    assert handle(server, signed(make_transfer_query(ORIGIN, 7, version(4, 1))), "198.51.100.7", sink)
     assert [rcode(one) for one in sink.sent] == [c.SERVFAIL] and server.refused == 1
 
 
@@ -113,17 +123,17 @@ def test_a_transfer_to_a_slow_client_is_signed_with_the_time_of_each_message() -
     table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
     table.put(ORIGIN, Zone.from_records(ORIGIN, [*version(5), *many]), NOW + 100)
     server = ZoneServer(SETTINGS, table, lambda _: None, lambda: moment, lambda _: None, Direct())
-    assert server.handle(signed(query(c.AXFR)), ("198.51.100.7", 53), Slow())
+    assert handle(server, signed(query(c.AXFR)), "198.51.100.7", Slow())
     assert times == [0, 0, 0]
 
 
 @pytest.mark.parametrize(("packet", "host", "expected"), [
     (signed(query(c.AXFR)), "203.0.113.7", c.REFUSED),
     (query(c.AXFR), "198.51.100.7", c.REFUSED),
-    (signed(query(c.AXFR), IN), "198.51.100.7", c.NOTAUTH),
+    (signed(query(c.AXFR), IN), "198.51.100.7", c.REFUSED),
     (signed(query(c.AXFR), OUT._replace(secret=b"x" * 20)), "198.51.100.7", c.NOTAUTH),
     (query(c.AXFR, b"\4open\4test\0"), "198.51.100.7", c.REFUSED),
-    (signed(query(c.SOA), IN), "198.51.100.7", c.NOTAUTH),
+    (signed(query(c.SOA), IN), "198.51.100.7", c.REFUSED),
 ])
 def test_other_transfers_are_refused(packet: bytes, host: str, expected: int) -> None:
     sent, _, handled = ask(packet, host)
@@ -133,8 +143,42 @@ def test_other_transfers_are_refused(packet: bytes, host: str, expected: int) ->
 
 
 def test_no_zone_is_sent_over_udp() -> None:
-    sent, _, _ = ask(signed(query(c.AXFR)), "198.51.100.7", stream=False)
+    packet, mac = sign(query(c.AXFR), OUT, NOW)
+    sent, _, _ = ask(packet, "198.51.100.7", stream=False)
     assert [rcode(one) for one in sent] == [c.FORMERR]
+    assert Verifier(OUT, mac).check(sent[0], NOW)
+
+
+@pytest.mark.parametrize(("packet", "key", "host", "expected"), [
+    (query(c.AXFR), OUT, "203.0.113.7", c.REFUSED), (query(c.AXFR), IN, "198.51.100.7", c.REFUSED),
+    (query(c.SOA), IN, "198.51.100.7", c.REFUSED), (query(c.IXFR, b"\4open\4test\0"), OUT, "198.51.100.7", c.REFUSED),
+    (query(c.SOA, opcode=c.NOTIFY), OUT, "192.0.2.1", c.REFUSED),
+    (query(c.SOA, opcode=c.NOTIFY), IN, "203.0.113.7", c.REFUSED), (query(c.SOA), OUT, "198.51.100.7", c.NOERROR),
+    (query(c.SOA, b"\4open\4test\0", opcode=c.NOTIFY), OUT, "192.0.2.1", c.NOERROR),
+])
+def test_every_reply_to_a_message_that_a_known_key_has_signed_is_signed(
+    packet: bytes, key: Key, host: str, expected: int
+) -> None:
+    """RFC 8945 section 5.3."""
+    packet, mac = sign(packet, key, NOW)
+    sent, _, _ = ask(packet, host, stream=False)
+    assert [rcode(one) for one in sent] == [expected]
+    assert Verifier(key, mac).check(sent[0], NOW)
+
+
+def test_a_zone_without_a_key_accepts_every_known_one() -> None:
+    zone = ZoneSettings(name="e.test.", file="unused", allow_transfer=("198.51.100.0/24",))
+    table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+    table.put(ORIGIN, version(5, 2), 0)
+    server = ZoneServer(replace(SETTINGS, zone=(zone,)), table, lambda _: None, lambda: NOW, lambda _: None, Direct())
+    for key, expected in ((OUT, c.NOERROR), (IN, c.NOERROR), (OUT._replace(secret=b"x" * 20), c.NOTAUTH)):
+        for qtype in (c.SOA, c.AXFR):
+            sink = Sink()
+            packet, mac = sign(query(qtype), key, NOW)
+            assert handle(server, packet, "198.51.100.7", sink)
+            assert [rcode(one) for one in sink.sent] == [expected]
+            if not expected:
+                assert Verifier(key, mac).check(sink.sent[0], NOW)
 
 
 @pytest.mark.parametrize(("packet", "host", "accepted"), [
@@ -193,11 +237,11 @@ def test_records_are_read_only_when_the_zone_permits_the_request(monkeypatch: py
         for count in (most, most + 1):
             plain = query(qtype, opcode=opcode)
             large = plain[:10] + count.to_bytes(2, "big") + plain[12:] + record * count
-            sent, notified, _ = ask(large, host)
+            sent, notified, _ = ask(large, host, check=False)
             assert bool(read) is (count <= most)
             assert [rcode(one) for one in sent] == (refusal if count <= most else []) and not notified
             read.clear()
-            sent, notified, _ = ask(large, "203.0.113.7")
+            sent, notified, _ = ask(large, "203.0.113.7", check=False)
             assert read == [] and [rcode(one) for one in sent] == refusal and not notified
 
 
@@ -228,7 +272,7 @@ def test_a_dropped_client_gets_no_refusal(packet: bytes, host: str, handled: boo
     table.put(ORIGIN, version(5, 2), NOW + 100)
     sink = Sink()
     server = ZoneServer(SETTINGS, table, lambda _: None, lambda: NOW, lambda _: None, Direct())
-    assert server.handle(packet, (host, 53), sink, DROP) is handled
+    assert handle(server, packet, host, sink, DROP) is handled
     assert bool(sink.sent) is handled
 
 
@@ -244,5 +288,5 @@ def test_a_secondary_asks_for_the_serial_without_access_as_a_client(
     table.put(ORIGIN, version(5, 2), 0)
     sink = Sink()
     server = ZoneServer(replace(SETTINGS, zone=(zone,)), table, lambda _: None, lambda: NOW, lambda _: None, Direct())
-    assert server.handle(query(c.SOA), (host, 53), sink, access) is handled
+    assert handle(server, query(c.SOA), host, sink, access) is handled
     assert [MessageView.parse(one).answer[0].rtype for one in sink.sent] == [c.SOA] * handled
