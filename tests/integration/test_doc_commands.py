@@ -1,57 +1,79 @@
-"""Every line of the ```sh blocks in the README and the pages under docs.
+"""Every command that the README and the pages under docs show is run.
 
-The lines of a block run one after the other in one folder. A line whose comment says `(needs ...)` cannot run without
-a network, an installation or a second program: its options, subcommands and Python names are looked up instead. A line
-that ends with another status than 0 says `exit status N` in its comment. A failure names the page and the line.
+These are the lines of ```sh and ```console blocks, and commands inside of sentences and tables, in the order of the
+page, in one folder for each page. `support/handbook.py` starts what they talk to, and has the list of those that no
+test can run, with reasons. A line that ends with another status than 0 says `exit status N` in its comment. A failure
+names page and line.
 
 Some lines start the playground's web site on its fixed address and port, as other tests of this folder do. So they run
 in the same process as those, one after the other, and not in parallel.
 """
 
-import pkgutil
 import re
-import shlex
-import shutil
 import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.documents import PROJECT, ROOT, SECONDS, blocks, environment
+from support.documents import PAGES, ROOT, SECONDS, Command, blocks, commands
+from support.handbook import PROGRAMS, Servers, full, reason_not_to_run, servers
 from support.ports import free_port
-from support.servers import can_bind, run_process, wait_until
+from support.servers import can_bind, program, run_process, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.checkout]
 
 # The web site of the playground, where the plain URL leads only for processes that may use its port.
 SITE, SITE_ADDRESS = "https://www.example.playground", "127.20.80.1"
-SHELL = blocks("sh")
 
 
-def test_there_are_lines_to_run() -> None:
-    assert len(SHELL) >= 6
+def shown() -> dict[str, list[Command]]:
+    """The commands of each page. What several have is run once, unless it could depend on a file that the page makes:
+    what is inside of a sentence does not."""
+    pages = {str(page.relative_to(ROOT)): commands(page, PROGRAMS) for page in PAGES}
+    in_blocks = {full(one.text) for found in pages.values() for one in found if not one.inline}
+    chosen: dict[str, list[Command]] = {page: [] for page in pages}
+    seen: set[str] = set()
+    for page, found in pages.items():
+        for one in found:
+            text = full(one.text)
+            again = text in seen and re.match(r"resolverctl (?!import)|rdig |corenet |sh compare", text)
+            if not (again or (one.inline and text in seen | in_blocks)):
+                chosen[page].append(one)
+                seen.add(text)
+    return {page: found for page, found in chosen.items() if found}
 
 
-@pytest.mark.parametrize(("place", "source"), SHELL, ids=[place for place, _ in SHELL])
-def test_shell_lines_run_or_name_what_exists(place: str, source: str, tmp_path: Path) -> None:
-    commands, folder = tmp_path / "bin", tmp_path / "work"
-    commands.mkdir()
-    folder.mkdir()
-    env = environment(commands)
-    missing = set()
-    for line in source.splitlines():
-        command, _, comment = line.partition("  #")
-        if "(needs " in comment:
-            missing |= look_up(f"{place}: {line}", shlex.split(command), env, folder)
+SHOWN = shown()
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with servers(tmp_path_factory.mktemp("servers")) as running:
+        yield running
+
+
+def test_there_are_commands() -> None:
+    assert len(SHOWN) >= 25
+    assert sum(map(len, SHOWN.values())) >= 200
+
+
+@pytest.mark.parametrize("page", SHOWN)
+def test_commands_run(page: str, here: Servers, tmp_path: Path) -> None:
+    here.prepare(tmp_path)
+    missing: set[str] = set()
+    for command in SHOWN[page]:
+        if reason_not_to_run(command) is not None:
             continue
-        if SITE in command and not can_bind(SITE_ADDRESS, 443):
-            command = command.replace(SITE, f"{SITE}:8443")
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
-        status = re.search(r"exit status (\d+)", comment)
-        assert done.returncode == (int(status[1]) if status else 0), f"{place}: {line}\n{done.stdout}\n{done.stderr}"
+        if packages := here.missing(command):
+            missing |= packages
+            continue
+        if not can_bind(SITE_ADDRESS, 443):
+            command = replace(command, text=command.text.replace(SITE, f"{SITE}:8443"))
+        done = here.run(command, tmp_path)
+        assert done.returncode in here.statuses(command), f"{command}\n{done.args}\n{done.stdout}\n{done.stderr}"
     if missing:
-        pytest.skip(f"not looked up: pip install {' '.join(sorted(missing))}")
+        pytest.skip(f"not all commands were run, for this is not installed: {', '.join(sorted(missing))}")
 
 
 def test_make_run_shows_a_first_answer(tmp_path: Path) -> None:
@@ -64,53 +86,38 @@ def test_make_run_shows_a_first_answer(tmp_path: Path) -> None:
         wait_until(lambda: answer in log.read_text("utf-8"), "the first answer", process=process, log=log)
 
 
-def look_up(place: str, words: list[str], env: dict[str, str], folder: Path) -> set[str]:
-    """Check that what a line names exists; return the programs and packages that are missing here.
-
-    Looked up are Makefile targets, extras of the package, options in `--help`, and Python objects. What resolverctl
-    would ask a daemon is asked where there is none.
-    """
-    program, *arguments = words
-    if program == "make":
-        subprocess.run(["make", "-n", *arguments], cwd=ROOT, env=env, capture_output=True, timeout=SECONDS, check=True)
-        return set()
-    if program == "pip":
-        assert arguments[0] == "install", place
-        for target in arguments[1:]:
-            local = re.fullmatch(r"\.(?:\[(\w+)\])?", target)
-            assert local, f"{place}: nothing but a checkout can be installed"
-            assert local[1] is None or local[1] in PROJECT["optional-dependencies"], place
-        return set()
-    if arguments[:2] == ["-m", "corenet.launch"]:
-        program, *arguments = arguments[2:]
-    missing = set()
-    for word in arguments:
-        if re.fullmatch(r"(?:corenet|resolver)(?:\.\w+)*(?::\w+)?", word):
-            missing |= import_object(word)
-    if shutil.which(program, path=env["PATH"]) is None:
-        return {*missing, program}
-    if program == "resolverctl":
-        # A daemon that is not there is looked for only after the whole line was understood.
-        away = [program, "--socket", str(folder / "none"), *arguments]
-        done = subprocess.run(away, cwd=folder, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
-        assert done.returncode == 3, f"{place}\n{done.stderr}"
-        return missing
-    help_of = [program, *(a for a in arguments[:1] if program == "corenet"), "--help"]
-    done = subprocess.run(help_of, cwd=folder, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert done.returncode == 0, f"{place}\n{done.stderr}"
-    for word in arguments:
-        option = word.split("=")[0]
-        if option[0] in "-+":
-            assert re.search(rf"(?<![\w+-]){re.escape(option)}(?![\w-])", done.stdout), f"{place}: {option}"
-    return missing
+def test_dig_shows_the_client_subnet(here: Servers, tmp_path: Path) -> None:
+    """The reply of docs/client-subnet.md, but for the scope: the zone here has the same answer for all clients."""
+    [(place, source)] = [block for block in blocks("console") if block[1].startswith("$ dig")]
+    command, answer = source.splitlines()
+    done = here.run(Command(place, command.removeprefix("$ ")), tmp_path)
+    assert re.fullmatch(re.escape(answer.rpartition("/")[0]) + r"/\d+\n", done.stdout), done.stdout
 
 
-def import_object(name: str) -> set[str]:
-    """Import `package.module`, `package.module:object` or `package.module.object`; return a package that is missing."""
-    try:
-        pkgutil.resolve_name(name)
-    except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] in ("corenet", "resolver"):
-            raise
-        return {str(error.name)}
-    return set()
+def test_logrotate_reopens_the_query_log(here: Servers, tmp_path: Path) -> None:
+    """The configuration of docs/query-log.md with the file and the control socket of a running daemon."""
+    [text] = [source for _, source in blocks("text") if "postrotate" in source]
+    text = text.replace("/var/log/resolverd/queries.log", str(here.query_log))
+    (tmp_path / "logrotate.conf").write_text(text.replace("/run/resolverd/control", str(here.control)))
+    before = here.query_log.stat().st_ino
+    subprocess.run(
+        [program("logrotate"), "--force", "--state", str(tmp_path / "state"), str(tmp_path / "logrotate.conf")],
+        env=here.env, check=True, capture_output=True, timeout=SECONDS,
+    )
+    assert here.query_log.with_name("queries.log.1").stat().st_ino == before
+    assert here.query_log.stat().st_ino != before, "opened again"
+
+
+def test_systemd_accepts_the_units(here: Servers, tmp_path: Path) -> None:
+    """The socket unit of docs/operating.md beside the unit that resolverd prints for the same address."""
+    [socket] = [source for _, source in blocks("ini") if source.startswith("[Socket]")]
+    (tmp_path / "resolverd.socket").write_text(socket)
+    (tmp_path / "resolverd.toml").write_text('[server]\nlisten = ["127.0.0.1:53"]\n')
+    done = here.run(Command("", "resolverd --config resolverd.toml --print-unit > resolverd.service"), tmp_path)
+    assert done.returncode == 0, done.stderr
+    for unit in ("resolverd.socket", "resolverd.service"):
+        verified = subprocess.run(
+            [program("systemd-analyze"), "verify", f"./{unit}"], cwd=tmp_path, capture_output=True, text=True,
+            timeout=SECONDS, check=False,
+        )
+        assert (verified.returncode, verified.stderr) == (0, ""), unit

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ocsp
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 __all__ = ["Authority", "Leaf", "contexts_for_localhost"]
 
@@ -63,8 +63,11 @@ class Authority:
         self.cafile = folder / "ca.pem"
         self.cafile.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
-    def leaf(self, *names: str, file: str = "leaf", expired: bool = False, must_staple: bool = False) -> Leaf:
-        """Issue a certificate for DNS names and addresses; `must_staple` has it demand an OCSP staple (RFC 7633)."""
+    def leaf(
+        self, *names: str, file: str = "leaf", expired: bool = False, must_staple: bool = False, responder: str = ""
+    ) -> Leaf:
+        """Issue a certificate for DNS names and addresses; `must_staple` has it demand an OCSP staple (RFC 7633),
+        `responder` is the URL of its OCSP responder."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         end = now - datetime.timedelta(days=1) if expired else now + datetime.timedelta(days=20)
@@ -91,20 +94,26 @@ class Authority:
         )
         if must_staple:
             builder = builder.add_extension(x509.TLSFeature([x509.TLSFeatureType.status_request]), critical=False)
+        if responder:
+            url = x509.UniformResourceIdentifier(responder)
+            access = x509.AuthorityInformationAccess([x509.AccessDescription(AuthorityInformationAccessOID.OCSP, url)])
+            builder = builder.add_extension(access, critical=False)
         certificate = builder.sign(self.key, hashes.SHA256())
         leaf = Leaf(self.folder / f"{file}.pem", self.folder / f"{file}.key")
         leaf.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         _write_key(leaf.key, key)
         return leaf
 
-    def staple(self, leaf: Leaf, *, hours: int = 48, revoked: bool = False, delegated: bool = False) -> bytes:
+    def staple(
+        self, leaf: Leaf, *, hours: int = 48, revoked: bool = False, delegated: bool = False, sha1: bool = False
+    ) -> bytes:
         """An OCSP response for `leaf` that is valid for `hours` from now, in DER. `delegated` has it signed by a
-        responder whose certificate ends with it."""
+        responder whose certificate ends with it. `sha1` names `leaf` by SHA-1, as requests of `openssl ocsp` do."""
         now = datetime.datetime.now(datetime.UTC)
         builder = ocsp.OCSPResponseBuilder().add_response(
             cert=x509.load_pem_x509_certificate(leaf.certificate.read_bytes()),
             issuer=self.certificate,
-            algorithm=hashes.SHA256(),
+            algorithm=hashes.SHA1() if sha1 else hashes.SHA256(),
             cert_status=ocsp.OCSPCertStatus.REVOKED if revoked else ocsp.OCSPCertStatus.GOOD,
             this_update=now - datetime.timedelta(days=3),
             next_update=now + datetime.timedelta(hours=hours),

@@ -42,6 +42,8 @@ def test_the_commands_exist():
     for found in re.findall(r"(?:CMD|ENTRYPOINT) (\[.*\])", image):
         program, *words = shlex.split(found.strip("[]").replace(",", " "))
         {"resolverd": daemon_parser, "resolverctl": control_parser}[program]().parse_args(words)
+    [path] = re.findall(r"docker build -f (\S+) -t resolverd \.$", image.splitlines()[0])
+    assert (DEPLOY.parents[1] / path).samefile(DEPLOY / "Dockerfile")
     probes = re.findall(r"command: \[resolverctl, (.*)\]", (DEPLOY / "kubernetes.yaml").read_text())
     assert len(probes) == 2
     for words in probes:
