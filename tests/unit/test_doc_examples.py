@@ -3,11 +3,11 @@
 A block runs in an interpreter of its own with warnings as errors. A block whose first line is `# app.py` is a service:
 it runs on a free port instead of port 8000, is asked once, and is stopped by SIGTERM. A failure names the page and the
 line.
-Blocks of commands are for `tests/integration/test_doc_commands.py`.
+Blocks of commands are for `tests/integration/test_doc_commands.py`; `tests/unit/test_doc_outputs.py` finds blocks that
+nothing runs.
 """
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.documents import DOCS, FENCE, ROOT, SECONDS, blocks, environment
+from support.documents import DOCS, SECONDS, blocks, environment
 from support.ports import free_port
 from support.servers import wait_until
 
@@ -32,12 +32,6 @@ EXAMPLES = [
 def test_there_are_examples_to_run() -> None:
     assert len(EXAMPLES) >= 20
     assert SERVICES
-
-
-def test_readme_has_no_block_that_nothing_runs() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert {match[1] for match in FENCE.finditer(text)} == {"python", "sh"}
-    assert not re.search(r"^ {4}\S", FENCE.sub("", text), re.MULTILINE), "an indented block: write ```sh or ```python"
 
 
 @pytest.mark.parametrize(("place", "source"), EXAMPLES, ids=[place for place, _ in EXAMPLES])
