@@ -1,8 +1,8 @@
 """The rules of a private HTTP cache (RFC 9111, RFC 5861) without a store: what may be stored, for how long, and for
 which requests.
 
-No I/O and no clock; times are arguments, Unix times in seconds. A field of a response that cannot be read counts as the
-careful choice: an unreadable age or date means stale. No input raises.
+No I/O and no clock; times are arguments, Unix times in seconds. A field of a response that cannot be read is taken
+conservatively: an unreadable max-age or Expires means stale, an unreadable Age or Date is ignored. No input raises.
 """
 
 import hashlib
@@ -41,8 +41,8 @@ _UNREADABLE = re.compile(r"[ \t,]*+[^,]*+,?")
 _DIGITS = 10
 # RFC 9110 section 15.1, without 206, which is never kept here.
 _HEURISTIC = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
-# RFC 9110 section 15, without 206 and 304, which are never kept. `must-understand` asks for it (RFC 9111 section
-# 5.2.2.3).
+# RFC 9110 section 15, without 206 and 304, which are never kept. `must-understand` requires this list (RFC
+# 9111 section 5.2.2.3).
 _UNDERSTOOD = _HEURISTIC | {201, 202, 205, 302, 303, 305, 307, *range(400, 418), 421, 422, 426, *range(500, 506)}
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _ERRORS = frozenset({500, 502, 503, 504})

@@ -357,7 +357,7 @@ cdef inline int make_reply(FastState *state, const uint8_t *data, size_t size, c
             state.counters.denied += 1
             return FAST_DROP
         # `Service` checks the signature. Such queries are counted here, because anybody can send them.
-        may_be_signed = state.knows_keys and code > 0 and access != ACCESS_DROP and get16(data + 10) != 0
+        may_be_signed = state.knows_keys and code > 0 and get16(data + 10) != 0
         if peer is NULL and not may_be_signed:
             state.counters.non_plain += 1
             return FAST_SLOW_PATH                          # of a stream: `Service` refuses it, or serves a secondary

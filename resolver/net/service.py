@@ -1,4 +1,4 @@
-"""Handles client queries that the fast path does not answer: access, policies, submission to the mesh, the reply.
+"""Handles client queries that the fast path does not answer: signature, access, policy, mesh, reply.
 
 Queries of all transports come here, every composed reply is made by `reply.compose` and sent by `ReplySender`, so that
 transports cannot differ in what they permit. Pending queries are limited (`PendingLimit`). At a limit, a query that has
@@ -742,7 +742,7 @@ class Service(ReplySender):
         self._reply_empty(query, peer, sink, REFUSED, options=extended_errors([(EDE_NOT_AUTHORITATIVE, "")]))
 
     def _from_cache(self, query: ClientQuery, client: Query, peer: Peer, sink: Sink) -> bool:
-        """Answer from the cache a query that the fast path did not take because of its options or its RD bit."""
+        """Answer from the cache what the fast path did not take: because of options, the RD bit or a signature."""
         now, limit = self._clock.time(), self._client_limit(query, sink)
         packet = self._fast.cached(query, now, limit, b"", client.view)
         if packet is not None and query.options:

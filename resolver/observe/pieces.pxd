@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from corenet.core.libc cimport pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock
+from resolver.observe.libc cimport pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock
 
 cdef enum:
     PIECE = 256 << 10           # octets of a piece

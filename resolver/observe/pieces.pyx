@@ -21,8 +21,8 @@ from posix.unistd cimport write
 
 from resolver import limits
 
-from corenet.core.libc cimport pthread_mutex_destroy, pthread_mutex_init
 from resolver.cache.arena cimport atomic_get32, atomic_put32
+from resolver.observe.libc cimport pthread_mutex_destroy, pthread_mutex_init
 
 
 cdef void wake_consumer(PieceQueue *q) noexcept nogil:

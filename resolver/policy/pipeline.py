@@ -1,17 +1,17 @@
 """The policies of one view as an ordered list of modules, compiled to a tuple of calls for each point.
 
-The order of the modules is the same at every point and is not configurable, because each order would be a resolver of
-its own to test:
+Whether a client may send queries is decided before, by the listeners, in C for most packets (`policies`). The order of
+the modules is the same at every point and is not configurable, because each order would be a resolver of its own to
+test:
 
-1. `access`: whether the client may send queries. The listeners look it up, in C for most packets (`policies`).
-2. `meta-queries`: other classes, zone transfers, meta types.
-3. `truncation`, `inform`: local zones of type truncate, and the log of the inform kinds.
-4. `dns64-reverse`: reverse names of addresses made by DNS64.
-5. `local-zones`: special-use zones, hosts, discovery of encrypted listeners, local zones and data.
-6. further modules, in the order in which they were given: `balance`, lists and response policy zones, `own-zones`. Then
+1. `meta-queries`: other classes, zone transfers, meta types.
+2. `truncation`, `inform`: local zones of type truncate, and the log of the inform kinds.
+3. `dns64-reverse`: reverse names of addresses made by DNS64.
+4. `local-zones`: special-use zones, hosts, discovery of encrypted listeners, local zones and data.
+5. further modules, in the order in which they were given: `balance`, response policy zones, lists, `own-zones`. Then
    the hooks `alias` and `name_server`.
-7. `minimal-any`: ANY, for clients of listeners (RFC 8482). It is asked after all others had no answer.
-8. `rewrite`: removal of private addresses, renumbering.
+6. `minimal-any`: ANY, for clients of listeners (RFC 8482). It is asked after all others had no answer.
+7. `rewrite`: removal of private addresses, renumbering.
 
 At each point the modules are asked in this order until one has an answer, or passes. At `response`, an answer of one
 module is what the next one sees, and after one has passed those that are `protective` are still asked: an exception
@@ -72,7 +72,7 @@ class Pipeline:
         shared = [module for module in self.modules if not module.per_client]
         own = [module for module in self.modules if module.per_client]
         self._client = _compile(self.modules, "client")
-        # Questions for data are most of all, so those that no module wants are not shown to any.
+        # Most questions are for data types, so those that no module wants are not shown to any.
         of_data = [module for module in own if module.only_types is None or min(module.only_types) <= LAST_DATA_TYPE]
         self._own_question = _compile(of_data, "question")
         self._own_meta = _compile(own, "question")
@@ -123,8 +123,8 @@ class Pipeline:
         """The point `question` of the modules that depend on the client, as `client`.
 
         `has_own_question` tells whether a module is asked about data. A module is not asked when one before it, which
-        is asked for all clients, has an answer: `answer` gives it then. The modules that are asked about ANY only come
-        after the others.
+        is asked for all clients, has an answer: `answer` gives it then. The modules that are asked about no other
+        type than ANY come last.
         """
         steps = self._own_meta if question.qtype == ANY else self._own_question
         for behind, ask in self._decides_first:

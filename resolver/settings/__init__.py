@@ -30,7 +30,6 @@ from resolver.settings.subnet import SubnetSettings
 from resolver.settings.upstreams import ForwardZone, RootServer, StubZone, check_upstream_zones
 from resolver.settings.views import ViewSettings
 from resolver.settings.zones import POLICY, ROOT_PRIMARIES, TsigKey, ZoneSettings, ZonesSettings
-from resolver.wire import name as names
 
 __all__ = [
     "LISTENER_PORTS",
@@ -169,7 +168,9 @@ class Settings:
         (), "Views: groups of clients that get other answers than those of policy. The first that fits is taken."
     )
     zone: tuple[ZoneSettings, ...] = option((), "Zones of which this server has a copy: from a file or by transfers.")
-    tsig_key: tuple[TsigKey, ...] = option((), "Keys for signed transfers, NOTIFY messages and client queries (RFC 8945).")
+    tsig_key: tuple[TsigKey, ...] = option(
+        (), "Keys for signed transfers, NOTIFY messages and client queries (RFC 8945)."
+    )
 
     def __post_init__(self) -> None:
         if not self.root_hints and "." not in self.configured_zones:
@@ -228,8 +229,8 @@ class Settings:
                     raise ValueError(f"{where}: lists: {name!r} is not the name of a [[list]] or [[rpz]]")
             used.update(known if ALL_LISTS in given and where == "policy" else given)
         if known - used:
-            raise ValueError(f"list: {min(known - used)!r} applies to no client; it is neither in policy.lists nor in"
-                             " those of a [[view]]")
+            raise ValueError(f"list: {min(known - used)!r} is used by no view; it is neither in policy.lists nor in"
+                             " lists of a [[view]]")
 
     def lists_of(self, number: int) -> frozenset[str]:
         """The names of the lists and response policy zones of the view `number`; 0: those of clients in no view."""
@@ -253,12 +254,9 @@ class Settings:
         if len(self.zone) > limits.ZONES:
             raise ValueError(f"zone: more than {limits.ZONES} zones are configured")
         keys = self._key_names
-        wire_names: set[bytes] = set()
-        for key in self.tsig_key:
-            name = names.lower(names.from_text(key.name))
-            if name in wire_names:
-                raise ValueError(f"tsig_key: the key {key.name!r} is configured twice")
-            wire_names.add(name)
+        for name in keys:
+            if keys.count(name) > 1:
+                raise ValueError(f"tsig_key: the key {name!r} is configured twice")
         seen: dict[str, str] = {}
         for zone in self.own_zones:
             if zone.mode == POLICY and zone in self.zone:

@@ -58,7 +58,8 @@ __all__ = [
 SECURE_ENTRY = 0x0001
 """RFC 4034 section 2.1.1, bit 15: a secure entry point, which DS records and trust anchors refer to."""
 DENIAL_BITMAP_TYPES = frozenset((c.RRSIG, c.NSEC, c.NXNAME))
-"""Types that the bitmap of a name without data may contain: those of DNSSEC itself (RFC 9824 section 3.4)."""
+"""Types that the bitmap of a name without data may contain: those of DNSSEC itself and NXNAME (RFC 9824
+sections 3.1 and 3.2)."""
 COMPACT_DENIAL_TYPES = DENIAL_BITMAP_TYPES | {65281, 65283}
 """The same with the private types that compact denial used before NXNAME: one for empty non-terminals, one for names
 that do not exist. Elsewhere they may be data, so they count only in a record that was generated for one name."""

@@ -338,7 +338,9 @@ def test_without_a_thread_the_loop_answers(monkeypatch: pytest.MonkeyPatch, capl
 def test_replies_of_lanes_are_recorded_as_those_of_the_loop_are() -> None:
     """Two lanes and the loop write into the same buffers at the same time."""
     batches, size = 40, 64
-    line = re.compile(r"time=\S+Z client=127\.0\.0\.1 .*name=www\.example\.com\. .*rcode=NOERROR .*cached=(yes|no) .*ms=[0-9.]+")
+    line = re.compile(
+        r"time=\S+Z client=127\.0\.0\.1 .*name=www\.example\.com\. .*rcode=NOERROR .*cached=(yes|no) .*ms=[0-9.]+"
+    )
     observed = Observed({}, {})
 
     async def body() -> None:

@@ -14,7 +14,7 @@ import pytest
 from support.certs import Authority
 from support.http_peer import run_on
 from support.ports import free_port
-from support.redis_servers import cluster, redis_server
+from support.redis_servers import Redis, cluster, redis_server
 from support.waiting import until
 
 from resolver import limits
@@ -86,8 +86,7 @@ def test_users_and_their_rights(tmp_path: Path) -> None:
             await engine.get([b"one"], 10)
 
     with redis_server(tmp_path) as redis:
-        redis.cli("acl", "setuser", "resolver", "on", ">word", "~resolver:*", "+getrange", "+set", "+incr", "+cluster",
-                  "+asking", "+ping", "+client", "+select")
+        redis.cli("acl", "setuser", "resolver", "on", ">word", "~resolver:*", "+getrange", "+set", "+incr")
         settings = SecondLevelSettings(servers=(redis.address,), username="resolver")
         use(RedisEngine(settings, "word"), limited)
         use(RedisEngine(settings, "other"), wrong)
@@ -306,10 +305,17 @@ def test_a_cluster_whose_slot_moves_and_whose_nodes_are_all_replaced(
 ) -> None:
     monkeypatch.setattr(redis_cluster, "MAP_INTERVAL", 0.0)
     port = free_port()
-    engine = RedisEngine(SecondLevelSettings(servers=(f"127.0.0.1:{port}",), cluster=True), "")
+    settings = SecondLevelSettings(servers=(f"127.0.0.1:{port}",), cluster=True, username="resolver")
+    engine = RedisEngine(settings, "word")
+
+    def permit(nodes: list[Redis]) -> None:
+        for node in nodes:
+            node.cli("acl", "setuser", "resolver", "on", ">word", "~*", "+getrange", "+set", "+incr", "+cluster|slots",
+                     "+asking")
 
     async def body(engine: RedisEngine) -> None:
         with cluster(tmp_path / "first", [port]) as nodes:
+            permit(nodes)
             await store_and_read_all(engine)
             await engine.next_number(b"{fleet}")
             slot = nodes[0].cli("cluster", "keyslot", "{fleet}")
@@ -326,7 +332,8 @@ def test_a_cluster_whose_slot_moves_and_whose_nodes_are_all_replaced(
             assert await engine.next_number(b"{fleet}") == 3, "MOVED is followed"
         with pytest.raises(EngineError):
             await engine.get(KEYS, 100)
-        with cluster(tmp_path / "second", [port]):
+        with cluster(tmp_path / "second", [port]) as nodes:
+            permit(nodes)
             await store_and_read_all(engine)
 
     use(engine, body)

@@ -76,7 +76,8 @@ def served(kind: str, home: Path) -> Iterator[int]:
 
 
 def dig(tool: str, port: int, key: str, *words: str, source: str = "127.0.0.1") -> str:
-    command = [program(tool), "@127.0.0.1", "-b", source, "-p", str(port), *(["-y", key] if key else []), "+tries=1" if tool == "dig" else "+retry=0",
+    command = [program(tool), "@127.0.0.1", "-b", source, "-p", str(port), *(["-y", key] if key else []),
+               "+tries=1" if tool == "dig" else "+retry=0",
                "www.keyed.test", "A", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
 

@@ -289,7 +289,8 @@ def test_a_wrong_truncated_mac_is_a_bad_signature() -> None:
 
 
 @pytest.mark.parametrize("packet", [
-    signed(query(edns_payload=None, qname=names.from_text(".".join(["x" * 60] * 4) + ".")), tsig(key=b"\xc0\x0c", mac=b"")),
+    signed(query(edns_payload=None, qname=(b"\x3c" + b"x" * 60) * 4 + b"\0"), tsig(key=b"\xc0\x0c", mac=b"")),
+    signed(query(edns_payload=None, qname=(b"\x3c" + b"x" * 60) * 2 + b"\0"), tsig(key=b"\xc0\x0c", mac=b"")),
     signed(query(edns_payload=None), tsig(other=bytes(700))),
 ])
 def test_a_refusal_is_not_larger_than_the_query(packet: bytes) -> None:
@@ -372,7 +373,7 @@ def in_view(**more: Any) -> Parts:
 
 def test_the_fast_path_passes_on_what_a_key_may_permit() -> None:
     parts = in_view(allow=EVERYBODY)
-    packet, asked = signed_by()
+    packet, _ = signed_by()
     assert parts.fast.answer(packet, FAR, NOW) is None
     assert parts.fast.answer(query(), FAR, NOW)[3] & 15 == c.REFUSED  # type: ignore[index]
     for other in (Parts(KEYED), Parts(Settings(view=(ViewSettings(name="a", clients=("10.0.0.0/8",)),)))):
@@ -383,6 +384,15 @@ def test_a_dropped_address_gets_nothing_by_a_key() -> None:
     view = ViewSettings(name="roaming", keys=("key.example",), allow=EVERYBODY)
     parts = Parts(Settings(view=(view,), tsig_key=KEYED.tsig_key, policy=PolicySettings(drop=("198.51.100.0/24",))))
     assert parts.fast.answer(signed_by()[0], FAR, NOW) == b""
+
+
+def test_what_is_not_signed_on_a_stream_without_access_is_left_to_the_service() -> None:
+    """It refuses clients with a reason, and serves secondaries."""
+    parts = in_view(allow=EVERYBODY)
+    access = parts.plan.access.find(FAR[0])
+    for packet in (query(), query(c.AXFR), query()[:15], signed_by()[0]):
+        replies, missed, _, malformed = parts.fast.answer_frames([packet], NOW, bytes(4), access=access)
+        assert (replies, missed, malformed) == (b"", [packet], False)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -397,7 +407,7 @@ def test_signed_queries_are_counted_before_their_signature_is_checked(host: str,
         packet = number.to_bytes(2, "big") + packet[2:]
         if stream:
             access = parts.plan.access.find(host)
-            replies, missed, _, _ = parts.fast.answer_frames([packet], NOW, ip_address(host).packed, access=access)
+            _, missed, _, _ = parts.fast.answer_frames([packet], NOW, ip_address(host).packed, access=access)
             passed += bool(missed)
         else:
             passed += parts.fast.answer(packet, (host, 5300), NOW) is None

@@ -171,7 +171,7 @@ def test_lists_of_views() -> None:
     )
     assert [sorted(made.lists_of(number)) for number in range(5)] == [
         ["ads", "rpz.test"], ["ads", "rpz.test"], ["ads", "kids", "rpz.test"], ["kids"], []]
-    with pytest.raises(ValueError, match=r"list: 'kids' applies to no client; it is neither in policy\.lists"):
+    with pytest.raises(ValueError, match=r"list: 'kids' is used by no view; it is neither in policy\.lists"):
         replace(made, view=())
     with pytest.raises(ValueError, match="policy: lists: 'nothing' is not the name of a"):
         replace(made, policy=PolicySettings(lists=("nothing",)))

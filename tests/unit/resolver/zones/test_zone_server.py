@@ -22,6 +22,7 @@ from resolver.zones.transfer import make_transfer_query
 from resolver.zones.tsig import Key, TsigError, Verifier, sign, split
 
 NOW = 1_800_000_000
+SECRET = "YW5vdGhlciBzZWNyZXQgb2YgdGhpcw=="
 SETTINGS = Settings(
     zones=ZonesSettings(directory="/unused"),
     zone=(
@@ -30,7 +31,7 @@ SETTINGS = Settings(
         ZoneSettings(name="open.test.", primaries=("192.0.2.1",), allow_notify=("2001:db8::/32",)),
     ),
     tsig_key=(TsigKey("in.key", "hmac-sha256", "c2VjcmV0IG9mIHRoaXMgdGVzdA=="),
-              TsigKey("OUT.key.", "hmac-sha512", "YW5vdGhlciBzZWNyZXQgb2YgdGhpcw==")),
+              TsigKey("OUT.key.", "hmac-sha512", SECRET)),
 )
 IN, OUT = (keys_of(SETTINGS)[name] for name in (b"\2in\3key\0", b"\3out\3key\0"))
 
@@ -212,11 +213,17 @@ def test_other_messages_are_left_alone(packet: bytes) -> None:
 @pytest.mark.parametrize(("change", "says"), [
     ({"zone": (ZoneSettings(name="a.", primaries=("192.0.2.1",)),)}, "directory"),
     ({"zone": (ZoneSettings(name="a.", file="f"), ZoneSettings(name="A", file="f"))}, "configured twice"),
+    ({"tsig_key": (TsigKey("abc", secret=SECRET), TsigKey("ABC.", secret=SECRET))}, "configured twice"),
     ({"zone": (ZoneSettings(name="a.", file="f", allow_transfer=("::/0",), transfer_key="k"),)}, "tsig-key"),
 ])
 def test_impossible_settings_are_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Settings(**change)
+
+
+def test_a_key_has_one_spelling() -> None:
+    with pytest.raises(ValueError, match="has an escape"):
+        TsigKey("a\\098c", secret=SECRET)
 
 
 def test_records_are_read_only_when_the_zone_permits_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
