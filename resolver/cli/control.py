@@ -427,7 +427,8 @@ def list_lines(result: dict[str, Any]) -> Iterator[str]:
     for one in result["lists"]:
         age = "" if one["age"] is None else f", fetched or confirmed {duration(one['age'])} ago"
         left_out = f", {one['left_out']} left out" if one["left_out"] else ""
-        yield f"{one['name']}: {one['entries']} entries{left_out}{age}" + (
+        without = f", {one['unsupported']} rules without effect" if one["unsupported"] else ""
+        yield f"{one['name']}: {one['entries']} entries{left_out}{without}{age}" + (
             f"; error: {one['error']}" if one["error"] else "")
 
 

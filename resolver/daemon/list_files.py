@@ -33,7 +33,8 @@ Source = ListSettings | RpzSettings
 
 class Loaded(NamedTuple):
     """A compiled file, or version of a transferred zone. `errors` are the first problems in it, `identity` tells
-    whether the file is another one, `serial` is that of a transferred zone, `octets` the memory of `rules`."""
+    whether the file is another one, `serial` is that of a transferred zone, `octets` the memory of `rules`,
+    `unsupported` the number of adblock rules that have no effect."""
 
     rules: CompiledList | RpzZone
     entries: int
@@ -43,6 +44,7 @@ class Loaded(NamedTuple):
     identity: tuple[int, ...]
     serial: int | None = None
     octets: int = 0
+    unsupported: int = 0
 
 
 def load(settings: Source, key: bytes, path: str = "") -> Loaded:
@@ -96,7 +98,8 @@ def _read_list(settings: ListSettings, pieces: Iterator[bytes], key: bytes) -> L
     report = compiled.report
     errors = tuple(f"line {number}: {why}" for number, why in report.errors)
     octets = compiled.blocked.octets + compiled.allowed.octets
-    return Loaded(compiled, report.names + report.exceptions, report.error_count, errors, None, (), octets=octets)
+    return Loaded(compiled, report.names + report.exceptions, report.error_count, errors, None, (), octets=octets,
+                  unsupported=report.unsupported)
 
 
 def _read_zone(settings: RpzSettings, pieces: Iterator[bytes], key: bytes) -> Loaded:

@@ -420,6 +420,7 @@ class ListUpdates:
                 "name": state.settings.name,
                 "entries": 0 if state.loaded is None or state.expired else state.loaded.entries,
                 "left_out": 0 if state.loaded is None else state.loaded.error_count,
+                "unsupported": 0 if state.loaded is None else state.loaded.unsupported,
                 "age": max(0, int(now - renewed)) if renewed else None,
                 "error": (state.source.error if state.source is not None else "") or state.error,
             })

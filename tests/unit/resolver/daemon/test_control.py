@@ -755,10 +755,11 @@ def test_lists_are_shown_with_their_state(serving):
 
 
 def test_lists_as_text():
-    lists = [{"name": "ads", "entries": 7, "left_out": 1, "age": 61, "error": "no route"},
-             {"name": "rpz.example", "entries": 2, "left_out": 0, "age": None, "error": ""}]
+    lists = [{"name": "ads", "entries": 7, "left_out": 1, "unsupported": 3, "age": 61, "error": "no route"},
+             {"name": "rpz.example", "entries": 2, "left_out": 0, "unsupported": 0, "age": None, "error": ""}]
     assert list(tool.list_lines({"lists": lists})) == [
-        "ads: 7 entries, 1 left out, fetched or confirmed 1 min 1 s ago; error: no route", "rpz.example: 2 entries"]
+        "ads: 7 entries, 1 left out, 3 rules without effect, fetched or confirmed 1 min 1 s ago; error: no route",
+        "rpz.example: 2 entries"]
     assert list(tool.list_lines({"lists": []})) == ["no lists are configured"]
 
 

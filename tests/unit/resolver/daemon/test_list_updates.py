@@ -110,8 +110,16 @@ def test_a_local_file_is_active_and_a_new_one_replaces_it(tmp_path, monkeypatch)
     replace(path, "other.example\nthird.example\n")
     state = lists.update(fetches=False)
     assert lists.changes == [False] and state == [
-        {"name": "ads", "entries": 2, "left_out": 0, "age": None, "error": ""}]
+        {"name": "ads", "entries": 2, "left_out": 0, "unsupported": 0, "age": None, "error": ""}]
     assert lists.answer("ads.example.") is None and lists.answer("other.example.").rcode == c.NXDOMAIN
+
+
+def test_adblock_rules_without_effect_are_counted(tmp_path, monkeypatch):
+    path = tmp_path / "ads.txt"
+    path.write_text("||ads.example^\n||x.example^$client=tv\n/banner[0-9]/\n")
+    lists = Lists(monkeypatch, with_list(path))
+    assert lists.update(fetches=False) == [
+        {"name": "ads", "entries": 1, "left_out": 0, "unsupported": 2, "age": None, "error": ""}]
 
 
 def test_an_unusable_file_keeps_the_active_list(tmp_path, monkeypatch, caplog):
@@ -157,7 +165,8 @@ def test_a_list_is_fetched_stored_and_not_fetched_again_before_its_time(tmp_path
                   (200, {"ETag": '"v2"'}, b"0.0.0.0 new.example\n"))
     assert lists.answer("ads.example.") is None
     assert lists.update(fetches=False)[0]["entries"] == 0 and lists.web.requests == []
-    assert lists.update() == [{"name": "ads", "entries": 1, "left_out": 0, "age": 0, "error": ""}]
+    assert lists.update() == [
+        {"name": "ads", "entries": 1, "left_out": 0, "unsupported": 0, "age": 0, "error": ""}]
     assert lists.changes == [False] and lists.answer("ads.example.").rcode == c.NXDOMAIN
     assert os.listdir(tmp_path) == ["ads"]
     lists.update(after=3000)
