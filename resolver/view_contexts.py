@@ -14,6 +14,7 @@ from resolver.effects import Context, RandomSource, SecondLevel
 from resolver.iterate import DelegationCache
 from resolver.iterate.client_subnet import ClientSubnets
 from resolver.iterate.forward import configured_cuts
+from resolver.nat64 import ServerNat64
 from resolver.policy import Pipeline, PolicyPipeline
 from resolver.resolve import load_validator
 from resolver.wire import name as names
@@ -40,7 +41,8 @@ class ViewContexts:
                                            zones=zones)
         self.validation = load_validator(settings)
         """The validator of view 0 and of all views without negative trust anchors; None without validation."""
-        self.subnets = ClientSubnets(settings.client_subnet) if settings.client_subnet.active else None
+        nat64 = ServerNat64.create(settings.iteration.nat64_prefix)
+        self.subnets = ClientSubnets(settings.client_subnet, nat64) if settings.client_subnet.active else None
         """Client subnets, and the answers that depend on them; None where no subnet is ever sent."""
         pipelines = policy.views if policy is not None else (Pipeline.for_answers(settings.policy),)
         self.contexts = [self._context_of(pipeline, store, settings, rng) for pipeline in pipelines]

@@ -27,6 +27,7 @@ from resolver.cache.bounded import Held
 from resolver.daemon.file_identity import identity
 from resolver.daemon.list_files import Loaded, NewFile, Source, compile_transferred, load
 from resolver.daemon.log import describe_unexpected
+from resolver.nat64 import ServerNat64
 from resolver.net.in_thread import in_thread
 from resolver.policy import PolicyModule
 from resolver.policy.block_lists import BlockLists
@@ -179,12 +180,13 @@ class ListUpdates:
         views_of: dict[frozenset[str], list[int]] = {}
         for number in range(len(settings.view) + 1):
             views_of.setdefault(settings.lists_of(number), []).append(number)
+        nat64 = ServerNat64.create(settings.iteration.nat64_prefix)
         modules: list[PolicyModule] = []
         for used, numbers in views_of.items():
             zones = [one for one in settings.rpz if one.name in used]
             lists = [one for one in settings.list if one.name in used]
             if zones:
-                self._zones.append(ResponsePolicyZones(zones, frozenset(numbers)))
+                self._zones.append(ResponsePolicyZones(zones, frozenset(numbers), nat64))
                 modules += (self._zones[-1], RpzAliases(self._zones[-1]))
             if lists:
                 self._lists.append(BlockLists(lists, frozenset(numbers)))

@@ -19,6 +19,7 @@ from resolver.cache import Store
 from resolver.daemon.config_reload import describe_error
 from resolver.effects import Server
 from resolver.log_limit import LineLimit
+from resolver.nat64 import ServerNat64
 from resolver.observe.catalogue import Statistics, counters_of
 from resolver.settings.management import LOG_LEVELS
 from resolver.upstream_address import parse_upstream
@@ -163,10 +164,13 @@ class WorkerCommands:
         """Each configured server of forward and stub zones, with what this worker knows of it. Only the first worker
         requests this, for its web page."""
         servers, found = self._host.store.servers, []
-        for zone in self._host.current.settings.upstream_zones:
+        settings = self._host.current.settings
+        nat64 = ServerNat64.create(settings.iteration.nat64_prefix)
+        for zone in settings.upstream_zones:
             for text in zone.addresses:
                 address, port, encryption = parse_upstream(text, DNS_PORT, "addresses")
-                key = Server(address, port, encryption=encryption).key
+                reached = address if nat64 is None else nat64.reach(address)
+                key = Server(reached, port, encryption=encryption).key
                 known = servers.find(key)
                 entry = servers.zone_at(key, names.lower(names.from_text(zone.zone)), time.monotonic())
                 found.append({

@@ -22,6 +22,7 @@ from resolver.wire.client_subnet import ADDRESS_BITS, PrefixSet, Subnet, parse_s
 from resolver.wire.errors import WireError
 
 if TYPE_CHECKING:
+    from resolver.nat64 import ServerNat64
     from resolver.settings import SubnetSettings
     from resolver.wire.edns import Edns
 
@@ -48,7 +49,9 @@ class ClientSubnets:
 
     __slots__ = ("_is_listed", "_outstanding", "_zones", "cache", "counts", "listed")
 
-    def __init__(self, settings: "SubnetSettings") -> None:
+    def __init__(self, settings: "SubnetSettings", nat64: "ServerNat64 | None" = None) -> None:
+        """`nat64` is the translator between this host and servers with IPv4 addresses, whose prefixes in the settings
+        are those of the servers."""
         self.cache = SubnetCache(settings.size, settings.subnets_per_name)
         self.counts = {"sent": 0, "tailored": 0, "for_all": 0, "without": 0, "rejected": 0, "restarted": 0}
         self._outstanding: dict[tuple[bytes, int], dict[Subnet, int]] = {}
@@ -57,7 +60,9 @@ class ClientSubnets:
         servers = PrefixSet(settings.servers)
 
         def is_listed(address: str) -> bool:
-            return ip_address(address.partition("%")[0]).packed in servers
+            packed = ip_address(address.partition("%")[0]).packed
+            embedded = None if nat64 is None else nat64.extract(packed)
+            return packed in servers or (embedded is not None and embedded in servers)
 
         self._is_listed = known = lru_cache(maxsize=limits.UPSTREAM_ADDRESSES)(is_listed)
         self.listed = SizedTable(

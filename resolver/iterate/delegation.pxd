@@ -30,6 +30,7 @@ cdef class DelegationCache:
     cdef public list _forbidden
     cdef public dict _hints
     cdef public bint _loopback
+    cdef public object _nat64
     cdef public set _own
     cdef public object _rrsets
     cdef public object addresses

@@ -7,6 +7,11 @@ name in a known zone costs one dictionary look-up instead of a cache search for 
 Invariants: a delegation expires when the parent's NS set does, whatever the child adds (ghost domains, CVE-2012-1192);
 glue is used for queries and never given to clients; unspecified, multicast and (unless permitted) loopback addresses
 are never queried (CVE-2026-50251).
+
+Behind a NAT64 (`iteration.nat64_prefix`) a server with an IPv4 address is known by the IPv6 address at which it is
+reached, here and in the infrastructure cache, because what is learnt is about this path. Whether it may be queried is
+decided by both addresses. An IPv6 address with the prefix counts as the IPv4 address in it also when a zone has it;
+otherwise anyone could have servers queried that `iteration.do_not_query_addresses` protects.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from resolver import limits
 from resolver.cache.bounded import BoundedDict, SizedTable
 from resolver.effects import Context, Server
 from resolver.iterate.fetch_quota import FetchQuota
+from resolver.nat64 import ServerNat64
 from resolver.verdict import TRUST_GLUE
 from resolver.wire.consts import AAAA, A
 from resolver.wire.name import ROOT, closest_in, from_text, is_subdomain, label_count, lower, to_text
@@ -109,9 +115,9 @@ class DelegationCache:
     """The delegations of a worker. `own` are the addresses of this resolver, which must not query itself."""
 
     __slots__ = (
-        "_addresses", "_case_exempt", "_configured", "_family_down_until", "_forbidden", "_hints", "_loopback", "_own",
-        "_rrsets", "addresses", "cookies", "delegations", "fetches", "harden_glue", "minimising", "part", "payload",
-        "port", "priming", "randomise_case", "tcp_only", "types", "zones",
+        "_addresses", "_case_exempt", "_configured", "_family_down_until", "_forbidden", "_hints", "_loopback",
+        "_nat64", "_own", "_rrsets", "addresses", "cookies", "delegations", "fetches", "harden_glue", "minimising",
+        "part", "payload", "port", "priming", "randomise_case", "tcp_only", "types", "zones",
     )
 
     def __init__(
@@ -158,21 +164,36 @@ class DelegationCache:
             "delegations", limit=limits.DELEGATION_OCTETS // share, most=DELEGATIONS // share
         )
         self._configured = configured
+        self._nat64 = ServerNat64.create(iteration.nat64_prefix)
         self.types: tuple[int, ...] = tuple(
-            rtype for rtype, wanted in ((A, iteration.do_ip4), (AAAA, iteration.do_ip6)) if wanted
+            rtype for rtype, wanted in ((A, iteration.do_ip4 or self._nat64 is not None), (AAAA, iteration.do_ip6))
+            if wanted
         )
         self._hints: dict[bytes, list[str]] = {}
         for hint in settings.root_hints:
-            usable = [text for text in hint.addresses if self.permits(text)]
+            usable = [text for one in hint.addresses if (text := self.reach(one)) is not None]
             self._hints.setdefault(lower(from_text(hint.name)), []).extend(usable)
 
     # --- addresses ---
 
-    def permits(self, text: str) -> bool:
-        """Whether the address `text` may be queried: its family is enabled, and it is a usable unicast address."""
-        return self._may_query(ip_address(text))
+    def reach(self, text: str) -> str | None:
+        """The address at which the server with the address `text` is queried: itself, or behind a NAT64 the one that
+        stands for it. None when it may not be queried."""
+        return self._reach(ip_address(text))
+
+    def _reach(self, address: IPv4Address | IPv6Address) -> str | None:
+        if not self._may_query(address):
+            return None
+        if self._nat64 is None:
+            return str(address)
+        embedded = self._nat64.extract(address.packed)
+        if embedded is not None and not self._may_query(IPv4Address(embedded)):
+            return None
+        reached = self._nat64.reach(str(address))
+        return reached if self._may_query(ip_address(reached)) else None
 
     def _may_query(self, address: IPv4Address | IPv6Address) -> bool:
+        """Whether the family of `address` is enabled, and it is a usable unicast address."""
         if (A if address.version == 4 else AAAA) not in self.types:
             return False
         if address.is_unspecified or address.is_multicast or str(address) in self._own:
@@ -189,14 +210,13 @@ class DelegationCache:
         return not any(address.version == network.version and address in network for network in self._forbidden)
 
     def address_of(self, rdata: bytes) -> str | None:
-        """Text form of an A or AAAA rdata; None when it may not be queried or is not an address."""
+        """As `reach`, for an A or AAAA rdata; None also when it is not an address."""
         known = self._addresses
         if rdata in known:
             return known[rdata]
         if len(known) >= REMEMBERED_ADDRESSES:
             known.clear()
-        address = ip_address(rdata) if len(rdata) in (4, 16) else None
-        text = known[rdata] = str(address) if address is not None and self._may_query(address) else None
+        text = known[rdata] = self._reach(ip_address(rdata)) if len(rdata) in (4, 16) else None
         return text
 
     def use_caps_for_id(self, name: bytes) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from resolver.iterate.delegation import FOREVER, DelegationPoint
+from resolver.nat64 import ServerNat64
 from resolver.upstream_address import parse_upstream
 from resolver.wire import name as names
 
@@ -26,19 +27,19 @@ def configured_cuts(settings: "Settings", view: "ViewSettings | None" = None) ->
 
     Addresses set by the operator are not filtered: a forwarder is often on loopback.
     """
-    port = settings.iteration.upstream_port
-    table = _cuts(settings.forward, settings.stub, port)
+    port, nat64 = settings.iteration.upstream_port, ServerNat64.create(settings.iteration.nat64_prefix)
+    table = _cuts(settings.forward, settings.stub, port, nat64)
     if view is not None:
-        table.update(_cuts(view.forward, view.stub, port))
+        table.update(_cuts(view.forward, view.stub, port, nat64))
     return table
 
 
 def _cuts(
-    forwards: "Iterable[ForwardZone]", stubs: "Iterable[StubZone]", port: int
+    forwards: "Iterable[ForwardZone]", stubs: "Iterable[StubZone]", port: int, nat64: ServerNat64 | None
 ) -> dict[bytes, DelegationPoint | None]:
     table: dict[bytes, DelegationPoint | None] = {}
     for stub in stubs:
-        cut = _cut(stub.zone, stub.addresses, port, f"stub {stub.zone}")
+        cut = _cut(stub.zone, stub.addresses, port, nat64, f"stub {stub.zone}")
         cut.first = stub.stub_first
         for text in stub.names:
             name = names.lower(names.from_text(text))
@@ -46,17 +47,19 @@ def _cuts(
             cut.missing.append(name)
         table[cut.zone] = cut if cut.servers or cut.missing else None
     for forward in forwards:
-        cut = _cut(forward.zone, forward.addresses, port, f"forward {forward.zone}")
+        cut = _cut(forward.zone, forward.addresses, port, nat64, f"forward {forward.zone}")
         cut.first = forward.forward_first
         cut.recursive = True
         table[cut.zone] = cut if cut.servers else None
     return table
 
 
-def _cut(zone: str, addresses: tuple[str, ...], port: int, where: str) -> DelegationPoint:
+def _cut(
+    zone: str, addresses: tuple[str, ...], port: int, nat64: ServerNat64 | None, where: str
+) -> DelegationPoint:
     cut = DelegationPoint(names.lower(names.from_text(zone)), FOREVER)
     cut.configured = True
     for text in addresses:
         address, number, encryption = parse_upstream(text, port, where)
-        cut.add_address(None, address, number, encryption)
+        cut.add_address(None, address if nat64 is None else nat64.reach(address), number, encryption)
     return cut

@@ -1,8 +1,8 @@
-"""DNS64: AAAA records made from A records (RFC 6147), with addresses by RFC 6052.
+"""DNS64: AAAA records made from A records (RFC 6147), with addresses by RFC 6052 (`resolver.nat64`).
 
-`Nat64Prefix` embeds IPv4 addresses in IPv6 addresses and extracts them. `Dns64` has the prefixes of one view. It
-decides whether the answer to an AAAA query is replaced, makes the new answer, and maps reverse names of such addresses
-to the IPv4 tree. The second query is made by `resolve`, because a policy cannot wait.
+`Dns64` has the prefixes of one view. It decides whether the answer to an AAAA query is replaced, makes the new answer,
+and maps reverse names of such addresses to the IPv4 tree. The second query is made by `resolve`, because a policy
+cannot wait.
 
 An instance is immutable. The A records and the denial of AAAA are cached, and what is made of them is cached as a
 finished answer only, so a change of the prefixes needs no more than other finished answers.
@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from resolver import limits
 from resolver.effects import Outcome, Question
+from resolver.nat64 import Nat64Prefix
 from resolver.policy.service_hints import hinted_addresses
 from resolver.settings import PolicySettings
 from resolver.settings.dns64 import parse_dns64
@@ -21,11 +22,7 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-__all__ = ["DISCOVERY_ADDRESSES", "DISCOVERY_NAME", "WELL_KNOWN_PREFIX", "Dns64", "Nat64Prefix"]
-
-WELL_KNOWN_PREFIX = b"\x00\x64\xff\x9b" + bytes(8)
-"""The first 96 bits of addresses that translators have by default (RFC 6052 section 2.1). A network may have one
-although its clients get no DNS64 here."""
+__all__ = ["DISCOVERY_ADDRESSES", "DISCOVERY_NAME", "Dns64"]
 
 DISCOVERY_NAME = "ipv4only.arpa."
 """Clients learn the prefixes from the AAAA records of this name (RFC 7050)."""
@@ -33,39 +30,9 @@ DISCOVERY_ADDRESSES = ("192.0.0.170", "192.0.0.171")
 """The A records of `DISCOVERY_NAME` (RFC 7050 section 2.2)."""
 
 _TTL_WITHOUT_SOA = limits.DNS64_TTL
-_RESERVED_OCTET = 8         # bits 64 to 71 of an address with embedded IPv4 are zero (RFC 6052 section 2.2)
 _IP6_ARPA = b"\x03ip6\x04arpa\x00"
 _IN_ADDR_ARPA = b"\x07in-addr\x04arpa\x00"
 _NIBBLE_LABELS = 32
-
-
-class Nat64Prefix:
-    """One prefix: addresses in it are translated to the IPv4 addresses embedded in them, when these are in `ranges`."""
-
-    def __init__(self, prefix: IPv6Network, ranges: Iterable[IPv4Network] = ()) -> None:
-        """`prefix` has 32, 40, 48, 56, 64 or 96 bits. Without `ranges`, it is for all IPv4 addresses."""
-        self._prefix = prefix.network_address.packed
-        self._octets = prefix.prefixlen // 8
-        self._places = _places(self._octets)
-        self._ranges = tuple(ranges)
-
-    def covers(self, address: bytes) -> bool:
-        """Whether the prefix is for the IPv4 `address`."""
-        return not self._ranges or _is_in(IPv4Address(address), self._ranges)
-
-    def embed(self, address: bytes) -> bytes:
-        """The IPv6 address with the IPv4 `address` embedded (RFC 6052 section 2.2)."""
-        made = bytearray(self._prefix)
-        for place, octet in zip(self._places, address, strict=True):
-            made[place] = octet
-        return bytes(made)
-
-    def extract(self, address: bytes) -> bytes | None:
-        """The IPv4 address embedded in `address`; None when it does not have the prefix."""
-        octets = self._octets
-        if len(address) != len(self._prefix) or address[:octets] != self._prefix[:octets]:
-            return None
-        return bytes(address[place] for place in self._places)
 
 
 class Dns64:
@@ -248,14 +215,3 @@ class Dns64:
 
 def _is_in(address: IPv4Address, networks: tuple[IPv4Network, ...]) -> bool:
     return any(address in network for network in networks)
-
-
-def _places(octets: int) -> tuple[int, ...]:
-    """Positions of the four octets of an IPv4 address after a prefix of `octets` octets."""
-    found: list[int] = []
-    place = octets
-    while len(found) < 4:
-        if place != _RESERVED_OCTET:
-            found.append(place)
-        place += 1
-    return tuple(found)

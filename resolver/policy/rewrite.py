@@ -8,7 +8,8 @@ this happens after it, once for each outcome, and after DNS64. A changed set has
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from resolver.effects import Outcome
-from resolver.policy.dns64 import WELL_KNOWN_PREFIX, Dns64
+from resolver.nat64 import WELL_KNOWN_PREFIX
+from resolver.policy.dns64 import Dns64
 from resolver.policy.module import Decision, PolicyModule
 from resolver.policy.service_hints import HINTS, MANDATORY, read_parameters
 from resolver.query import Query

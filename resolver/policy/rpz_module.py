@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from resolver import limits
 from resolver.effects import Outcome, Question, Server
 from resolver.log_limit import LimitedWarning
-from resolver.policy.dns64 import WELL_KNOWN_PREFIX
+from resolver.nat64 import WELL_KNOWN_PREFIX, ServerNat64
 from resolver.policy.module import PASS, Action, Decision, PolicyModule
 from resolver.policy.rpz import Action as RuleAction
 from resolver.policy.rpz import Match, PolicyZones, RpzZone, Rule, Trigger, respond
@@ -52,8 +52,12 @@ class ResponsePolicyZones(PolicyModule):
     name = "rpz"
     per_client = True
 
-    def __init__(self, settings: Sequence[RpzSettings], views: frozenset[int] | None = None) -> None:
+    def __init__(
+        self, settings: Sequence[RpzSettings], views: frozenset[int] | None = None, nat64: ServerNat64 | None = None
+    ) -> None:
+        """`nat64` is the translator between this host and name servers with IPv4 addresses."""
         self.views = views
+        self._nat64 = nat64
         self._order = tuple(one.name for one in settings)
         self._zones = PolicyZones()
 
@@ -112,12 +116,20 @@ class ResponsePolicyZones(PolicyModule):
         if not self._zones.asks_servers:
             return None
         known = self._zones.before(None, question.qname)
-        decision = self._zones.after(known.match, (), servers, [_packed(server) for server in addresses])
+        decision = self._zones.after(known.match, (), servers, self._addresses_of(addresses))
         if decision.match is None or decision.match is known.match:
             return None
         if decision.match.rule.action is RuleAction.TCP_ONLY:
             return None
         return self._apply(query, question, decision.match)
+
+    def _addresses_of(self, servers: Sequence[Server]) -> list[bytes]:
+        """The addresses of `servers`, and the IPv4 addresses of those that are reached through a NAT64."""
+        addresses = [_packed(server) for server in servers]
+        nat64 = self._nat64
+        if nat64 is not None:
+            addresses += [embedded for one in addresses if (embedded := nat64.extract(one)) is not None]
+        return addresses
 
     def response(self, query: Query, outcome: Outcome) -> Decision:
         """The addresses of an answer that no policy has made, and the matches that had to wait for the answer."""

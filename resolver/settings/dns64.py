@@ -1,4 +1,5 @@
-"""The entries of `policy.dns64_prefix`: an IPv6 prefix and the IPv4 addresses that its NAT64 translates.
+"""The prefix of a NAT64 in the settings, and the entries of `policy.dns64_prefix`: such a prefix and the IPv4 addresses
+that the NAT64 translates.
 
 The settings check an entry with `parse_dns64`, and the policy compiles it with the same function, so both accept the
 same text.
@@ -8,10 +9,26 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from resolver import limits
 
-__all__ = ["check_dns64", "parse_dns64"]
+__all__ = ["check_dns64", "parse_dns64", "parse_nat64"]
 
 LENGTHS = (32, 40, 48, 56, 64, 96)
 """Lengths of a prefix (RFC 6052 section 2.2)."""
+
+
+def parse_nat64(text: str, where: str) -> IPv6Network:
+    """The prefix of a NAT64.
+
+    Raises:
+        ValueError: `text` is none; the message names `where`.
+    """
+    try:
+        prefix = ip_network(text)
+    except ValueError:
+        raise ValueError(f"{where}: {text!r} is not an address prefix such as 64:ff9b::/96") from None
+    if not isinstance(prefix, IPv6Network) or prefix.prefixlen not in LENGTHS:
+        lengths = ", ".join(map(str, LENGTHS))
+        raise ValueError(f"{where}: {text!r} is not an IPv6 prefix of {lengths} bits (RFC 6052 2.2)")
+    return prefix
 
 
 def parse_dns64(text: str) -> tuple[IPv6Network, tuple[IPv4Network, ...]]:
@@ -22,16 +39,11 @@ def parse_dns64(text: str) -> tuple[IPv6Network, tuple[IPv4Network, ...]]:
     """
     where = "policy.dns64_prefix"
     first, *others = text.split() or [""]
+    prefix = parse_nat64(first, where)
     try:
-        prefix = ip_network(first)
-        ranges = tuple(map(IPv4Network, others))
+        return prefix, tuple(map(IPv4Network, others))
     except ValueError:
-        raise ValueError(f"{where}: {text!r} is not an address prefix such as 64:ff9b::/96, and IPv4 prefixes after"
-                         " it") from None
-    if not isinstance(prefix, IPv6Network) or prefix.prefixlen not in LENGTHS:
-        lengths = ", ".join(map(str, LENGTHS))
-        raise ValueError(f"{where}: {text!r} is not an IPv6 prefix of {lengths} bits (RFC 6052 2.2)")
-    return prefix, ranges
+        raise ValueError(f"{where}: {text!r} has something else than IPv4 prefixes after the prefix") from None
 
 
 def check_dns64(prefixes: tuple[str, ...], exclude_a: tuple[str, ...]) -> None:

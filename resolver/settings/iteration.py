@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 from resolver import limits
 from resolver.options import check_addresses, check_limits, check_names, check_path, check_prefixes, option
+from resolver.settings.dns64 import parse_nat64
 
 __all__ = ["IterationSettings"]
 
@@ -39,6 +40,12 @@ class IterationSettings:
     do_ip4: bool = option(True, "Query name servers over IPv4.")
     do_ip6: bool = option(
         True, "Query name servers over IPv6. Without an IPv6 route, this is detected and costs little."
+    )
+    nat64_prefix: str = option(
+        "",
+        "Prefix of the NAT64 through which name servers and forwarders with IPv4 addresses are queried, for a host that"
+        ' has IPv6 only; often "64:ff9b::/96". No query to them is sent over IPv4 then, whatever do-ip4 says. Empty:'
+        " none.",
     )
     tcp_only: bool = option(
         False, "Query name servers over TCP only. It is slower, but an off-path attacker cannot forge replies."
@@ -112,5 +119,10 @@ class IterationSettings:
                 check_addresses((text,), f"iteration.{name}")
                 if ip_address(text).version != version:
                     raise ValueError(f"iteration.{name}: {text!r} is not an IPv{version} address")
+        if self.nat64_prefix:
+            parse_nat64(self.nat64_prefix, "iteration.nat64_prefix")
+            if not self.do_ip6:
+                raise ValueError("iteration.nat64_prefix: do-ip6 is off, so a NAT64 cannot be reached; remove one of"
+                                 " the two")
         if not (self.do_ip4 or self.do_ip6):
             raise ValueError("iteration.do_ip4: do-ip4 and do-ip6 are both off; no name server can be queried")

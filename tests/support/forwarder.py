@@ -15,11 +15,11 @@ LISTED = bytes([203, 0, 113, 8])
 
 
 @contextmanager
-def forwarder(elsewhere: bytes = ELSEWHERE) -> Iterator[int]:
-    """A server on the loopback address that answers each query for A with `elsewhere`, or with `LISTED` when the
+def forwarder(elsewhere: bytes = ELSEWHERE, host: str = "127.0.0.1") -> Iterator[int]:
+    """A server on a loopback address that answers each query for A with `elsewhere`, or with `LISTED` when the
     name begins with the label "listed", and other types with no data."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
-        channel.bind(("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        channel.bind((host, 0))
 
         def serve() -> None:
             while True:

@@ -29,7 +29,7 @@ LAYERS = [
     {"resolver.limits", "resolver.verdict"},
     {"resolver.log_limit", "resolver.regular_file"},
     {"resolver.geo", "resolver.hints", "resolver.options"},
-    {"resolver.upstream_address"},
+    {"resolver.nat64", "resolver.upstream_address"},
     {"resolver.settings"},
     {"resolver.wire"},
     {"resolver.cache"},
@@ -67,7 +67,7 @@ SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.vali
            "resolver.stale_answers", "resolver.view_contexts", "resolver.query_quota", "resolver.jobs", "resolver.mesh",
            "resolver.query_sharing",
            "resolver.effects", "resolver.query", "resolver.errors", "resolver.zones", "resolver.options",
-           "resolver.upstream_address", "resolver.settings", "resolver.limits", "resolver.verdict",
+           "resolver.nat64", "resolver.upstream_address", "resolver.settings", "resolver.limits", "resolver.verdict",
            "resolver.explain", "resolver.observe"}
 SEES_CORENET = {"resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.playground",
                 "resolver.daemon", "resolver.cli", "resolver"}

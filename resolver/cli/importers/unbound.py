@@ -218,6 +218,7 @@ OWN = {
     **dict.fromkeys(("serve-expired", "serve-expired-ttl"), "cache.max-stale-ttl"),
     "module-config": "dnssec.enabled, policy.dns64-prefix, second-level-cache",
     "dns64-prefix": "policy.dns64-prefix", "dns64-synthall": "policy.dns64-exclude",
+    **dict.fromkeys(("do-nat64", "nat64-prefix"), "iteration.nat64-prefix"),
     **SUBNETS,
     **dict.fromkeys(("ip-ratelimit", "ip-ratelimit-cookie", "ip-ratelimit-factor"),
                     "rate-limit.queries-per-second, rate-limit.verified-queries-per-second"),
@@ -522,6 +523,17 @@ class Importer:
     def key_dns64_synthall(self, one: Statement) -> None:
         if flag(one.words[0]) and self.has_dns64(one):
             self.draft.set("policy.dns64-exclude", ["::/0"])
+
+    def key_do_nat64(self, one: Statement) -> None:
+        if flag(one.words[0]):
+            if self.first.get("do-ip6") == "no":
+                raise ValueError("do-ip6 is off, so the NAT64 cannot be reached")
+            prefix = self.first.get("nat64-prefix") or self.first.get("dns64-prefix") or DNS64_PREFIX
+            self.draft.set("iteration.nat64-prefix", prefix)
+
+    def key_nat64_prefix(self, one: Statement) -> None:
+        if not flag(self.first.get("do-nat64", "no")):
+            self.draft.not_needed(one.place, one.text, "do-nat64 is off, so Unbound does not use it")
 
     def has_dns64(self, one: Statement) -> bool:
         return self.has_module(one, "dns64")

@@ -8,26 +8,30 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.fakenet import Link
+from support.fakenet import Link, SeededRandom
 from support.minet import Minet, build, standard
 from support.tailor import Tailor
 
 from resolver import limits
+from resolver.cache import Store
 from resolver.cache.scoped import ALL_CLIENTS, NO_SUBNET, NOT_SHARED, UNSENT, SubnetCache
 from resolver.effects import Outcome, Question, TraceStep
 from resolver.iterate.client_subnet import ClientSubnets
 from resolver.mesh import Mesh
+from resolver.nat64 import ServerNat64
 from resolver.policy import PolicyPipeline
 from resolver.query import PROGRAM, Query
 from resolver.settings import (
     CacheSettings,
     DnssecSettings,
+    IterationSettings,
     PolicySettings,
     Settings,
     StubZone,
     SubnetSettings,
     ViewSettings,
 )
+from resolver.view_contexts import ViewContexts
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.build import Builder
@@ -869,3 +873,25 @@ def test_shared_replies_of_other_resolvers_are_not_used_for_tailored_names() -> 
     assert rules.is_shared(names.from_text("www.example.net."), c.A, 0)
     rules.cache.mark(names.from_text("www.example.net."), c.A)
     assert not rules.is_shared(names.from_text("www.example.net."), c.A, 0)
+
+
+def test_a_server_behind_a_nat64_is_listed_by_its_own_address() -> None:
+    nat64 = ServerNat64.create("64:ff9b::/96")
+    name = names.from_text(WWW)
+    for rules, listed in (
+        (ClientSubnets(SubnetSettings(servers=("192.0.2.0/24",)), nat64), True),
+        (ClientSubnets(SubnetSettings(servers=("64:ff9b::/96",)), nat64), True),
+        (ClientSubnets(SubnetSettings(servers=("198.51.100.0/24",)), nat64), False),
+        (ClientSubnets(SubnetSettings(servers=("192.0.2.0/24",))), False),
+    ):
+        assert rules.applies("64:ff9b::c000:201", names.ROOT, name, c.A) is listed
+
+
+def test_a_worker_knows_the_nat64_of_its_servers() -> None:
+    settings = Settings(
+        dnssec=DnssecSettings(trust_anchors=()), iteration=IterationSettings(nat64_prefix="64:ff9b::/96"),
+        client_subnet=SubnetSettings(servers=("192.0.2.0/24",)),
+    )
+    contexts = ViewContexts(Store.create(1 << 20, seed=bytes(16)), settings, SeededRandom(1), None, None, ())
+    assert contexts.subnets is not None
+    assert contexts.subnets.applies("64:ff9b::c000:201", names.ROOT, names.from_text(WWW), c.A)

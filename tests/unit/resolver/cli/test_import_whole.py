@@ -202,6 +202,9 @@ def test_the_query_log_of_unbound(made, lines, file):
     ("module-config: 'dns64 validator iterator'\n dns64-prefix: 2001:db8::/96", "policy", "dns64-prefix",
      "2001:db8::/96"),
     ("module-config: 'dns64 validator iterator'\n dns64-synthall: yes", "policy", "dns64-exclude", ["::/0"]),
+    ("do-nat64: yes\n do-ip4: no", "iteration", "nat64-prefix", "64:ff9b::/96"),
+    ("do-nat64: yes\n nat64-prefix: 2001:db8::/64", "iteration", "nat64-prefix", "2001:db8::/64"),
+    ("do-nat64: yes\n dns64-prefix: 2001:db8::/96", "iteration", "nat64-prefix", "2001:db8::/96"),
 ])
 def test_other_options_of_unbound(made, line, section, key, value):
     found, left = made(f"server:\n {line}\n", "unbound")
@@ -211,6 +214,18 @@ def test_other_options_of_unbound(made, line, section, key, value):
 def test_dns64_is_off_where_unbound_does_not_use_it(made):
     found, left = made("server:\n dns64-prefix: 64:ff9b::/96\n", "unbound")
     assert "policy" not in found and left == []
+
+
+@pytest.mark.parametrize("line", ["nat64-prefix: 64:ff9b::/96", "do-nat64: no\n nat64-prefix: 64:ff9b::/96"])
+def test_nat64_is_off_where_unbound_does_not_use_it(made, line):
+    found, left = made(f"server:\n {line}\n", "unbound")
+    assert "iteration" not in found and left == []
+
+
+def test_a_nat64_that_cannot_be_reached_is_named(made):
+    found, left = made("server:\n do-nat64: yes\n do-ip6: no\n", "unbound")
+    assert "nat64-prefix" not in found["iteration"]
+    assert left == ["2: do-nat64: yes: do-ip6 is off, so the NAT64 cannot be reached"]
 
 
 @pytest.mark.parametrize("module", ["subnetcache ", ""])

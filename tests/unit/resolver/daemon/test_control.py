@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from types import SimpleNamespace
 
@@ -29,7 +30,15 @@ from resolver.daemon.sockets import ListenError
 from resolver.daemon.worker_commands import WorkerCommands, merge
 from resolver.daemon.worker_management import WorkerManagement
 from resolver.observe import ClientCounters
-from resolver.settings import CacheSettings, ControlSettings, MetricsSettings, Settings, replace
+from resolver.settings import (
+    CacheSettings,
+    ControlSettings,
+    ForwardZone,
+    IterationSettings,
+    MetricsSettings,
+    Settings,
+    replace,
+)
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -745,6 +754,17 @@ def test_anchors_without_a_file_give_a_reason(serving):
             await opened.ask(command="take-anchors", text="")
 
     serving(check)
+
+
+@pytest.mark.parametrize(("prefix", "reached"), [("", "192.0.2.7"), ("64:ff9b::/96", "64:ff9b::c000:207")])
+def test_configured_servers_are_shown_with_what_is_known_of_the_path(prefix, reached):
+    settings = Settings(cache=CacheSettings(size=1 << 20), iteration=IterationSettings(nat64_prefix=prefix),
+                        forward=(ForwardZone("corp.example.", ("192.0.2.7",)),))
+    store = make_store(settings)
+    store.servers.note_reply((reached, 53), names.from_text("corp.example."), 0.25, time.monotonic())
+    commands = WorkerCommands(SimpleNamespace(store=store, current=SimpleNamespace(settings=settings)))
+    [found] = commands._servers({})["servers"]
+    assert found["server"] == "192.0.2.7" and found["seconds"] is not None
 
 
 def test_lists_are_shown_with_their_state(serving):

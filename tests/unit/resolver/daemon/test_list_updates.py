@@ -16,12 +16,12 @@ from resolver.daemon.cache_file import replace_file
 from resolver.daemon.file_identity import identity
 from resolver.daemon.list_files import NewFile, load
 from resolver.daemon.list_updates import ListUpdates
-from resolver.effects import Outcome, Question
+from resolver.effects import Outcome, Question, Server
 from resolver.policy import PolicyPipeline
 from resolver.policy.dns64 import Dns64
 from resolver.policy.list_source import HEAD_SIZE
 from resolver.query import ActionKind, Query
-from resolver.settings import PolicySettings, Settings, ViewSettings
+from resolver.settings import IterationSettings, PolicySettings, Settings, ViewSettings
 from resolver.settings.lists import ListSettings, RpzSettings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -627,3 +627,15 @@ def test_views_have_their_own_lists_and_share_what_is_compiled(tmp_path, monkeyp
     replace(tmp_path / "kids", "new.example\n")
     lists.update()
     assert blocked() == [["ads"], ["ads", "rpz", "new"], ["ads"], []]
+
+
+def test_policy_zones_know_the_nat64_of_name_servers(tmp_path, monkeypatch):
+    path = tmp_path / "rpz.zone"
+    path.write_text("$TTL 60\n@ SOA ns. admin. 1 3600 600 86400 60\n32.1.2.0.192.rpz-nsip CNAME .\n")
+    settings = Settings(rpz=(RpzSettings(name="rpz.test", file=str(path)),),
+                        iteration=IterationSettings(nat64_prefix="64:ff9b::/96"))
+    pipeline = PolicyPipeline(settings, modules=Lists(monkeypatch, settings).updates.modules).views[0]
+    question = Question(names.from_text("www.test."), c.A)
+    for address, refused in (("64:ff9b::c000:201", True), ("64:ff9b::c000:202", False)):
+        found = pipeline.name_server(question, names.ROOT, (), [Server(address, 53)])
+        assert (found is not None) is refused

@@ -6,8 +6,9 @@ import pytest
 from support.minet import EXAMPLE_ZONE, addresses, build, standard
 
 from resolver.effects import Outcome, Question
+from resolver.nat64 import Nat64Prefix
 from resolver.policy import PolicyPipeline
-from resolver.policy.dns64 import Dns64, Nat64Prefix
+from resolver.policy.dns64 import Dns64
 from resolver.policy.rewrite import Rewriter
 from resolver.settings import DnssecSettings, HostEntry, PolicySettings, Settings
 from resolver.verdict import Trust, Verdict

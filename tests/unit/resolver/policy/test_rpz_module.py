@@ -2,7 +2,8 @@
 
 import pytest
 
-from resolver.effects import Outcome, Question
+from resolver.effects import Outcome, Question, Server
+from resolver.nat64 import ServerNat64
 from resolver.policy import Pipeline, PolicyModule
 from resolver.policy.dns64 import Dns64
 from resolver.policy.minimal_any import MinimalAny
@@ -123,3 +124,20 @@ def test_an_alias_to_local_data_ends_no_rule(local: bool) -> None:
     if local:
         given.answer[0].trust = Trust.CONFIGURED
     assert pipeline.response(DATAGRAM, given).rcode == (c.NOERROR if local else c.NXDOMAIN)
+
+
+@pytest.mark.parametrize(("trigger", "prefix", "refused"), [
+    ("32.8.113.0.203.rpz-nsip", "2001:db8:64::/96", True),
+    ("32.8.113.0.203.rpz-nsip", "2001:db8:65::/96", False),
+    ("32.8.113.0.203.rpz-nsip", "", False),
+    ("128.7108.cb00.zz.64.db8.2001.rpz-nsip", "2001:db8:64::/96", True),
+])
+def test_a_rule_for_the_address_of_a_name_server_holds_behind_a_nat64(trigger: str, prefix: str, refused: bool) -> None:
+    """The server 203.0.113.8 is reached at an IPv6 address; rules for either address hold."""
+    made, errors = compile_zone(ORIGIN, present.zone_from_text(f"$TTL 60\n{trigger} CNAME .\n", ORIGIN), bytes(16))
+    assert errors == []
+    zones = ResponsePolicyZones([RpzSettings(name="rpz.example", file="unused")], nat64=ServerNat64.create(prefix))
+    zones.replace({"rpz.example": made})
+    question = Question(names.from_text("www.test."), c.A)
+    found = Pipeline(0, "", (zones,)).name_server(question, names.ROOT, (), [Server("2001:db8:64::cb00:7108", 53)])
+    assert (found is not None) is refused
