@@ -51,8 +51,8 @@ class TsigKey:
     def __post_init__(self) -> None:
         check_names((self.name,), "name")
         if "\\" in self.name:
-            raise ValueError(f"name: {self.name!r} has an escape; use letters, digits, hyphens, underscores and dots, so"
-                             " that a key has one spelling")
+            raise ValueError(f"name: {self.name!r} has an escape; use letters, digits, hyphens, underscores, dots, so"
+                             " that it has one spelling")
         if self.algorithm not in TSIG_ALGORITHMS:
             raise ValueError(f"algorithm: {self.algorithm!r} is not one of {', '.join(TSIG_ALGORITHMS)}")
         if len(self.secret_octets) < limits.TSIG_SECRET:
