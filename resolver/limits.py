@@ -648,7 +648,7 @@ RPZ_PREFIX_OCTETS = 600
 RPZ_PREFIXES = 1_000_000
 """prefixes: Address triggers of one kind in one response policy zone. Each takes some 300 bytes of memory."""
 RPZ_TTL = 60
-"""seconds: TTL of denials by a response policy zone without SOA."""
+"""seconds: TTL of denials by a response policy zone without SOA, and of the CNAME of an override."""
 BALANCES = 64
 """names: Balanced names of one configuration. Each target of each is checked by each worker."""
 BALANCE_TARGETS = 32

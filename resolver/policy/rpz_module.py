@@ -42,7 +42,12 @@ logger = logging.getLogger(__name__)
 def options_of(settings: RpzSettings) -> RpzOptions:
     """How the zone of `settings` is used."""
     log_only = settings.override == "log"
-    override = Rule(RuleAction(settings.override)) if settings.override and not log_only else None
+    target = settings.override_target
+    override = None
+    if target:
+        override = Rule(RuleAction.DATA, ((c.CNAME, limits.RPZ_TTL, (names.from_text(target),)),))
+    elif settings.override and not log_only:
+        override = Rule(RuleAction(settings.override))
     return RpzOptions(settings.ede, override, log_only, settings.log or log_only)
 
 

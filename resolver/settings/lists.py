@@ -16,8 +16,12 @@ __all__ = ["ListSettings", "RpzSettings", "check_lists"]
 LIST_FORMATS = ("auto", "hosts", "domains", "adblock")
 LIST_ACTIONS = ("nxdomain", "nodata", "null", "refuse", "drop", "allow", "log")
 RPZ_OVERRIDES = ("", "nxdomain", "nodata", "passthru", "drop", "tcp-only", "log")
+ALIAS_OVERRIDE = "cname "
+"""The beginning of an override by a CNAME; its target follows."""
 EDE_CODES = (0, 15, 16, 17, 18)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ACTION_TARGET = re.compile(r"\*|rpz-[^.]*", re.IGNORECASE)
+"""Targets that are actions in a policy zone (draft-vixie-dnsop-dns-rpz-00 section 3), without the final dot."""
 _EDE_TEXT = (
     "Extended DNS error of changed answers (RFC 8914): 15 blocked, 16 censored, 17 filtered, 18 prohibited, 0 none."
 )
@@ -88,8 +92,9 @@ class RpzSettings:
     ede: int = option(17, _EDE_TEXT)
     override: str = option(
         "",
-        'One action instead of those of the zone: "nxdomain", "nodata", "passthru", "drop", "tcp-only", or "log" to'
-        " only log what the zone would do. Empty: the actions of the zone.",
+        'One action instead of those of the zone: "nxdomain", "nodata", "passthru", "drop", "tcp-only", "cname NAME"'
+        ' for an alias to NAME (a walled garden; in "cname *.NAME" the asterisk stands for the name of the query), or'
+        ' "log" to only log what the zone would do. Empty: the actions of the zone.',
     )
     log: bool = option(False, "Log each query to which a rule of the zone applies.")
     interval: int = option(
@@ -98,8 +103,11 @@ class RpzSettings:
 
     def __post_init__(self) -> None:
         check_names((self.name,), "rpz.name")
-        if self.override not in RPZ_OVERRIDES:
-            raise ValueError(f"rpz.override: {self.override!r} is not one of {', '.join(RPZ_OVERRIDES[1:])}")
+        if self.override.startswith(ALIAS_OVERRIDE):
+            self._check_alias()
+        elif self.override not in RPZ_OVERRIDES:
+            words = ", ".join((*RPZ_OVERRIDES[1:], "cname NAME"))
+            raise ValueError(f"rpz.override: {self.override!r} is not one of {words}")
         if self.primaries:
             self._check_transferred()
         else:
@@ -108,6 +116,13 @@ class RpzSettings:
                 if getattr(self, name):
                     raise ValueError(f"rpz.{name}: the zone {self.name!r} has no primaries")
         _check_others(self, "rpz")
+
+    def _check_alias(self) -> None:
+        target = self.override_target
+        check_names((target,), "rpz.override")
+        if target == "." or _ACTION_TARGET.fullmatch(target.removesuffix(".")):
+            raise ValueError(f"rpz.override: {self.override!r}: as a target of CNAME, {target!r} stands for an action"
+                             f" in policy zones; write one of {', '.join(RPZ_OVERRIDES[1:])} instead")
 
     def _check_transferred(self) -> None:
         for name in ("file", "url"):
@@ -118,6 +133,11 @@ class RpzSettings:
             assert self.transferred is not None
         except ValueError as error:
             raise ValueError(f"rpz.{error}") from None
+
+    @property
+    def override_target(self) -> str:
+        """The target of an override by a CNAME; empty with another override or none."""
+        return self.override[len(ALIAS_OVERRIDE):].strip() if self.override.startswith(ALIAS_OVERRIDE) else ""
 
     @property
     def transferred(self) -> ZoneSettings | None:

@@ -16,7 +16,7 @@ OVERRIDES = {
     "given": "", "disabled": "log", "passthru": "passthru", "no-op": "passthru", "nodata": "nodata",
     "nxdomain": "nxdomain", "drop": "drop", "tcp-only": "tcp-only",
 }
-"""The policies of a zone in ``response-policy``, as `override` of a policy zone."""
+"""The policies of a zone in ``response-policy``, as `override` of a policy zone; ``cname`` has a name behind it."""
 EDE_CODES = {"none": 0, "blocked": 15, "censored": 16, "filtered": 17, "prohibited": 18}
 TYPES = {
     "primary": "zone.file", "master": "zone.file", "secondary": "zone.primaries", "slave": "zone.primaries",
@@ -255,8 +255,10 @@ class Zones:
         left: list[str] = []
         while words:
             key, *values = words[:2]
-            del words[: 3 if values == ["cname"] else 2]
-            if key == "policy" and values and values[0] in OVERRIDES:
+            del words[:2]
+            if key == "policy" and values == ["cname"] and words:
+                made["override"] = f"cname {words.pop(0)}"
+            elif key == "policy" and values and values[0] in OVERRIDES:
                 made["override"] = OVERRIDES[values[0]]
             elif key == "log" and values:
                 made["log"] = flag(values[0]) or None

@@ -26,7 +26,7 @@ ACTIONS = {
     "Policy.NXDOMAIN": "nxdomain", "Policy.NODATA": "nodata", "Policy.Drop": "drop", "Policy.NoAction": "passthru",
     "Policy.Truncate": "tcp-only",
 }
-"""The values of ``defpol``, as `override` of a policy zone."""
+"""The values of ``defpol`` but ``Policy.Custom``, as `override` of a policy zone."""
 NOT_READ = "its arguments are not written out, so write by hand what it does"
 CHOSEN = frozenset({"refresh", "maxReceivedMBytes", "axfrTimeout", "dumpFile", "seedFile", "zoneSizeHint"})
 """Options that resolverd chooses itself."""
@@ -215,13 +215,15 @@ def add_policy_zone(draft: Draft, place: Place, shown: str, primaries: list[str]
         ValueError: it cannot be carried over; the text says why.
     """
     made: dict[str, Any] = {"primaries": [endpoint(one) for one in primaries]}
-    left: list[str] = []
-    for option, value in options.items():
-        action = f"Policy.{str(value).removeprefix('Policy.')}"
-        if option == "defpol" and action in ACTIONS:
-            made["override"] = ACTIONS[action]
-        elif option not in CHOSEN and option not in ("tsigname", "tsigalgo", "tsigsecret"):
-            left.append(option)
+    known = CHOSEN | {"tsigname", "tsigalgo", "tsigsecret"}
+    action = f"Policy.{str(options.get('defpol', '')).removeprefix('Policy.')}"
+    if action in ACTIONS:
+        made["override"] = ACTIONS[action]
+        known |= {"defpol"}
+    elif action == "Policy.Custom" and "defcontent" in options:
+        made["override"] = f"cname {options['defcontent']}"
+        known |= {"defpol", "defcontent"}
+    left = [option for option in options if option not in known]
     if "tsigname" in options:
         algorithm = str(options.get("tsigalgo", "")).lower()
         if algorithm not in TSIG_ALGORITHMS:

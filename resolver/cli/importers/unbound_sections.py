@@ -18,7 +18,7 @@ __all__ = ["ENDS", "KEYS", "REASONS", "Section"]
 OVERRIDES = {
     "nxdomain": "nxdomain", "nodata": "nodata", "passthru": "passthru", "drop": "drop", "disabled": "log",
 }
-"""The values of ``rpz-action-override``, as `override` of a policy zone."""
+"""The values of ``rpz-action-override`` but ``cname``, as `override` of a policy zone."""
 TAP_MESSAGES = {
     f"dnstap-log-{who}-{what}-messages": f"{who}-{what}"
     for who in ("client", "resolver", "forwarder") for what in ("query", "response")
@@ -31,7 +31,7 @@ KEYS: dict[str, dict[str, str]] = {
     "rpz": {
         "name": "rpz.name", "primary": "rpz.primaries", "master": "rpz.primaries", "url": "rpz.url (HTTPS)",
         "zonefile": "rpz.file", "allow-notify": "rpz.allow-notify", "rpz-log": "rpz.log",
-        "rpz-action-override": "rpz.override (except cname)",
+        "rpz-action-override": "rpz.override", "rpz-cname-override": "rpz.override (cname)",
     },
     "auth-zone": {
         "name": "zone.name", "primary": "zone.primaries", "master": "zone.primaries", "zonefile": "zone.file",
@@ -53,7 +53,7 @@ _SAME_FOR_ALL = "a policy zone of resolverd holds for all clients"
 _TLS = "dnstap of resolverd is sent without TLS"
 REASONS: dict[str, dict[str, str]] = {
     "rpz": {
-        "tags": _SAME_FOR_ALL, "for-downstream": _SAME_FOR_ALL, "rpz-cname-override": "write the rules into the zone",
+        "tags": _SAME_FOR_ALL, "for-downstream": _SAME_FOR_ALL,
         "rpz-log-name": "the log has the name of the zone", "rpz-signal-nxdomain-ra": NO_COUNTERPART,
     },
     "auth-zone": {"url": "not supported: use zone.primaries or zone.file"},
@@ -129,9 +129,10 @@ def policy_zone(section: Section) -> None:
         elif one.key == "rpz-log":
             made["log"] = flag(value) or None
         elif one.key == "rpz-action-override":
-            if value not in OVERRIDES:
-                raise ValueError(f"a policy zone of resolverd has no override {value!r}")
-            made["override"] = OVERRIDES[value]
+            made["override"] = _override(value, plain)
+        elif one.key == "rpz-cname-override":
+            if "rpz-action-override" not in plain or plain["rpz-action-override"].words[0] != "cname":
+                draft.not_needed(one.place, one.text, "rpz-action-override is not cname, so Unbound does not use it")
         elif one.key == "for-downstream" and not flag(value):
             draft.not_needed(one.place, one.text, ALWAYS)
         elif one.key != "name":
@@ -147,6 +148,16 @@ def policy_zone(section: Section) -> None:
         file = plain["zonefile"]
         draft.not_needed(file.place, file.text, COPY if made["primaries"] else "resolverd has its own file")
     draft.policy_zone(name.words[0], **made)
+
+
+def _override(value: str, plain: Mapping[str, Statement]) -> str:
+    if value == "cname":
+        if "rpz-cname-override" not in plain:
+            raise ValueError("rpz-cname-override is missing")
+        return f"cname {plain['rpz-cname-override'].words[0]}"
+    if value not in OVERRIDES:
+        raise ValueError(f"a policy zone of resolverd has no override {value!r}")
+    return OVERRIDES[value]
 
 
 def own_zone(section: Section) -> None:

@@ -140,6 +140,7 @@ rpz:
   zonefile: {tmp_path}/local.zone
   for-downstream: no
   rpz-action-override: cname
+  rpz-cname-override: walled.example
 rpz:
   name: away.example
   zonefile: /nonexistent/zone
@@ -152,10 +153,22 @@ rpz:
         {"name": "rpz.example", "primaries": ["192.0.2.1", "tls://[2001:db8::1]:8853#ns.example"],
          "allow-notify": ["192.0.2.9/32"], "override": "log", "log": True},
         {"name": "web.example", "url": "https://rpz.example/web", "file": "/var/lib/resolverd/web.example.rpz"},
-        {"name": "file.example", "file": f"{tmp_path}/local.zone"},
+        {"name": "file.example", "file": f"{tmp_path}/local.zone", "override": "cname walled.example"},
     ]
-    assert [line.partition(":")[0] for line in left] == ["5", "10", "18", "24", "23", "0"]
+    assert [line.partition(":")[0] for line in left] == ["5", "10", "25", "24", "0"]
     assert "'/nonexistent/zone': No such file" in left[-1]
+
+
+@pytest.mark.parametrize(("lines", "override", "why"), [
+    ("rpz-action-override: cname", None, "rpz-cname-override is missing"),
+    ("rpz-action-override: odd", None, "has no override 'odd'"),
+    ("rpz-cname-override: walled.example", None, ""),
+    ("rpz-action-override: drop\n  rpz-cname-override: walled.example", "drop", ""),
+])
+def test_overrides_of_unbound_that_are_not_complete(made, lines, override, why):
+    found, left = made(f"rpz:\n  name: rpz.example\n  primary: 192.0.2.1\n  {lines}\n", "unbound")
+    assert found["rpz"][0].get("override") == override
+    assert [why in line for line in left] == [True] * bool(why)
 
 
 # --- BIND ---------------------------------------------------------------------------------------------------------
@@ -254,14 +267,14 @@ def test_policy_zones_of_bind(made):
         {"name": "rpz.example", "override": "log", "log": True, "ede": 17, "primaries": ["192.0.2.1:5353"],
          "allow-notify": ["192.0.2.9"], "key": "t.key"},
         {"name": "listed.example", "primaries": ["192.0.2.1:5300", "tls://[2001:db8::1]:5300#ns.example"],
-         "key": "t.key"},
+         "key": "t.key", "override": "cname garden.example"},
     ]
     assert found["zones"]["directory"] == "/var/lib/resolverd/zones"
-    for text in ("7: ", "policy cname is not", "8: ", "algorithm hmac-md5, which resolverd does not use", "9: ",
+    for text in ("8: ", "algorithm hmac-md5, which resolverd does not use", "9: ",
                  "tls ephemeral has no remote-hostname", "10: ", "there is no zone statement of this name",
                  "break-dnssec yes is not", "2: key old"):
         assert any(text in line for line in left), (text, left)
-    assert len(left) == 8, "with the zones of type secondary that are left"
+    assert len(left) == 7, "with the zones of type secondary that are left"
 
 
 # --- PowerDNS Recursor --------------------------------------------------------------------------------------------
@@ -434,6 +447,7 @@ def test_a_malformed_number_of_a_key_that_is_read_with_others_is_named(made, kin
 LUA = """\
 -- policy zones
 rpzPrimary("192.0.2.4", "policy.rpz", {defpol=Policy.NXDOMAIN, refresh=60})
+rpzPrimary("192.0.2.4", "walled.rpz", {defpol=Policy.Custom, defcontent="walled.example"})
 rpzMaster({"192.0.2.4:5300", '2001:db8::1'}, "two.rpz", {
   tsigname="t.key", tsigalgo="hmac-sha256", -- a "comment
   tsigsecret="c2VjcmV0IG9mIHRoaXMgdGVzdCBvbmx5ISEhISEhISE=", tags={"a", "b"}})
@@ -450,11 +464,12 @@ def test_policy_zones_of_recursor(made, tmp_path):
     found, left = made(f"local-address=127.0.0.1\nlua-config-file={tmp_path}/recursor.lua\n", "recursor")
     assert found["rpz"] == [
         {"name": "policy.rpz", "primaries": ["192.0.2.4"], "override": "nxdomain"},
+        {"name": "walled.rpz", "primaries": ["192.0.2.4"], "override": "cname walled.example"},
         {"name": "two.rpz", "primaries": ["192.0.2.4:5300", "2001:db8::1"], "key": "t.key"},
     ]
     assert found["tsig-key"] == [
         {"name": "t.key", "algorithm": "hmac-sha256", "secret": "c2VjcmV0IG9mIHRoaXMgdGVzdCBvbmx5ISEhISEhISE="}]
-    assert [line.partition(":")[0] for line in left] == ["3", "6", "7", "8", "9", "10"]
+    assert [line.partition(":")[0] for line in left] == ["4", "7", "8", "9", "10", "11"]
     assert "tags is not" in left[0]
 
 

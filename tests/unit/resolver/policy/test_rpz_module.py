@@ -7,7 +7,7 @@ from resolver.nat64 import ServerNat64
 from resolver.policy import Pipeline, PolicyModule
 from resolver.policy.dns64 import Dns64
 from resolver.policy.minimal_any import MinimalAny
-from resolver.policy.rpz_module import ResponsePolicyZones, RpzAliases
+from resolver.policy.rpz_module import ResponsePolicyZones, RpzAliases, options_of
 from resolver.policy.rpz_zone import RpzOptions, compile_zone
 from resolver.query import ActionKind, Applied, Query
 from resolver.settings import RpzSettings
@@ -141,3 +141,31 @@ def test_a_rule_for_the_address_of_a_name_server_holds_behind_a_nat64(trigger: s
     question = Question(names.from_text("www.test."), c.A)
     found = Pipeline(0, "", (zones,)).name_server(question, names.ROOT, (), [Server("2001:db8:64::cb00:7108", 53)])
     assert (found is not None) is refused
+
+
+@pytest.mark.parametrize("rule", ["www.test CNAME .", "www.test CNAME rpz-passthru.", "www.test CNAME other.example.",
+                                  "*.test A 192.0.2.1"])
+@pytest.mark.parametrize(("override", "target"), [
+    ("cname walled.example.", "walled.example."), ("cname walled.example", "walled.example."),
+    ("cname *.walled.example", "www.test.walled.example."),
+])
+def test_an_override_by_an_alias_is_followed_as_the_alias_of_a_rule(rule: str, override: str, target: str) -> None:
+    settings = RpzSettings(name="rpz.example", file="unused", override=override)
+    pipeline = view(rule, options=options_of(settings))
+    asked = Question(names.from_text("www.test."), c.A)
+    assert pipeline.own_question(DATAGRAM, asked) is None, "an alias that is followed is the same for all clients"
+    made = pipeline.answer(asked)
+    assert made is not None and made.rcode == c.NOERROR
+    [alias] = made.answer
+    assert (alias.rtype, alias.targets()) == (c.CNAME, [names.from_text(target)])
+    other = Question(names.from_text("www.example."), c.A)
+    assert pipeline.own_question(DATAGRAM, other) is pipeline.answer(other) is None
+
+
+@pytest.mark.parametrize("override", [
+    "cname ", "cname .", "cname *", "cname *.", "cname rpz-drop.", "cname RPZ-passthru", "cname a..b", "cname", "odd",
+    "cname " + "x" * 64,
+])
+def test_overrides_that_are_no_action_are_refused(override: str) -> None:
+    with pytest.raises(ValueError, match=r"^rpz\.override: "):
+        RpzSettings(name="rpz.example", file="unused", override=override)
