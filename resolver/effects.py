@@ -7,7 +7,7 @@ frozen dataclass costs eight times as much per step. `Budget` is shared by all s
 all queries of a worker.
 """
 
-from collections.abc import Callable, Generator, MutableSequence, Sequence
+from collections.abc import Callable, Collection, Generator, MutableSequence, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -744,12 +744,13 @@ class Policies(Protocol):
         """The answer for a question; None when it is resolved."""
         ...
 
-    def answer_alias(self, question: Question, /) -> Outcome | None:
-        """The answer for the target of an alias; None when it is resolved."""
+    def answer_alias(self, question: Question, earlier: Collection[bytes] = (), /) -> Outcome | None:
+        """The answer for the target of an alias, with the names before it in the chain (lower case); None when it is
+        resolved."""
         ...
 
     def changes(self, question: Question, /) -> bool:
-        """Whether `answer_alias` has one. Nothing is counted."""
+        """Whether `answer_alias` may have one. Nothing is counted."""
         ...
 
 

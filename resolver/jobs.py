@@ -67,7 +67,7 @@ class MeshRequest:
     `subnet` is that of its query, None after it has started again too often (`restarts`) because the answers that it
     waited for were for other subnets."""
 
-    __slots__ = ("_job", "_on_done", "_query", "_trace", "deadline", "done", "restarts", "subnet")
+    __slots__ = ("_cd", "_job", "_on_done", "_query", "_trace", "deadline", "done", "restarts", "subnet")
 
     def __init__(self, on_done: Callable[[Outcome], None], query: Query = PROGRAM, deadline: float = 0.0) -> None:
         self.deadline = deadline
@@ -77,6 +77,7 @@ class MeshRequest:
         self.restarts = 0
         self._trace: MutableSequence[TraceStep] | None = None
         self._job: Job | None = None
+        self._cd = False
         self.done = False
 
 

@@ -35,6 +35,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, MutableSequence, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from resolver import limits
@@ -69,7 +70,7 @@ from resolver.iterate import DelegationCache, refuse_without_room
 from resolver.jobs import CHECKS, CHILD, NOTHING, READY, REPLY, Job, JobTable, MeshRequest
 from resolver.log_limit import LineLimit
 from resolver.observe.histogram import UpstreamLatency
-from resolver.partial_response import failure_outcome
+from resolver.partial_response import failure_outcome, join_alias
 from resolver.policy import PolicyPipeline
 from resolver.query import PROGRAM, Query
 from resolver.query_quota import NetworkUsage, QueryUsage, past_jostle_time
@@ -213,7 +214,8 @@ class Mesh(JobTable):
         """Resolve `question`; `on_done` is called with the outcome, before this returns when the cache has it.
 
         `query` is who asks. Its view and subnet are a part of the question, its network is charged for the jobs, and
-        its deadline, when it has one, may shorten that of the settings. `cd` asks for
+        its deadline, when it has one, may shorten that of the settings. If it has an alias, only the target of that is
+        resolved, and the outcome has both. `cd` asks for
         data without validation (the CD bit). With `trace`, every step is appended to it, and the query does not join
         the job of another client query, so that the trace is complete. After `close` the outcome is a failure, unless
         it is cached. When an exception is raised, `on_done` is not called later.
@@ -227,8 +229,12 @@ class Mesh(JobTable):
         if query.subnet is not None:
             request.subnet = self._subnet_of(query)
         request._trace = trace
+        request._cd = cd
         try:
-            self._begin(request, question, cd, trace)
+            if query.alias is not None:
+                self._follow(request, query.alias)
+            else:
+                self._begin(request, question, cd, trace)
         except BaseException:
             self.cancel(request)
             raise
@@ -374,8 +380,8 @@ class Mesh(JobTable):
         budget = Budget(self._packets, self._context.monotonic + self._deadline)
         budget.subnet = subnet
         task = Task(question, budget, cd=cd, purpose=FOR_PREFETCH)
-        request = MeshRequest(done, query)
-        request.subnet = subnet
+        request = MeshRequest(done, query, budget.deadline)
+        request.subnet, request._cd = subnet, cd
         self._start(key, task, QueryUsage(own, self._context.monotonic), self._serial, request, None)
         self._prefetching += 1  # last, because each step above may raise MemoryError, and nothing would undo this one
         self._drain()
@@ -959,10 +965,28 @@ class Mesh(JobTable):
         request.done = True
         outcome = self._respond(outcome, request._query, request._trace)
         outcome.serial = serial
+        if request._query.alias is not None:
+            outcome = join_alias(request._query.alias, outcome)
+        elif outcome.applied is not None and outcome.applied.follow:
+            self._follow(request, outcome)
+            return
         try:
             request._on_done(outcome)
         except Exception as error:  # noqa: BLE001 - a fault of one callback must not cost the others their answer
             self._fault(error, "delivering", outcome)
+
+    def _follow(self, request: MeshRequest, alias: Outcome) -> None:
+        """Resolve the target of an alias by which a policy has answered one client; then `_deliver` joins both."""
+        request.done = False
+        try:
+            request._query = copy(request._query)
+            request._query.alias = alias
+            question = Question(alias.answer[-1].targets()[0], alias.question.qtype)
+            self._begin(request, question, request._cd, request._trace)
+        except Exception as error:  # noqa: BLE001 - the caller delivers to other clients, too
+            self._fault(error, "following the alias of", alias)
+            self._leave(request)
+            self._deliver(request, failure_outcome(alias.question, INTERNAL_FAULT), alias.serial)
 
     def _respond(
         self, outcome: Outcome, query: Query, trace: MutableSequence[TraceStep] | None

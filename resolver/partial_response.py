@@ -18,7 +18,7 @@ from resolver.wire.rrset import RRset
 if TYPE_CHECKING:
     from resolver.cache.scoped import Scope
 
-__all__ = ["CNAME_IS_ANSWER", "PartialResponse", "failure_outcome"]
+__all__ = ["CNAME_IS_ANSWER", "PartialResponse", "failure_outcome", "join_alias"]
 
 ALIASES = limits.MAX_ALIASES
 # For these types a CNAME is the answer and is not followed (RFC 1034 section 4.3.2).
@@ -125,6 +125,22 @@ class PartialResponse:
         outcome.applied = local.applied
         outcome.scope = self.scope
         return outcome
+
+
+def join_alias(alias: Outcome, target: Outcome) -> Outcome:
+    """The outcome of a query that a policy has answered with `alias`, and the outcome of the target of that. As with
+    local aliases, the verdict of the target remains unless it is secure: bogus data must not become unvalidated data.
+    """
+    outcome = Outcome(alias.question, target.rcode, alias.answer + target.answer, target.authority,
+                      min(int(VERDICT_INSECURE), target.verdict), min(alias.ttl, target.ttl), failure=target.failure,
+                      from_cache=target.from_cache)
+    outcome.additional = alias.additional + [one for one in target.additional if one not in alias.additional]
+    outcome.ede = alias.ede + [reason for reason in target.ede if reason not in alias.ede]
+    outcome.applied = target.applied or alias.applied
+    outcome.stale = target.stale
+    outcome.scope = narrower(alias.scope, target.scope)
+    outcome.serial = alias.serial
+    return outcome
 
 
 def failure_outcome(question: Question, failure: Failure) -> Outcome:

@@ -2,6 +2,7 @@
 
 cdef class Query:
     cdef public object address
+    cdef public object alias
     cdef public object arrived
     cdef public object deadline
     cdef public object listener
@@ -14,6 +15,8 @@ cdef class Query:
 
 
 cdef class Applied:
+    cdef public object detail
+    cdef public bint follow
     cdef public object kind
     cdef public object module
     cdef public object point

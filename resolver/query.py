@@ -11,6 +11,7 @@ Queries in progress are joined, and answers are cached, by these two and by no o
 from collections.abc import Hashable
 from enum import Enum
 from ipaddress import ip_address
+from typing import Any
 
 __all__ = ["API", "PROGRAM", "UDP", "ActionKind", "Applied", "Query", "client_address"]
 
@@ -40,12 +41,13 @@ class Query:
     received the query, empty when that is not known. `verified`: a cookie or a stream proves the address. `tsig_key` is
     the name of the key that signed the query, in wire form and lower case; None without. `view` is the number of the
     view, 0 for clients in none. `subnet` is what servers may be told of the client's address (RFC 7871), as address and
-    prefix length; None: nothing.
+    prefix length; None: nothing. `alias` is the `Outcome` that a policy has given it, while its target is resolved.
     `arrived` and `deadline` are in seconds of the monotonic clock; a deadline of 0.0 is that of the settings.
     """
 
     __slots__ = (
-        "address", "arrived", "deadline", "listener", "network", "subnet", "transport", "tsig_key", "verified", "view",
+        "address", "alias", "arrived", "deadline", "listener", "network", "subnet", "transport", "tsig_key", "verified",
+        "view",
     )
 
     def __init__(
@@ -72,6 +74,7 @@ class Query:
         self.subnet = subnet
         self.arrived = arrived
         self.deadline = deadline
+        self.alias: Any = None
 
     @property
     def packed(self) -> bytes:
@@ -111,15 +114,23 @@ class ActionKind(Enum):
 
 class Applied:
     """Which policy made or changed an outcome: the point, the name of the module, what it did, and a reason for people.
+
+    `follow`: the answer ends with an alias whose target is still to be resolved. `detail` is what the module itself
+    wants to know of it at later points.
     """
 
-    __slots__ = ("kind", "module", "point", "reason")
+    __slots__ = ("detail", "follow", "kind", "module", "point", "reason")
 
-    def __init__(self, point: str, module: str, kind: ActionKind, reason: str = "") -> None:
+    def __init__(
+        self, point: str, module: str, kind: ActionKind, reason: str = "", *, follow: bool = False,
+        detail: object = None,
+    ) -> None:
         self.point = point
         self.module = module
         self.kind = kind
         self.reason = reason
+        self.follow = follow
+        self.detail = detail
 
     def describe(self) -> str:
         """A sentence for the trace."""

@@ -9,7 +9,7 @@ here, name by name; their number is limited, and a name that occurs again is a l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -163,16 +163,16 @@ def _resolve_chain(task: Task, context: Context) -> Steps[Outcome]:
     return outcome
 
 
-def _find_for(task: Task, context: Context, name: bytes) -> Known:
+def _find_for(task: Task, context: Context, name: bytes, earlier: Collection[bytes]) -> Known:
     """What is known about `name`, for `task`."""
     question = task.question
     if task.cache_checked:
         task.cache_checked = False
         return None
     if task.purpose is FOR_PREFETCH:  # the cached answer is to be replaced
-        return _local(name, question, context.policy)
+        return _local(name, question, context.policy, earlier)
     return find_known(
-        name, question, context, task.budget, cd=task.cd, client=task.purpose is FOR_CLIENT
+        name, question, context, task.budget, cd=task.cd, client=task.purpose is FOR_CLIENT, earlier=earlier
     )
 
 
@@ -180,7 +180,7 @@ def follow_aliases(
     response: PartialResponse,
     question: Question,
     context: Context,
-    find: Callable[[bytes], Known],
+    find: Callable[[bytes, Collection[bytes]], Known],
     task: Task | None = None,
     *,
     cd: bool,
@@ -188,19 +188,21 @@ def follow_aliases(
 ) -> Steps[Outcome | Failure | RawReply | None]:
     """Follow the aliases from the qname to data, a denial or a failure, and collect them in `response`.
 
-    `find` returns what is known about a name. With `task`, the rest is resolved and validated. Without one, the chain
-    ends at the first name whose data is missing or not validated, and the result is what `find` returned for it. With
-    `first_only`, the first alias is the answer.
+    `find` returns what is known about a name, and gets the names before it in the chain (lower case). With `task`, the
+    rest is resolved and validated. Without one, the chain ends at the first name whose data is missing or not
+    validated, and the result is what `find` returned for it. With `first_only`, the first alias is the answer. An alias
+    by a policy with `Applied.follow` ends the chain, too: the mesh continues for each client.
     """
     qtype = question.qtype
     name = question.qname
     most = NAME_SERVER_ALIASES if task is not None and task.purpose is FOR_NS_ADDRESS else ALIASES
     while True:
-        known = find(name)
+        known = find(name, response.seen)
         if isinstance(known, Outcome):
             if task is not None:
                 _note_policy(task, name, known)
-            target = _local_cname_target(known, qtype)
+            followed_later = known.applied is not None and known.applied.follow
+            target = None if followed_later else _local_cname_target(known, qtype)
             if target is None:
                 return response.close_with(question, known)
             if not response.add_local(known):
@@ -273,10 +275,10 @@ def find_outcome(
     if first is None:
         return False
 
-    def find(name: bytes) -> Known:
+    def find(name: bytes, earlier: Collection[bytes]) -> Known:
         if name is question.qname:
             return first
-        return find_known(name, question, context, budget, cd=cd, client=client)
+        return find_known(name, question, context, budget, cd=cd, client=client, earlier=earlier)
 
     response = PartialResponse()
     end = run_without_effects(follow_aliases(
@@ -289,10 +291,12 @@ def find_outcome(
 
 
 def find_known(
-    name: bytes, question: Question, context: Context, budget: Budget, *, cd: bool, client: bool
+    name: bytes, question: Question, context: Context, budget: Budget, *, cd: bool, client: bool,
+    earlier: Collection[bytes] = (),
 ) -> Known:
-    """What policies or the cache have for one name of the chain."""
-    known = _local(name, question, context.policy if client else context.sub_policy) or _refuse_meta_query(question)
+    """What policies or the cache have for one name of the chain; `earlier` are those before it (lower case)."""
+    policies = context.policy if client else context.sub_policy
+    known = _local(name, question, policies, earlier) or _refuse_meta_query(question)
     if known is not None:
         return known
     found = find_reply(name, question.qtype, context, budget, cd=cd, client=client)
@@ -312,13 +316,15 @@ def find_known(
     return None
 
 
-def _local(name: bytes, question: Question, policy: Policies | None) -> Outcome | None:
+def _local(
+    name: bytes, question: Question, policy: Policies | None, earlier: Collection[bytes]
+) -> Outcome | None:
     """The answer of the policies for a name of the chain; an alias may lead into a local zone."""
     if policy is None:
         return None
     if name is question.qname:
         return policy.answer(question)
-    return policy.answer_alias(Question(name, question.qtype))
+    return policy.answer_alias(Question(name, question.qtype), earlier)
 
 
 def _is_from(zone: Zone, labels: int) -> bool:

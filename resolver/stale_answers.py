@@ -6,6 +6,8 @@ permits.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from resolver.cached_replies import ChainStep, find_stale_reply
 from resolver.effects import Budget, Context, Failure, Outcome, Question
 from resolver.iterate import known_path, last_known_path
@@ -35,9 +37,9 @@ def find_stale(
     qtype = question.qtype
     stale = False
 
-    def find(name: bytes) -> Known:
+    def find(name: bytes, earlier: Collection[bytes]) -> Known:
         nonlocal stale
-        known = find_known(name, question, context, budget, cd=cd, client=True)
+        known = find_known(name, question, context, budget, cd=cd, client=True, earlier=earlier)
         if isinstance(known, (Outcome, tuple)):
             return known
         if _is_bogus_now(name, question, failure, context, cd=cd):

@@ -30,7 +30,8 @@ _EDES = limits.REPLY_EDES
 def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool, minimal_any: bool) -> bytes:
     """Return the complete reply without OPT, as the answer cache stores it. AD means secure, for every client.
 
-    `minimal` leaves out what the client does not need (`server.minimal-responses`). `minimal_any` answers ANY with one
+    `minimal` leaves out what the client does not need (`server.minimal-responses`), but not the SOA records of response
+    policy zones, by which operators see what has changed an answer. `minimal_any` answers ANY with one
     set of the name (RFC 8482 section 4.1), whichever module made the outcome.
     """
     rcode = outcome.rcode
@@ -59,8 +60,10 @@ def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool, minimal_any:
     minimal = minimal and not outcome.referral
     if outcome.authority:
         _add_authority(builder, query, outcome, minimal)
-    if outcome.additional and not minimal:
+    if outcome.additional:
         for rrset in outcome.additional:
+            if minimal and rrset.rtype != c.SOA:
+                continue
             if not builder.add(ADDITIONAL, rrset, sigs=do):
                 break
     return builder.finish()

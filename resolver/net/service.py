@@ -319,13 +319,14 @@ class Service(ReplySender):
     def _submit(
         self, query: ClientQuery, client: Query, peer: Peer, sink: Sink, pending: PendingQuery | None = None
     ) -> PendingQuery | None:
-        """Resolve a query, unless a hook answers it. It is counted as pending, if it is not yet."""
+        """Resolve a query, unless a hook answers it, or a policy before the hooks has. It is counted as pending, if it
+        is not yet."""
         if pending is None:
             pending = self._admit(query, client, peer, sink)
             if pending is None:
                 return None
         hooks = self._views[client.view].hooks
-        if hooks is not None and hooks.has_question:
+        if hooks is not None and hooks.has_question and client.alias is None:
             self._ask_hooks(pending, "question", Question(query.qname, query.qtype), None, self._question_asked)
             return pending if pending.account is not None else None
         return self._resolve(pending)
@@ -659,11 +660,14 @@ class Service(ReplySender):
     def _answered_by_policy(
         self, query: ClientQuery, client: Query, peer: Peer, sink: Sink, pending: PendingQuery | None
     ) -> bool:
-        """Whether a policy that depends on the client has answered a query."""
+        """Whether a policy that depends on the client has answered a query. With an alias, its target is to be
+        resolved."""
         pipeline: Pipeline = self._views[client.view]
         if pipeline.has_own_question:
             outcome = self._judge(pipeline.own_question, client, Question(query.qname, query.qtype))
-            if outcome is not None:
+            if outcome is not None and outcome.applied is not None and outcome.applied.follow:
+                client.alias = outcome
+            elif outcome is not None:
                 self._end(pending)
                 self._answer(query, client, outcome, peer, sink)
                 return True

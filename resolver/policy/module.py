@@ -21,7 +21,7 @@ answers. A `per_client` module may define `is_cacheable` to say which answers ma
 path.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from typing import Protocol, TypeAlias
 
 from resolver.effects import Outcome, Question, Server
@@ -34,13 +34,16 @@ class Action:
     """What a module does at a point.
 
     `outcome` is the answer of an ANSWER, None for other kinds. `reason` is a short text for log, trace and, when `ede`
-    is a code of RFC 8914, for the client's extended error; `ede` None sends none.
+    is a code of RFC 8914, for the client's extended error; `ede` None sends none. `follow` and `detail` are those of
+    `Applied`; that is for `name_server`, `response` and `question` of `per_client` modules, because at the other points
+    each alias is followed.
     """
 
-    __slots__ = ("ede", "kind", "outcome", "reason")
+    __slots__ = ("detail", "ede", "follow", "kind", "outcome", "reason")
 
     def __init__(
-        self, kind: ActionKind, outcome: Outcome | None = None, *, reason: str = "", ede: int | None = None
+        self, kind: ActionKind, outcome: Outcome | None = None, *, reason: str = "", ede: int | None = None,
+        follow: bool = False, detail: object = None,
     ) -> None:
         """Raises:
         ValueError: an ANSWER has no outcome, or another kind has one.
@@ -51,6 +54,8 @@ class Action:
         self.outcome = outcome
         self.reason = reason
         self.ede = ede
+        self.follow = follow
+        self.detail = detail
 
     def __repr__(self) -> str:
         return f"Action({self.kind.value}, {self.outcome!r}, reason={self.reason!r})"
@@ -152,6 +157,10 @@ class PolicyModule:
     def alias(self, query: Query, question: Question, /) -> Decision:
         """As `question`, for the target of an alias. A CNAME as the answer is followed in turn."""
         return None
+
+    def alias_after(self, query: Query, question: Question, earlier: Collection[bytes], /) -> Decision:
+        """As `alias`, with the names before it in the chain (lower case). This is what a resolution calls."""
+        return self.alias(query, question)
 
     def name_server(
         self, query: Query, question: Question, zone: bytes, names: Sequence[bytes], servers: Sequence[Server], /

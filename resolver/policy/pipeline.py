@@ -22,7 +22,7 @@ A `Pipeline` is immutable, except for its counters.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from copy import copy
 from typing import Any
 
@@ -83,6 +83,7 @@ class Pipeline:
             for module in shared if module.has("question") and module.answers_data
         )
         self._alias = _compile(self.modules, "alias")
+        self._alias_after: tuple[Step, ...] = tuple((module, module.alias_after) for module, _ in self._alias)
         self._name_server = _compile(self.modules, "name_server")
         self._response = _compile(self.modules, "response")
         self._send = _compile(self.modules, "send")
@@ -120,7 +121,8 @@ class Pipeline:
         return self._ask("client", self._client, question, query.stream, query)
 
     def own_question(self, query: Query, question: Question) -> Outcome | None:
-        """The point `question` of the modules that depend on the client, as `client`.
+        """The point `question` of the modules that depend on the client, as `client`. With `Applied.follow`, the target
+        of the answer is to be resolved.
 
         `has_own_question` tells whether a module is asked about data. A module is not asked when one before it, which
         is asked for all clients, has an answer: `answer` gives it then. The modules that are asked about no other
@@ -165,12 +167,13 @@ class Pipeline:
                     return None if isinstance(found, Action) else found
         return None
 
-    def answer_alias(self, question: Question) -> Outcome | None:
-        """The point `alias`, as `answer`."""
-        return self._ask("alias", self._alias, question, True, self.query, question)
+    def answer_alias(self, question: Question, earlier: Collection[bytes] = ()) -> Outcome | None:
+        """The point `alias`, as `answer`. `earlier` are the names before it in the chain (lower case)."""
+        return self._ask("alias", self._alias_after, question, True, self.query, question, earlier)
 
     def changes(self, question: Question) -> bool:
-        """Whether `answer_alias` has an outcome for `question`. Nothing is counted."""
+        """Whether `answer_alias` may have an outcome for `question`, depending on the names before it. Nothing is
+        counted."""
         for _, ask in self._alias:
             found = ask(self.query, question)
             if _decides(found):
@@ -266,7 +269,8 @@ def _outcome_of(action: Action, point: str, module: PolicyModule, question: Ques
     if outcome is None:
         rcode = NOERROR if action.kind is TRUNCATE else REFUSED
         outcome = Outcome(question, rcode, [], [], Verdict.INDETERMINATE, 0)
-    outcome.applied = Applied(point, module.name, action.kind, action.reason)
+    outcome.applied = Applied(point, module.name, action.kind, action.reason, follow=action.follow,
+                              detail=action.detail)
     if action.ede is not None:
         outcome.ede = [*outcome.ede, (action.ede, action.reason)]
     return outcome

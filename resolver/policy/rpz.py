@@ -28,7 +28,7 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset, negative_ttl
 
-__all__ = ["Action", "Decision", "Match", "PolicyZones", "RpzZone", "Rule", "Trigger", "respond"]
+__all__ = ["Action", "Decision", "Match", "PolicyZones", "RpzZone", "Rule", "Trigger", "alias_target", "respond"]
 
 _TTL_WITHOUT_SOA = limits.RPZ_TTL
 
@@ -186,6 +186,11 @@ class PolicyZones:
         self.zones = tuple(zones)
         self.needs_answer = any(zone.needs_answer for zone in zones)
         self.asks_servers = any(zone.asks_servers for zone in zones)
+        self.asks_clients = any(len(zone.clients) for zone in zones)
+
+    def precedes(self, one: RpzZone, other: RpzZone) -> bool:
+        """Whether `one` is before `other` or the same; False when they are not both in force."""
+        return one in self.zones and other in self.zones and self.zones.index(one) <= self.zones.index(other)
 
     def before(self, client: bytes | None, name: bytes) -> Decision:
         """Step 1: the triggers that need no answer. `client` is None for a query without client, and for the second
@@ -239,7 +244,7 @@ def respond(match: Match, question: Question) -> Outcome | None:
         if rtype in held:
             ttl, rdatas = held[rtype]
             if rtype == c.CNAME:
-                target = _target(rdatas[0], question.qname)
+                target = alias_target(rule, question.qname)
                 if target is None:
                     rcode = c.YXDOMAIN  # as for a DNAME whose result is too long (RFC 6672 section 2.2)
                 rdatas = () if target is None else (target,)
@@ -254,8 +259,9 @@ def respond(match: Match, question: Question) -> Outcome | None:
     return outcome
 
 
-def _target(target: bytes, qname: bytes) -> bytes | None:
-    """The target of a CNAME rule: ``*`` stands for the whole qname. None when the name becomes too long."""
+def alias_target(rule: Rule, qname: bytes) -> bytes | None:
+    """The target of a CNAME rule for `qname`: ``*`` stands for the whole qname. None when the name becomes too long."""
+    target = rule.records[0][2][0]
     if not target.startswith(b"\x01*"):
         return target
     return names.replace_suffix(qname, names.ROOT, names.parent(target))

@@ -9,15 +9,21 @@
 Name server triggers therefore precede response addresses, also those of earlier zones: the servers that a zone forbids
 are not queried at all.
 
-Rules are applied for each client (`per_client`). A CNAME of a rule must be followed, which only a module can do that is
-asked for all clients: `RpzAliases` answers with it at `question`. So a client that a zone exempts by its address gets
-these answers nevertheless. A CNAME of a rule with another trigger, or that applies at `response`, is not followed.
+Rules are applied for each client (`per_client`). A CNAME of a rule with a qname trigger is the same for all clients
+when no zone has rules for clients and no zone before it needs the answer. Then `RpzAliases` answers with it at
+`question`, and it is followed at once. Each other CNAME is an answer for one client, or one of `name_server`, and the
+mesh follows it for its client (`Applied.follow`).
+
+One rule only decides about an answer: that for the first name of the alias chain that has one, a rule for the client
+being one for the first name (section 5.1 of the draft). So the target of a CNAME of a rule has no rule for a client
+(`Query.alias`). What all clients share cannot tell it from a name that a client has asked for: rules for its name
+servers, and what `RpzAliases` answers.
 
 The zones are replaced as a whole (`replace`), after which the cache must be flushed.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from resolver import limits
 from resolver.effects import Outcome, Question, Server
@@ -25,7 +31,7 @@ from resolver.log_limit import LimitedWarning
 from resolver.nat64 import WELL_KNOWN_PREFIX, ServerNat64
 from resolver.policy.module import PASS, Action, Decision, PolicyModule
 from resolver.policy.rpz import Action as RuleAction
-from resolver.policy.rpz import Match, PolicyZones, RpzZone, Rule, Trigger, respond
+from resolver.policy.rpz import Match, PolicyZones, RpzZone, Rule, Trigger, alias_target, respond
 from resolver.policy.rpz_zone import RpzOptions
 from resolver.policy.service_hints import hinted_addresses
 from resolver.query import ActionKind, Query
@@ -94,21 +100,27 @@ class ResponsePolicyZones(PolicyModule):
         self._log(query, question, decision.observed)
         if decision.match is None or not decision.final:
             return None
-        if _is_followed(decision.match, question):
+        if self._is_followed(decision.match, question):
             if decision.match.zone.log:
                 self._log(query, question, (decision.match,))
-            return None
+            return None  # `RpzAliases` answers with it
         return self._apply(query, question, decision.match)
 
     def followed(self, question: Question) -> Outcome | None:
         """The CNAME of a rule for the qname, which is followed; None without."""
         match, final, _ = self._zones.before(None, question.qname)
-        return respond(match, question) if match is not None and final and _is_followed(match, question) else None
+        return respond(match, question) if match is not None and final and self._is_followed(match, question) else None
 
     def alias(self, query: Query, question: Question) -> Decision:
-        """The target of an alias, as a qname."""
+        """As `alias_after`, for the first name that may have a rule."""
+        return self.alias_after(query, question, ())
+
+    def alias_after(self, query: Query, question: Question, earlier: Collection[bytes]) -> Decision:
+        """The target of an alias, as a qname. With rules for clients, `response` decides."""
         decision = self._zones.before(None, question.qname)
         if decision.match is None or not decision.final or decision.match.rule.action is RuleAction.TCP_ONLY:
+            return None
+        if self._zones.asks_clients or any(self._zones.before(None, name).match is not None for name in earlier):
             return None
         made = self._apply(query, question, decision.match)
         # An exception from policy zones is none from other policies: `question` does not stop those, either.
@@ -138,51 +150,71 @@ class ResponsePolicyZones(PolicyModule):
 
     def response(self, query: Query, outcome: Outcome) -> Decision:
         """The addresses of an answer that no policy has made, and the matches that had to wait for the answer."""
-        if not self._zones.zones:
+        if not self._zones.zones or query.alias is not None:
             return None
         if outcome.applied is not None:
             return self._aliases_of_zones(query, outcome)
         chain, addresses = _chain(outcome)
+        qtype = outcome.question.qtype
         candidate: Match | None = None
-        for position, name in enumerate(chain):
+        for position, (name, _) in enumerate(chain):
             decision = self._zones.before(query.packed or None if position == 0 else None, name)
             candidate = decision.match
             if candidate is not None:
-                if decision.final and _is_followed(candidate, outcome.question):
+                if decision.final and self._is_followed(candidate, Question(name, qtype)):
                     return None  # it was answered by this rule
                 if position < len(chain) - 1:
-                    return self._finish(query, outcome, candidate)
+                    return self._finish(query, outcome, candidate, *chain[position])
                 break
         decision = self._zones.after(candidate, addresses, (), ())
         self._log(query, outcome.question, decision.observed)
-        return None if decision.match is None else self._finish(query, outcome, decision.match)
+        return None if decision.match is None else self._finish(query, outcome, decision.match, *chain[-1])
 
     def _aliases_of_zones(self, query: Query, outcome: Outcome) -> Decision:
         """The rules for names that are aliases in their zones, where a policy has answered the last name of the chain.
-        Else the owner of a name could end its rule by an alias to local data."""
-        if outcome.applied is not None and outcome.applied.point == "response":
+        Else the owner of a name could end its rule by an alias to local data. And the rule for the client, where one
+        for a name server was the answer, which is the same for all clients."""
+        applied = outcome.applied
+        if applied is None or applied.point == "response":
             return None
         name, client = outcome.question.qname, query.packed or None
-        for rrset in outcome.answer:
+        for position, rrset in enumerate(outcome.answer):
             if rrset.rtype != c.CNAME:
                 continue
             match, final, _ = self._zones.before(client, name)
             if match is not None and rrset.trust != Trust.CONFIGURED:
-                if final and _is_followed(match, outcome.question):
+                if final and self._is_followed(match, Question(name, outcome.question.qtype)):
                     return None  # it was answered by this rule
-                return self._finish(query, outcome, match)
+                return self._finish(query, outcome, match, name, position)
             name, client = rrset.targets()[0], None
+        if isinstance(applied.detail, Match) and client is not None:
+            match = self._zones.before(client, name).match
+            if match is not None and self._zones.precedes(match.zone, applied.detail.zone):
+                return self._finish(query, outcome, match, name, 0)
         return None
 
-    def _finish(self, query: Query, outcome: Outcome, match: Match) -> Decision:
-        """Apply `match` to a finished outcome. `question` may have applied and logged an exception before."""
-        return PASS if match.rule.action is RuleAction.PASSTHRU else self._apply(query, outcome.question, match)
+    def _finish(self, query: Query, outcome: Outcome, match: Match, name: bytes, before: int) -> Decision:
+        """Apply `match`, a rule for `name`, to a finished outcome, of whose answer the first `before` sets lead there.
+        `question` may have applied and logged an exception before."""
+        question = Question(name, outcome.question.qtype)
+        if _is_exception(match, question):
+            return PASS
+        made = self._apply(query, question, match)
+        if made.outcome is not None:
+            chain = outcome.answer[:before]
+            made.outcome.question, made.outcome.answer = outcome.question, chain + made.outcome.answer
+            made.outcome.ttl = min([made.outcome.ttl, *(rrset.ttl for rrset in chain)])
+        return made
 
-    def _apply(self, query: Query, question: Question, match: Match) -> Decision:
+    def _is_followed(self, match: Match, question: Question) -> bool:
+        """Whether the answer of `match`, which no later step can change, is a CNAME for all clients."""
+        return match.trigger is Trigger.QNAME and not self._zones.asks_clients and _has_alias(match, question)
+
+    def _apply(self, query: Query, question: Question, match: Match) -> Action:
         if match.zone.log:
             self._log(query, question, (match,))
         reason, action = str(match), match.rule.action
-        if action is RuleAction.PASSTHRU:
+        if _is_exception(match, question):
             return PASS
         if action is RuleAction.DROP:
             return Action(ActionKind.DROP, reason=reason)
@@ -190,7 +222,8 @@ class ResponsePolicyZones(PolicyModule):
             return Action(ActionKind.TRUNCATE, reason=reason)
         made = respond(match, question)
         assert made is not None
-        return Action(ActionKind.ANSWER, made, reason=reason)
+        follow = made.rcode == c.NOERROR and _has_alias(match, question)
+        return Action(ActionKind.ANSWER, made, reason=reason, follow=follow, detail=match)
 
     def _log(self, query: Query, question: Question, matches: Sequence[Match]) -> None:
         for match in matches:
@@ -215,10 +248,22 @@ class RpzAliases(PolicyModule):
 _lines = LimitedWarning(logger, limits.LOG_INTERVAL.default, limits.LOG_FAILURES)
 
 
-def _is_followed(match: Match, question: Question) -> bool:
-    """Whether the answer of `match` is a CNAME that the resolver follows."""
-    return (match.trigger is Trigger.QNAME and match.rule.action is RuleAction.DATA
-            and match.rule.records[0][0] == c.CNAME and question.qtype != c.CNAME)
+def _has_alias(match: Match, question: Question) -> bool:
+    """Whether the answer of `match` is a CNAME whose target is to be resolved."""
+    return _has_cname(match) and question.qtype not in (c.CNAME, c.ANY) and not _is_exception(match, question)
+
+
+def _is_exception(match: Match, question: Question) -> bool:
+    """Whether the name is resolved as without a rule: PASSTHRU, or an alias to the name itself. A rule for one name
+    with such a CNAME was the notation of PASSTHRU; an override or a wildcard has it for the target only."""
+    if not _has_cname(match):
+        return match.rule.action is RuleAction.PASSTHRU
+    target = alias_target(match.rule, question.qname)
+    return target is not None and names.equal(target, question.qname)
+
+
+def _has_cname(match: Match) -> bool:
+    return match.rule.action is RuleAction.DATA and match.rule.records[0][0] == c.CNAME
 
 
 def _packed(server: Server) -> bytes:
@@ -227,13 +272,14 @@ def _packed(server: Server) -> bytes:
     return ip_address(server.address.partition("%")[0]).packed
 
 
-def _chain(outcome: Outcome) -> tuple[list[bytes], list[bytes]]:
-    """The names of the alias chain of an answer, and all addresses to which clients may connect because of it: those of
-    its records, those in hints, and the IPv4 addresses to which a NAT64 translates them."""
-    chain, addresses = [outcome.question.qname], list(outcome.embedded)
-    for rrset in outcome.answer:
+def _chain(outcome: Outcome) -> tuple[list[tuple[bytes, int]], list[bytes]]:
+    """The names of the alias chain of an answer, each with the number of sets that lead to it; and all addresses to
+    which clients may connect because of it: those of its records, those in hints, and the IPv4 addresses to which a
+    NAT64 translates them."""
+    chain, addresses = [(outcome.question.qname, 0)], list(outcome.embedded)
+    for position, rrset in enumerate(outcome.answer, 1):
         if rrset.rtype == c.CNAME:
-            chain.append(rrset.targets()[0])
+            chain.append((rrset.targets()[0], position))
         elif rrset.rtype in (c.A, c.AAAA):
             addresses += rrset.rdatas()
         elif rrset.rtype in (c.SVCB, c.HTTPS):

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Collection
 from functools import partial
 
 import pytest
@@ -237,7 +238,7 @@ class Points:
             return None
         return Outcome(question, c.REFUSED, [], [], Verdict.INDETERMINATE, 0)
 
-    def answer_alias(self, question: Question) -> Outcome | None:
+    def answer_alias(self, question: Question, earlier: Collection[bytes] = ()) -> Outcome | None:
         if not names.equal(question.qname, self.denied):
             return None
         made = Outcome(question, c.NXDOMAIN, [], [], Verdict.INDETERMINATE, 30)

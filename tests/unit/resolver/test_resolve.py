@@ -477,7 +477,7 @@ def test_an_alias_into_a_local_zone_ends_there():
     target = names.from_text("printer.home.arpa.")
 
     class Policy:
-        def answer(self, question):
+        def answer(self, question, earlier=()):
             if question.key[0] != target:
                 return None
             return Outcome(question, c.NOERROR, [RRset(target, c.A, 30, [b"\x0a\0\0\1"])], [], Verdict.INSECURE, 30)

@@ -374,9 +374,20 @@ def test_a_zone_decides_at_the_point_question(tmp_path, monkeypatch):
     assert ask(view, "tcp.example.", transport="tcp") is None
     assert ask(view, "good.bad.example.") is None and ask(view, "other.example.") is None
     assert ask(view, "other.example.", client="10.0.0.1").rcode == c.NXDOMAIN
-    assert ask(view, "walled.example.") is None, "a CNAME that is followed is no answer for a client"
+    walled = ask(view, "walled.example.")
+    assert walled.applied.follow and walled.answer[0].rtype == c.CNAME
+    assert view.answer(Question(names.from_text("walled.example."), c.A)) is None, "other clients may be exempt"
+    target, query = finished("garden.test.", (192, 0, 2, 9)), Query("10.0.0.9")
+    query.alias = walled
+    assert view.response(query, target) is target
+    asked = ask(view, "walled.example.", qtype=c.CNAME)
+    assert asked.answer[0].rtype == c.CNAME and not asked.applied.follow
+
+
+def test_without_rules_for_clients_an_alias_is_the_same_for_all(tmp_path, monkeypatch):
+    view = policies(tmp_path, monkeypatch, "walled.example CNAME garden.test.\n32.9.2.0.192.rpz-ip CNAME *.\n")
+    assert ask(view, "walled.example.") is None
     assert view.answer(Question(names.from_text("walled.example."), c.A)).answer[0].rtype == c.CNAME
-    assert ask(view, "walled.example.", qtype=c.CNAME).answer[0].rtype == c.CNAME
     followed = finished("walled.example.", (192, 0, 2, 9), alias="garden.test.")
     assert view.response(Query("10.0.0.9"), followed) is followed
 
@@ -405,7 +416,7 @@ def test_a_zone_decides_at_the_point_name_server(tmp_path, monkeypatch):
 
 
 def test_an_alias_target_is_matched_like_a_qname(tmp_path, monkeypatch):
-    view = policies(tmp_path, monkeypatch)
+    view = policies(tmp_path, monkeypatch, "bad.example CNAME .\ntcp.example CNAME rpz-tcp-only.\n")
     assert view.answer_alias(Question(names.from_text("bad.example."), c.A)).rcode == c.NXDOMAIN
     assert view.answer_alias(Question(names.from_text("tcp.example."), c.A)) is None
 
