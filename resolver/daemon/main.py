@@ -381,12 +381,15 @@ def _open_endpoints(
 
         shares = activation.adopt_endpoints(wanted, inherited, server.workers)
     else:
-        return sockets.open_endpoints(wanted, shares=server.workers, lanes=server.lanes, lenient=lenient)
+        return sockets.open_endpoints(
+            wanted, freebind=settings.freebound, shares=server.workers, lanes=server.lanes, lenient=lenient
+        )
     adopted = {endpoint.key for endpoint in shares[0]}
     rest = [key for key in wanted if key not in adopted]
     try:
         opened = sockets.open_endpoints(
-            rest, shares=server.workers, lanes=server.lanes, lenient=lenient, enough=bool(adopted)
+            rest, freebind=settings.freebound, shares=server.workers, lanes=server.lanes, lenient=lenient,
+            enough=bool(adopted),
         )
     except BaseException:
         sockets.close_all(shares)

@@ -23,7 +23,8 @@ def open_new(given: Settings, served: Sequence[Endpoint], config: str) -> list[E
     new = tuple(listener.key for listener in given.listeners if listener.key not in keys)
     lenient = given.server.listen == Settings().server.listen  # as at start
     try:
-        return sockets.open_endpoints(new, lanes=given.server.lanes, lenient=lenient, enough=bool(keys))[0]
+        return sockets.open_endpoints(new, freebind=given.freebound, lanes=given.server.lanes, lenient=lenient,
+                                      enough=bool(keys))[0]
     except ListenError as error:
         raise with_setting(_explain_own_port(error, served), given, config) from None
 

@@ -8,9 +8,10 @@ queries in the socket's queue survive the death of a worker.
 import errno
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 from resolver import limits
@@ -107,6 +108,7 @@ def check_sources(settings: IterationSettings) -> None:
 def open_endpoints(
     wanted: Iterable[tuple[str, int] | tuple[str, int, str]],
     *,
+    freebind: Collection[tuple[str, int, str]] = (),
     shares: int = 1,
     lanes: int = 0,
     lenient: bool = False,
@@ -114,7 +116,7 @@ def open_endpoints(
 ) -> list[list[Endpoint]]:
     """Open the sockets of every address, one set for each of `shares` workers: UDP and TCP, or those of the
     protocol that is the third item of the address. With `lanes` above 1, each set has that many UDP sockets for
-    unencrypted DNS.
+    unencrypted DNS. Those of `freebind` are opened also when this host does not have the address.
 
     With `lenient`, IPv6 addresses that the host does not have are left out. At least one address must remain, unless
     `enough` (others are served already). On error, nothing stays open.
@@ -126,15 +128,16 @@ def open_endpoints(
     with ExitStack() as undo:
         for address, port, *rest in wanted:
             protocol = rest[0] if rest else "dns"
+            free = (address, port, protocol) in freebind
             try:
                 more = max(lanes - 1, 0) if protocol == "dns" else 0
                 if shares > 1 or more:  # fail when another program listens; only our workers share
-                    _open(address, port, protocol, reuse_port=False).close()
+                    _open(address, port, protocol, reuse_port=False, freebind=free).close()
                 for share in found:
-                    endpoint = _open(address, port, protocol, reuse_port=shares > 1 or more > 0)
+                    endpoint = _open(address, port, protocol, reuse_port=shares > 1 or more > 0, freebind=free)
                     undo.callback(endpoint.close)
                     for _ in range(more):
-                        one = _bind(address, endpoint.port, socket.SOCK_DGRAM, True)
+                        one = _bind(address, endpoint.port, socket.SOCK_DGRAM, reuse_port=True, freebind=free)
                         endpoint = replace(endpoint, lanes=(*endpoint.lanes, one))
                         undo.callback(one.close)
                     share.append(endpoint)
@@ -155,19 +158,20 @@ def close_all(shares: list[list[Endpoint]]) -> None:
             endpoint.close()
 
 
-def _open(address: str, port: int, protocol: str, *, reuse_port: bool) -> Endpoint:
+def _open(address: str, port: int, protocol: str, *, reuse_port: bool, freebind: bool) -> Endpoint:
     """Open the sockets of one address; for port 0, a port that is free for UDP and TCP."""
+    bind = partial(_bind, address, reuse_port=reuse_port, freebind=freebind)
     if LISTENER_TRANSPORTS[protocol] == ("udp",):
-        udp = _bind(address, port, socket.SOCK_DGRAM, reuse_port)
+        udp = bind(port, socket.SOCK_DGRAM)
         return Endpoint(address, port or udp.getsockname()[1], port, udp, None, protocol)
     if LISTENER_TRANSPORTS[protocol] == ("tcp",):
-        tcp = _bind(address, port, socket.SOCK_STREAM, reuse_port)
+        tcp = bind(port, socket.SOCK_STREAM)
         return Endpoint(address, port or tcp.getsockname()[1], port, None, tcp, protocol)
     for attempt in range(1, limits.PORT_ATTEMPTS + 1):
-        udp = _bind(address, port, socket.SOCK_DGRAM, reuse_port)
+        udp = bind(port, socket.SOCK_DGRAM)
         chosen = port or udp.getsockname()[1]
         try:
-            return Endpoint(address, chosen, port, udp, _bind(address, chosen, socket.SOCK_STREAM, reuse_port))
+            return Endpoint(address, chosen, port, udp, bind(chosen, socket.SOCK_STREAM))
         except ListenError as error:
             udp.close()
             if port or error.errno != errno.EADDRINUSE or attempt == limits.PORT_ATTEMPTS:
@@ -178,10 +182,10 @@ def _open(address: str, port: int, protocol: str, *, reuse_port: bool) -> Endpoi
     raise AssertionError("the last attempt returned or raised")
 
 
-def _bind(address: str, port: int, kind: socket.SocketKind, reuse_port: bool) -> socket.socket:
+def _bind(address: str, port: int, kind: socket.SocketKind, *, reuse_port: bool, freebind: bool) -> socket.socket:
     opener = open_udp_socket if kind == socket.SOCK_DGRAM else open_stream_socket
     try:
-        return opener(address, port, reuse_port=reuse_port)
+        return opener(address, port, reuse_port=reuse_port, freebind=freebind)
     except OSError as error:
         raise ListenError(error.errno, _explain(address, port, kind, error)) from None
 
@@ -201,7 +205,10 @@ def _explain(address: str, port: int, kind: socket.SocketKind, error: OSError) -
             f" port, for instance --port {limits.UNPRIVILEGED_PORT}."
         )
     if error.errno in _IPV6_ABSENT:
-        return text + "This host does not have the address; 'ip address' lists its addresses."
+        return text + (
+            "This host does not have the address; 'ip address' lists its addresses. If it comes later, set"
+            " server.freebind."
+        )
     if error.errno == errno.ENODEV:
         return text + "'ip link' lists the interfaces of this host."
     if error.errno == errno.EINVAL and ":" in address and "%" not in address:

@@ -3,6 +3,10 @@
 IPv6 sockets receive no IPv4 packets, whatever the system's default is (IPV6_V6ONLY): each configured address has its
 own socket, and an IPv4 client must not appear as an IPv4-mapped address, which no access rule matches. A link-local
 address needs its interface (RFC 4007 section 11): ``fe80::1%eth0``.
+
+With `freebind` an address is bound that this host does not have (yet): one that VRRP moves between hosts, or that is
+still checked for duplicates (RFC 4862 section 5.4). It needs no privilege. It is not IP_TRANSPARENT, which lets a proxy
+use the addresses of others and needs CAP_NET_ADMIN.
 """
 
 import errno
@@ -11,9 +15,14 @@ from collections.abc import Callable
 
 __all__ = ["bound_socket"]
 
+# Constants of <linux/in.h> and <linux/in6.h> that the socket module lacks.
+IP_FREEBIND = 15
+IPV6_FREEBIND = 78
+
 
 def bound_socket(
-    kind: socket.SocketKind, address: str, port: int, *, reuse_port: bool, prepare: Callable[[socket.socket], None]
+    kind: socket.SocketKind, address: str, port: int, *, reuse_port: bool, prepare: Callable[[socket.socket], None],
+    freebind: bool = False,
 ) -> socket.socket:
     """Return a non-blocking socket of `kind`, bound to `address` and `port`. `prepare` sets options before `bind`.
 
@@ -27,6 +36,10 @@ def bound_socket(
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if freebind and family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+        elif freebind:
+            sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
         prepare(sock)
         if family == socket.AF_INET6:
             host, _, zone = address.partition("%")

@@ -39,13 +39,15 @@ SWEEPS_PER_TIMEOUT = 4
 LONGEST_SWEEP = limits.STREAM_SWEEP / 1000
 
 
-def open_stream_socket(address: str, port: int, *, reuse_port: bool = False) -> socket.socket:
-    """A bound, non-blocking socket for `StreamListener`.
+def open_stream_socket(
+    address: str, port: int, *, reuse_port: bool = False, freebind: bool = False
+) -> socket.socket:
+    """A bound, non-blocking socket for `StreamListener`; with `freebind`, also of an address that this host lacks.
 
     Raises:
         OSError: the socket cannot be made or bound.
     """
-    return bound_socket(socket.SOCK_STREAM, address, port, reuse_port=reuse_port, prepare=_prepare)
+    return bound_socket(socket.SOCK_STREAM, address, port, reuse_port=reuse_port, freebind=freebind, prepare=_prepare)
 
 
 def _prepare(sock: socket.socket) -> None:

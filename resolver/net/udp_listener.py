@@ -41,13 +41,16 @@ IP_PKTINFO = 8
 IP_PMTUDISC_OMIT = 5
 
 
-def open_udp_socket(address: str, port: int, *, reuse_port: bool = False) -> socket.socket:
-    """A bound, non-blocking socket for `UdpListener`.
+def open_udp_socket(
+    address: str, port: int, *, reuse_port: bool = False, freebind: bool = False
+) -> socket.socket:
+    """A bound, non-blocking socket for `UdpListener`; with `freebind`, also of an address that this host lacks.
 
     Raises:
         OSError: the socket cannot be made or bound.
     """
-    return bound_socket(socket.SOCK_DGRAM, address, port, reuse_port=reuse_port, prepare=prepare_udp_socket)
+    return bound_socket(socket.SOCK_DGRAM, address, port, reuse_port=reuse_port, freebind=freebind,
+                        prepare=prepare_udp_socket)
 
 
 def prepare_udp_socket(sock: socket.socket) -> None:

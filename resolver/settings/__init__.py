@@ -342,6 +342,11 @@ class Settings:
         return (*(ListenerSettings(address=text) for text in self.server.listen), *self.listener)
 
     @property
+    def freebound(self) -> frozenset[tuple[str, int, str]]:
+        """The keys of the listeners that are bound also when this host does not have their address."""
+        return frozenset(one.key for one in self.listeners if one.freebind or self.server.freebind)
+
+    @property
     def own_zones(self) -> tuple[ZoneSettings, ...]:
         """The zones of which this server has a copy: the [[zone]] tables, the response policy zones that are
         transferred, and the root zone if it is local."""

@@ -42,6 +42,9 @@ class ListenerSettings:
     )
     refuse: tuple[str, ...] = option((), "Client prefixes that are answered REFUSED here.")
     drop: tuple[str, ...] = option((), "Client prefixes whose queries are dropped here.")
+    freebind: bool = option(
+        False, "Serve the address also when this host does not have it, as with server.freebind for all addresses."
+    )
     path: str = option("/dns-query", "Path of requests (https only); clients have it in their URL (RFC 8484 3).")
     proxy_protocol_from: tuple[str, ...] = option(
         (),

@@ -21,6 +21,11 @@ class ServerSettings:
         "Addresses and ports on which clients are served, over UDP and TCP. The default port 5335 needs no privilege"
         " and is not used by another service.",
     )
+    freebind: bool = option(
+        False,
+        "Serve addresses of `listen` and of listeners also when this host does not have them (IP_FREEBIND), so that one"
+        " that comes later, for example by VRRP, is served at once. A wrong address is not noticed then.",
+    )
     workers: int = option(
         limits.WORKERS.default,
         "Number of processes. They share the listening port (SO_REUSEPORT) and the cache.",

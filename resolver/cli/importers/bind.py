@@ -84,7 +84,7 @@ SIMPLE: dict[str, tuple[str, Callable[[str], Any]]] = {
 ALWAYS_SO = {
     **dict.fromkeys((
         "provide-ixfr", "request-ixfr", "message-compression", "reuseport", "dnssec-enable",
-        "root-key-sentinel", "memstatistics", "request-expire", "automatic-interface-scan",
+        "root-key-sentinel", "memstatistics", "request-expire",
     ), "yes"),
     **dict.fromkeys((
         "auth-nxdomain", "dnssec-accept-expired", "match-mapped-addresses", "allow-new-zones", "request-nsid",
@@ -100,7 +100,7 @@ NOT_NEEDED = dict.fromkeys((
     "secroots-file", "recursing-file", "geoip-directory", "lock-file", "tcp-listen-queue", "tcp-keepalive-timeout",
     "tcp-advertised-timeout", "tcp-initial-timeout", "tcp-receive-buffer", "tcp-send-buffer", "udp-receive-buffer",
     "udp-send-buffer", "clients-per-query", "max-clients-per-query", "max-recursion-depth", "max-query-restarts",
-    "reserved-sockets", "files", "datasize", "stacksize", "coresize", "interface-interval", "lame-ttl",
+    "reserved-sockets", "files", "datasize", "stacksize", "coresize", "lame-ttl",
     "cleaning-interval", "edns-version", "glue-cache", "preferred-glue", "stale-refresh-time", "v6-bias",
     "nocookie-udp-size", "cookie-algorithm", "zone-statistics", "lmdb-mapsize", "random-device", "heartbeat-interval",
     "dialup", "nta-recheck", "use-v4-udp-ports", "use-v6-udp-ports", "avoid-v4-udp-ports", "avoid-v6-udp-ports",
@@ -119,6 +119,7 @@ NOT_NEEDED = dict.fromkeys((
 ), BY_ITSELF)
 _UPDATES = "resolverd neither signs zones nor takes updates; let BIND be the primary, and write [[zone]] with primaries"
 _SOURCE = "see iteration.query-source-v4 and iteration.query-source-v6"
+_LATER = "addresses that this host gets later are served with server.freebind"
 _LISTENERS = "write a [[view]] or a [[listener]] table"
 REASONS = {
     **dict.fromkeys((
@@ -139,6 +140,7 @@ REASONS = {
     "logging": "resolverd logs on standard error, by log.level",
     "statistics-channels": "see metrics.listen",
     "controls": "resolverctl uses a Unix socket; name it in control.socket",
+    **dict.fromkeys(("interface-interval", "automatic-interface-scan"), _LATER),
     "in-view": "authoritative zones of resolverd are in all views",
     "sortlist": "see policy of [[balance]]",
     "response-padding": "replies over encrypted transports are always padded",

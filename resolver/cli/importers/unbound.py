@@ -59,6 +59,7 @@ SIMPLE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "wait-limit": ("server.pending-queries-per-client", number),
     "wait-limit-cookie": ("server.pending-queries-per-verified-client", number),
     "rrset-roundrobin": ("server.rotate-addresses", flag),
+    "ip-freebind": ("server.freebind", flag),
     "max-global-quota": ("iteration.max-upstream-queries", number),
     "add-holddown": ("dnssec.add-hold-down", number),
     "del-holddown": ("dnssec.remove-hold-down", number),
@@ -128,7 +129,7 @@ ALWAYS_SO = {
         "disable-dnssec-lame-check", "zonemd-permissive-mode", "trust-anchor-signaling", "disable-edns-do",
         "unblock-lan-zones", "insecure-lan-zones", "log-local-actions", "log-tag-queryreply", "tls-win-cert",
         "serve-expired-ttl-reset", "permit-small-holddown", "ratelimit-backoff", "ip-ratelimit-backoff",
-        "harden-referral-path", "log-destaddr", "log-thread-id", "dnscrypt-enable",
+        "harden-referral-path", "log-destaddr", "log-thread-id", "dnscrypt-enable", "ip-transparent",
     ), "no"),
 }
 """The value of a key that says what resolverd always does. Any other is not carried over."""
@@ -141,8 +142,8 @@ NOT_NEEDED = dict.fromkeys((
     "num-queries-per-thread-slabs", "ratelimit-slabs", "ratelimit-size", "ip-ratelimit-slabs", "ip-ratelimit-size",
     "delay-close", "unknown-server-time-limit", "control-enable", "control-use-cert", "control-port", "server-key-file",
     "server-cert-file", "control-key-file", "control-cert-file", "interface-automatic", "interface-automatic-ports",
-    "do-daemonize", "use-syslog", "use-systemd", "log-time-ascii", "log-time-iso", "log-identity", "ip-transparent",
-    "ip-freebind", "unwanted-reply-threshold", "target-fetch-policy", "val-max-restart", "val-log-level",
+    "do-daemonize", "use-syslog", "use-systemd", "log-time-ascii", "log-time-iso", "log-identity",
+    "unwanted-reply-threshold", "target-fetch-policy", "val-max-restart", "val-log-level",
     "tcp-reuse-timeout", "max-reuse-tcp-queries", "tcp-auth-query-timeout", "http-max-streams",
     "http-query-buffer-size", "http-response-buffer-size", "outbound-msg-retry", "max-sent-count",
     "max-query-restarts", "fast-server-permil", "fast-server-num", "pad-responses-block-size",
@@ -190,6 +191,8 @@ REASONS = {
 }
 """Why a key is not carried over."""
 INSTEAD = {
+    "ip-transparent": "resolverd is no transparent proxy (TPROXY); for addresses that this host gets later, set"
+                      " server.freebind",
     "insecure-lan-zones": "name the zones in dnssec.negative-trust-anchors",
     "unblock-lan-zones": "name the zones as nodefault in policy.local-zones",
     "tls-upstream": "write tls:// before the addresses of [[forward]]; see also iteration.opportunistic-encryption",

@@ -615,11 +615,12 @@ dnssec=log-fail
 server-id=disabled
 allow-no-rd=yes
 any-to-tcp=yes
+non-local-bind=yes
 daemon=yes
 webserver=no
 webserver-port=8082
 """, "recursor")
-    assert found["server"] == {"listen": [], "workers": 4, "identity": "", "minimal-any": True,
+    assert found["server"] == {"listen": [], "workers": 4, "identity": "", "minimal-any": True, "freebind": True,
                                "non-recursive-queries": "cache"}
     assert found["listener"] == [{"address": "127.0.0.1:53", "proxy-protocol-from": ["192.0.2.0/24"]}]
     assert found["policy"] == {"allow": ["10.0.0.0/8"], "refuse": ["10.1.0.0/16"]}

@@ -42,6 +42,7 @@ server:
     ("local-data: 'a.example. IN A 192.0.2.1'", "policy", "local-data", ["a.example. IN A 192.0.2.1"]),
     ('local-data-ptr: "192.0.2.1 a.example"', "policy", "local-data", ["1.2.0.192.in-addr.arpa. PTR a.example"]),
     ("verbosity: 4", "log", "level", "debug"),
+    ("ip-freebind: yes", "server", "freebind", True),
 ])
 def test_unbound_keys(made, line, section, key, value):
     found, left = made(UNBOUND.format(line), "unbound")
@@ -52,6 +53,8 @@ def test_unbound_keys(made, line, section, key, value):
 @pytest.mark.parametrize(("line", "why"), [
     ("ratelimit: 1000", "3: ratelimit: 1000: resolverd limits the outstanding fetches of a zone, not their rate"),
     ("tls-ciphers: x", "3: tls-ciphers: x: resolverd has no counterpart"),
+    ("ip-transparent: yes", "3: ip-transparent: yes: resolverd is no transparent proxy (TPROXY); for addresses that"
+                            " this host gets later, set server.freebind"),
     ("do-ip6: maybe", "3: do-ip6: maybe: 'maybe' is neither yes nor no"),
     ("interface: eth0", "3: interface: eth0: 'eth0' does not appear to be an IPv4 or IPv6 address"),
     ("access-control: 10.0.0.0/8 allow_odd", "resolverd has no access action 'allow_odd'"),
@@ -229,6 +232,7 @@ trust-anchors { d.example. static-ds 1 8 2 "AB CD"; . initial-key 257 3 8 "AA"; 
 
 @pytest.mark.parametrize(("line", "why"), [
     ("query-source port 53;", "a fixed source port"),
+    ("interface-interval 5;", "server.freebind"),
     ("recursion no;", "resolverd is a recursive resolver"),
     ("allow-recursion { key mine; };", "one with keys"),
     ("listen-on tls local { any; };", "[[listener]]"),

@@ -345,10 +345,10 @@ def test_a_host_without_ipv6_can_reload_the_addresses_that_are_the_default(servi
     async def test(opened):
         real = sockets.open_udp_socket
 
-        def without(address, port, *, reuse_port):
+        def without(address, port, **options):
             if ":" in address:
                 raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
-            return real(address, port, reuse_port=reuse_port)
+            return real(address, port, **options)
 
         monkeypatch.setattr(sockets, "open_udp_socket", without)
         [endpoint] = opened.endpoints

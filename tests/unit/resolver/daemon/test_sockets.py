@@ -57,7 +57,7 @@ def test_nothing_stays_open_when_one_address_fails():
 
 
 def test_missing_ipv6_is_ignored_only_when_permitted(monkeypatch):
-    def refuse(address, port, *, reuse_port):
+    def refuse(address, port, **kw):
         raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 
     real = sockets.open_udp_socket
@@ -84,7 +84,7 @@ def test_missing_ipv6_is_ignored_only_when_permitted(monkeypatch):
     ],
 )
 def test_each_error_names_a_remedy(monkeypatch, number, words):
-    def refuse(address, port, *, reuse_port):
+    def refuse(address, port, **kw):
         raise OSError(number, "no")
 
     monkeypatch.setattr(sockets, "open_udp_socket", refuse)
@@ -102,6 +102,36 @@ def test_a_source_address_that_the_host_does_not_have_is_refused_at_the_start():
         check_sources(IterationSettings(query_source_v4="192.0.2.77"))
     assert caught.value.strerror.startswith("cannot send from 192.0.2.77: Cannot assign requested address; ")
     assert caught.value.strerror.endswith("see iteration.query-source-v4")
+
+
+@pytest.mark.parametrize("lanes", [0, 2])
+@pytest.mark.parametrize("protocol", LISTENER_TRANSPORTS)
+@pytest.mark.parametrize("address", ["192.0.2.77", "2001:db8::77"])
+def test_an_address_that_the_host_does_not_have_is_served_on_request(address, protocol, lanes):
+    settings = Settings(server=ServerSettings(listen=("127.0.0.1:0",)), listener=(
+        ListenerSettings(address=f"[{address}]:53001" if ":" in address else f"{address}:53001", protocol=protocol,
+                         freebind=True),
+    ), tls=TlsSettings(certificate=("/unused",), key=("/unused",)))
+    wanted = [one.key for one in settings.listeners]
+    shares = open_endpoints(wanted, freebind=settings.freebound, shares=2, lanes=lanes)
+    try:
+        for _, absent in shares:
+            opened = [one for one in (absent.udp, absent.tcp, *absent.lanes) if one is not None]
+            assert {one.getsockname()[:2] for one in opened} == {(address, 53001)}
+            assert len(opened) == len(LISTENER_TRANSPORTS[protocol]) + (lanes > 0 and protocol == "dns")
+    finally:
+        close_all(shares)
+    with pytest.raises(ListenError, match=r"does not have the address; .* set server\.freebind\.") as caught:
+        open_endpoints(wanted, shares=2, lanes=lanes)
+    assert caught.value.errno == errno.EADDRNOTAVAIL and caught.value.endpoint == wanted[1]
+
+
+def test_freebind_of_the_server_is_for_all_addresses():
+    settings = Settings(server=ServerSettings(listen=("192.0.2.77:53001",), freebind=True),
+                        listener=(ListenerSettings(address="192.0.2.78:53001"),))
+    assert settings.freebound == {("192.0.2.77", 53001, "dns"), ("192.0.2.78", 53001, "dns")}
+    close_all(open_endpoints([one.key for one in settings.listeners], freebind=settings.freebound))
+    assert Settings().freebound == frozenset()
 
 
 def test_a_link_local_address_is_served_on_its_interface():
