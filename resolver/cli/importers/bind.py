@@ -192,6 +192,11 @@ STATEMENTS = {
     "server": "iteration.do-not-query-addresses, with bogus", "logging": "query-log.file, for the category queries",
 }
 """Statements outside of options, and what they become."""
+POLICY_CHANGES = {
+    "break-dnssec": "answers to clients that ask for DNSSEC records are changed, too, as with break-dnssec yes",
+    "max-policy-ttl": "answers have the TTLs of the rules; BIND gives them 5 s at most, unless max-policy-ttl is set",
+}
+"""What means something else where an option of ``response-policy`` is not set."""
 RATES = {
     "responses-per-second": "responses-per-second", "referrals-per-second": "referrals-per-second",
     "nodata-per-second": "nodata-per-second", "nxdomains-per-second": "nxdomains-per-second",
@@ -474,8 +479,13 @@ class Importer:
         """Policy zones in the order of their precedence, each with the statement of its zone."""
         for inner in one.block or ():
             self.attempt(self.zones.policy_zone, inner)
-        if one.words[1:]:
-            raise ValueError(f"the zones are carried over, {' '.join(one.words[1:])} is not")
+        options = [one.words[at:at + 2] for at in range(1, len(one.words), 2)]
+        left = [" ".join(words) for words in options if not self.zones.is_policy_option(one, words[0], words[1:])]
+        for key, why in POLICY_CHANGES.items():
+            if not any(words[0] == key for words in options):
+                self.draft.changed(one.place, "response-policy", why)
+        if left:
+            raise ValueError(f"the zones are carried over, {', '.join(left)} is not")
 
     def key_deny_answer_addresses(self, one: Statement) -> None:
         networks = [ipaddress.ip_network(text, strict=False) for text in self.names.addresses(one.block or ())]

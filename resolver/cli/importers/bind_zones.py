@@ -1,13 +1,13 @@
 """Carries the zones of ``named.conf`` over: own zones, forward and stub zones, and response policy zones."""
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from resolver.cli.importers.bind_names import ALL_CLIENTS, NETWORKS, Names, children, flag, plain_name
 from resolver.cli.importers.bind_syntax import Statement
-from resolver.cli.importers.draft import COPY, KEPT, Draft
+from resolver.cli.importers.draft import ALWAYS, BY_ITSELF, COPY, KEPT, Draft
 from resolver.cli.importers.networks import Network, decision
 
 __all__ = ["OPTIONS_OF_ZONES", "OWN_ZONE", "TYPES", "Zones", "upstream"]
@@ -17,6 +17,13 @@ OVERRIDES = {
     "nxdomain": "nxdomain", "drop": "drop", "tcp-only": "tcp-only",
 }
 """The policies of a zone in ``response-policy``, as `override` of a policy zone; ``cname`` has a name behind it."""
+POLICY_ALWAYS_SO = {
+    "add-soa": "yes", "break-dnssec": "yes", "nsip-enable": "yes", "nsdname-enable": "yes", "min-ns-dots": "0",
+}
+"""The value of an option of ``response-policy`` that says what resolverd always does."""
+POLICY_NOT_NEEDED = frozenset({
+    "qname-wait-recurse", "nsip-wait-recurse", "nsdname-wait-recurse", "min-update-interval",
+})
 EDE_CODES = {"none": 0, "blocked": 15, "censored": 16, "filtered": 17, "prohibited": 18}
 TYPES = {
     "primary": "zone.file", "master": "zone.file", "secondary": "zone.primaries", "slave": "zone.primaries",
@@ -239,6 +246,16 @@ class Zones:
 
     # --- response policy zones --------------------------------------------------------------------------------------
 
+    def is_policy_option(self, one: Statement, key: str, values: Sequence[str]) -> bool:
+        """Whether an option of ``response-policy``, or of a zone in it, says what resolverd does without it."""
+        if key in POLICY_NOT_NEEDED:
+            self.draft.not_needed(one.place, " ".join((key, *values)), BY_ITSELF)
+        elif [POLICY_ALWAYS_SO.get(key)] == [{"true": "yes", "1": "yes"}.get(value, value) for value in values]:
+            self.draft.not_needed(one.place, " ".join((key, *values)), ALWAYS)
+        else:
+            return False
+        return True
+
     def policy_zone(self, one: Statement) -> None:
         """One zone of ``response-policy``.
 
@@ -264,7 +281,7 @@ class Zones:
                 made["log"] = flag(values[0]) or None
             elif key == "ede" and values and values[0] in EDE_CODES:
                 made["ede"] = EDE_CODES[values[0]]
-            else:
+            elif not self.is_policy_option(one, key, values):
                 left.append(" ".join((key, *values)))
         primaries = inner.get("primaries", inner.get("masters"))
         if kind in ("secondary", "slave") and primaries is not None:

@@ -255,7 +255,7 @@ options { response-policy {
   zone "old.example";
   zone "bare.example";
   zone "gone.example";
-} break-dnssec yes; };
+} break-dnssec yes max-policy-ttl 60 qname-wait-recurse no; };
 zone "listed.example" { type slave; masters { feed key t.key; }; };
 zone "RPZ.example." { type secondary; primaries { 192.0.2.1 port 5353 key "t.key"; }; allow-notify { 192.0.2.9; }; };
 zone "old.example" { type secondary; primaries { 192.0.2.1 key "old"; }; };
@@ -276,9 +276,28 @@ def test_policy_zones_of_bind(made):
     assert found["zones"]["directory"] == "/var/lib/resolverd/zones"
     for text in ("8: ", "algorithm hmac-md5, which resolverd does not use", "9: ",
                  "tls ephemeral has no remote-hostname", "10: ", "there is no zone statement of this name",
-                 "break-dnssec yes is not", "2: key old"):
+                 "carried over, max-policy-ttl 60 is not", "2: key old"):
         assert any(text in line for line in left), (text, left)
     assert len(left) == 7, "with the zones of type secondary that are left"
+
+
+@pytest.mark.parametrize(("of_zone", "of_all", "why"), [
+    ("", "", ["as with break-dnssec yes", "5 s at most"]),
+    ("", "break-dnssec no max-policy-ttl 9", ["the zones are carried over, break-dnssec no, max-policy-ttl 9 is not"]),
+    ("add-soa no nsip-enable yes", "break-dnssec yes max-policy-ttl 9", [
+        "the zone is carried over, add-soa no is not", "max-policy-ttl 9 is not"]),
+    ("max-policy-ttl 9", "break-dnssec true min-ns-dots 1 nsip-wait-recurse yes", [
+        "the zone is carried over, max-policy-ttl 9 is not", "5 s at most", "carried over, min-ns-dots 1 is not"]),
+])
+def test_options_of_the_policy_zones_of_bind(made, of_zone, of_all, why):
+    found, draft = made.whole(f"""\
+options {{ listen-on {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
+  response-policy {{ zone "rpz.example" {of_zone}; }} {of_all}; }};
+zone "rpz.example" {{ type secondary; primaries {{ 192.0.2.1; }}; }};
+""", "bind")
+    assert found["rpz"] == [{"name": "rpz.example", "primaries": ["192.0.2.1"]}]
+    told = [one.why for one in draft.remarks if one.told]
+    assert len(told) == len(why) and all(one in text for one, text in zip(why, told, strict=True)), told
 
 
 # --- PowerDNS Recursor --------------------------------------------------------------------------------------------

@@ -125,6 +125,16 @@ def test_the_target_has_no_rule_of_its_own() -> None:
     assert ask(m, "garden.example.com.").rcode == c.NXDOMAIN
 
 
+def test_what_all_clients_share_holds_for_the_target_too() -> None:
+    """Rules for its name servers, and a CNAME that `RpzAliases` answers with."""
+    for rule in ("www.example.com", FOR_ADDRESS):
+        m = world(f"{rule} CNAME www.evil.example.com.\n{FOR_SERVER} CNAME .\n")
+        assert ask(m).rcode == c.NXDOMAIN
+    alias = "garden.example.com CNAME ns1.example.com.\n"
+    assert targets(ask(world("www.example.com" + GARDEN + alias))) == ["garden.example.com."]
+    assert targets(ask(world(FOR_ADDRESS + GARDEN + alias))) == ["garden.example.com.", "ns1.example.com."]
+
+
 def test_dns64_makes_addresses_for_the_target() -> None:
     m = world(FOR_SERVER + GARDEN, dns64_prefix=("64:ff9b::/96",))
     made = ask(m, "www.evil.example.com.", c.AAAA)
