@@ -1543,6 +1543,12 @@ UPGRADE_TIMEOUT = Limit(
     "An upgrade fails when the new process does not serve after this time. Long lists and zones take the longest to"
     " load."
 )
+START_TIMEOUT = Limit(
+    300_000, 100, 3_600_000, "milliseconds",
+    "A worker that hangs before it serves is killed after this time; queries in its sockets wait until then. A list of"
+    " five million names takes some 35 seconds, so eight workers that compile it on one core are still in time. The"
+    " cache is loaded before the workers start."
+)
 UPGRADE_IDLE = 500
 """milliseconds: After an upgrade the old process closes connections whose client has been silent for this long. A
 client that has just connected sends its query well within it."""

@@ -45,7 +45,7 @@ class Child:
     channel_polled: bool = True
     ready: bool = False
     stopping: bool = False
-    #: time.monotonic() at which it is killed because it starts or stops too slowly; 0: never.
+    #: time.monotonic() at which it is killed because it starts or stops too slowly; 0: it is ready, or was killed.
     kill_at: float = 0.0
 
 
@@ -74,7 +74,7 @@ class Processes:
     """Keeps one process running for each of `count` workers. A subclass defines what they do and what signals mean.
 
     `signals` are passed to `on_signal`. A process is killed when it is not ready `start_timeout` seconds after its
-    start (0: workers do not report that they are ready), or still runs `stop_timeout` seconds after SIGTERM.
+    start, or still runs `stop_timeout` seconds after SIGTERM. `on_death` is called for it as for any other that ends.
     """
 
     def __init__(
@@ -110,7 +110,8 @@ class Processes:
 
     def on_death(self, child: Child, code: int) -> None:
         """A worker has ended with `code`, as from `os.waitstatus_to_exitcode`: restart it."""
-        if time.monotonic() - child.started >= SERVE_RESTART_RESET:
+        # One that was killed because it was not ready has run for long, but its start has failed.
+        if child.ready and time.monotonic() - child.started >= SERVE_RESTART_RESET:
             child.slot.delay = SERVE_RESTART_DELAY / 1000
         self.log.error("worker %d: ended (%s); starting it again in %.1f s", child.slot.number, describe_exit(code),
                        child.slot.schedule())
@@ -188,8 +189,7 @@ class Processes:
             self.on_start_failed(slot, error)
             return
         now = time.monotonic()
-        kill_at = now + self.start_timeout if self.start_timeout else 0.0
-        slot.children.append(Child(pid, slot, ours, now, kill_at=kill_at))
+        slot.children.append(Child(pid, slot, ours, now, kill_at=now + self.start_timeout))
         self.poll.register(ours, select.POLLIN)
         self.log.info("worker %d: started (process %d)", slot.number, pid)
 
@@ -281,8 +281,9 @@ class Processes:
                 self.start(slot)
         for child in self.children():
             if child.kill_at and child.kill_at <= now:
-                what = "does not stop" if child.stopping or child.ready else "is not ready"
-                self.log.warning("worker %d: %s; killing process %d", child.slot.number, what, child.pid)
+                self.log.warning("worker %d: %s; killing process %d", child.slot.number,
+                                 "does not stop" if child.stopping or child.ready else
+                                 f"is not ready {now - child.started:.0f} s after its start", child.pid)
                 child.kill_at = 0.0
                 os.kill(child.pid, signal.SIGKILL)
 

@@ -2,9 +2,18 @@
 
 The cache is mapped before the fork, so all workers share it. The sockets are opened before the fork, one set for each
 worker, and stay open here, so queries in the queue of a dead worker are not lost. `corenet.serving.processes` forks,
-restarts and stops the workers. Failed workers are always restarted, because no other program can use the port as long
-as the sockets are open. The first worker leads each reload. It reports the new settings, which workers started later
-get, and which ones are in force with the run-time changes, on which the content of the cache depends.
+restarts and stops the workers. The first worker leads each reload. It reports the new settings, which workers started
+later get, and which ones are in force with the run-time changes, on which the content of the cache depends.
+
+A worker has `server.start-timeout` to become ready, else it is killed: the queries in the sockets of a hung one are not
+read. What the end of a worker means depends on the state of the daemon:
+
+* starting: not all workers have been ready (`reported_ready` is False). The start fails with status 1, as that of a
+  single worker does: its cause would most likely stop the next process, too, and the service manager would wait.
+* serving: the worker is started again with growing delays, without end, because no other program can use the port as
+  long as the sockets are open.
+* upgrading to this process (`predecessor` is set): the upgrade fails, and the old process keeps serving.
+* stopping: nothing.
 """
 
 import gc
@@ -26,6 +35,7 @@ from resolver.daemon.runtime_changes import in_force
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint, close_all
 from resolver.daemon.successor import Successor
+from resolver.daemon.worker_commands import add_counters
 from resolver.daemon.worker_ipc import NO_RELOAD, RELOAD_BEGINS
 from resolver.daemon.worker_options import Options
 from resolver.daemon.worker_upgrade import CONFIRMED, HANDED_OVER, IN_PROGRESS
@@ -56,7 +66,7 @@ class _Supervisor(Processes):
     def __init__(
         self, settings: Settings, shares: list[list[Endpoint]], reload: Callable[[], Settings], options: Options
     ) -> None:
-        super().__init__(len(shares), SIGNALS, 0, limits.STOP_GRACE / 1000, logger)
+        super().__init__(len(shares), SIGNALS, settings.server.start_timeout, limits.STOP_GRACE / 1000, logger)
         self.settings = settings
         #: `settings` with the run-time changes, on which the content of the cache depends.
         self.in_force = in_force(settings)
@@ -156,6 +166,7 @@ class _Supervisor(Processes):
     def start(self, slot: WorkerSlot) -> None:
         """Fork a worker, with the settings that are in force now."""
         self.take_results()
+        self.start_timeout = self.settings.server.start_timeout
         super().start(slot)
         if not slot.number:
             self.complete_reload()
@@ -208,16 +219,32 @@ class _Supervisor(Processes):
             self.next_check = time.monotonic()
 
     def on_death(self, child: Child, code: int) -> None:
-        """Restart the worker; when its death shows that an upgrade to this process fails, say so and end."""
+        """Restart the worker; when its end shows that the start or an upgrade to this process fails, say so and end."""
+        if not child.ready:
+            self.count_failed_start(child.slot.number)
         if self.predecessor is not None and self.status is None and not self.predecessor.withdraw():
             self.take_over(self.predecessor)  # it has confirmed already, so no other process serves
-        if self.predecessor is None:
+        if self.predecessor is None and self.reported_ready:
             super().on_death(child, code)
         elif self.status is None:
             why = f"worker {child.slot.number} ended ({describe_exit(code)}) before all served; the log says why"
-            logger.error("upgrade: %s", why)
-            self.predecessor.fail(why)
+            if self.predecessor is None:
+                logger.error("start: %s", why)
+            else:
+                logger.error("upgrade: %s", why)
+                self.predecessor.fail(why)
             self.finish(1)
+
+    def count_failed_start(self, number: int) -> None:
+        """Count the start of a worker that has ended before it could count itself. Its successor continues with it."""
+        assert self.options.management is not None and self.options.management.kept is not None
+        kept = self.options.management.kept
+        counters = kept.load(number)
+        add_counters(counters, {"process": {"starts": 1, "start_failures": 1}})
+        try:
+            kept.save(number, counters)
+        except ValueError as error:
+            logger.warning("worker %d: its failed start is not counted: %s", number, error)
 
     def reap(self) -> None:
         """Also read the status of the processes of upgrades that have failed. SIGCHLD says when one ends."""

@@ -200,7 +200,8 @@ class WorkerCommands:
         found["usage"] = host.usage()["usage"]
         if host.current.balance is not None:
             add_counters(found, {"balance": host.current.balance.statistics()})
-        add_counters(found, {"process": {"workers": 1, "starts": 1, "suppressed": LineLimit.suppressed}})
+        add_counters(found, {"process": {"workers": 1, "starts": 1, "start_failures": 0,
+                                          "suppressed": LineLimit.suppressed}})
         if not host.number:
             self._add_shared(found)
         return found

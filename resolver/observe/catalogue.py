@@ -388,6 +388,10 @@ METRICS: Final[dict[str, dict[str, Metric]]] = {
     "process": {
         "workers": Metric("workers", "Workers that have reported for this page."),
         "starts": Metric("worker_starts_total", "Workers started, also those that replaced one that had ended."),
+        "start_failures": Metric(
+            "worker_start_failures_total",
+            "Workers that ended before they served, also those that server.start-timeout has ended.",
+        ),
         "suppressed": Metric("log_suppressed_total", "Log lines left out: equal ones, or too many in one interval."),
     },
     "usage": {

@@ -7,8 +7,8 @@ them when it starts and adds them to its own. What a worker has counted after it
 never reported.
 
 A part has two halves, which are written in turns, the header last. A worker that is killed while it writes leaves the
-other half valid. Only the worker with the number of the part writes to it, and only one runs at a time. The memory is
-anonymous: it ends with the daemon, whose restart Prometheus handles as such.
+other half valid. Only the worker with the number of the part writes to it, and only one runs at a time; the supervisor
+writes when it has ended. The memory is anonymous: it ends with the daemon, whose restart Prometheus handles as such.
 """
 
 import json

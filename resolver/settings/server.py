@@ -45,6 +45,15 @@ class ServerSettings:
         limit=limits.UPGRADE_TIMEOUT,
         scale=1000,
     )
+    start_timeout: float = option(
+        limits.START_TIMEOUT.default / 1000,
+        "Time that each of several workers has to serve after its start. One that takes longer is killed: at the start"
+        " of the daemon, the start fails; later, the worker is started again. A single worker has no limit here: a"
+        " service manager has one (`TimeoutStartSec=`).",
+        kind="seconds",
+        limit=limits.START_TIMEOUT,
+        scale=1000,
+    )
     user: str = option(
         "",
         "User that the daemon becomes when it was started as root and its sockets are open. Files that are read later,"

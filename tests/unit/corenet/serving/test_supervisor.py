@@ -192,27 +192,38 @@ def test_readiness_after_the_end_of_the_supervisor_is_no_application_error(
 
 FIRST = SERVE_RESTART_DELAY / 1000
 LONGEST = SERVE_RESTART_DELAY_MAX / 1000
+START = 60.0
 
 
 class Simulated(Processes):
     """Simulated workers with numbers as pids, under a clock of the test. `refused` is how many of the next forks
-    fail."""
+    fail; while `hangs` is set, workers do not become ready. `killed` are the pids that were killed."""
 
     def __init__(self, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__(count, (), 0, 1.0, logging.getLogger("test.processes"))
+        super().__init__(count, (), START, 1.0, logging.getLogger("test.processes"))
         self.now = 0.0
         self.refused = 0
+        self.hangs = False
         self.starts: list[tuple[int, float]] = []
+        self.killed: list[int] = []
         monkeypatch.setattr("corenet.serving.processes.time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(
+            "corenet.serving.processes.os", SimpleNamespace(kill=lambda pid, number: self.killed.append(pid))
+        )
         for slot in self.slots:
             self.start(slot)
+
+    def start(self, slot: WorkerSlot) -> None:
+        super().start(slot)
+        for child in slot.children if not self.hangs else ():
+            child.ready, child.kill_at = True, 0.0
 
     def fork(self, slot: WorkerSlot) -> tuple[int, socket.socket]:
         self.starts.append((slot.number, self.now))
         if self.refused:
             self.refused -= 1
             raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
-        return -1, socket.socket()
+        return len(self.starts), socket.socket()
 
     def dies(self, number: int) -> None:
         """Worker `number` ends."""
@@ -275,3 +286,22 @@ def test_a_failed_start_of_a_worker_is_repeated(simulated: Callable[[int], Simul
     assert delays == pytest.approx([FIRST, 2 * FIRST, 4 * FIRST], abs=0.01)
     assert [number for number, _ in processes.starts[2:]] == [1, 1, 1]
     assert [len(slot.children) for slot in processes.slots] == [1, 1]
+
+
+def test_a_worker_that_does_not_become_ready_is_killed_and_restarted_with_growing_delay(
+    simulated: Callable[[int], Simulated], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has run for longer than SERVE_RESTART_RESET, but its start has failed."""
+    assert START > SERVE_RESTART_RESET
+    processes = simulated(2)
+    processes.hangs = True
+    processes.dies(1)
+    delays = [processes.next_start()]
+    for attempt in range(3):
+        assert processes.next_start() == pytest.approx(START, abs=0.01)
+        assert processes.killed == [3, 4, 5][:attempt + 1]
+        assert processes.poll_timeout() is None, "once"
+        processes.dies(1)
+        delays.append(processes.next_start())
+    assert delays == pytest.approx([FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST], abs=0.01)
+    assert "worker 1: is not ready 60 s after its start; killing process 3" in caplog.text

@@ -34,6 +34,7 @@ LOC = "52 22 23.000 N 4 53 32.000 E 99999999999m"  # no altitude of 32 bits (RFC
 
 COMMAND = [sys.executable, "-m", "resolver.daemon"]
 QUIET = "[dnssec]\ntrust-anchors = []\n"
+READY = r"worker \d: ready \(process (\d+)\)"
 
 
 @contextmanager
@@ -456,7 +457,63 @@ def test_an_internal_error_logs_its_traceback():
         assert process.wait(timeout=30) == EXIT_FAILED
     with daemon("--listen", "127.0.0.1:0", "--workers", "2", command=command) as process:
         process.wait_for(r'level=critical .*worker \d: exiting after an unexpected exception.*a fault for the test')
-        process.wait_for(r"worker \d: ended \(status 1\); starting it again")
+        process.wait_for(r"start: worker \d ended \(status 1\) before all served; the log says why")
+        assert process.wait(timeout=30) == EXIT_FAILED
+
+
+# One of the workers hangs before it is ready, if there is a file "hangs", which it removes.
+HANGS = """
+import os, signal, sys
+import resolver.daemon.worker as worker
+from resolver.daemon.main import main
+
+real = worker._Worker.announce
+
+def announce(self):
+    try:
+        os.unlink("hangs")
+    except FileNotFoundError:
+        real(self)
+    else:
+        while True:
+            signal.pause()
+
+worker._Worker.announce = announce
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_start", [True, False])
+def test_a_worker_that_hangs_before_it_is_ready_is_killed(tmp_path, monkeypatch, at_start):
+    """At the first start that fails; later it is replaced. The limit is long enough for the worker in its place."""
+    monkeypatch.chdir(tmp_path)
+    config, hangs = tmp_path / "resolverd.toml", tmp_path / "hangs"
+    text = f'{QUIET}[server]\nlisten = ["127.0.0.1:{free_port()}"]\nworkers = 2\nstart-timeout = '
+    config.write_text(f"{text}{1 if at_start else 60}\n")
+    if at_start:
+        hangs.touch()
+    with daemon("-c", str(config), command=[sys.executable, "-c", HANGS]) as process:
+        if not at_start:
+            pids = [int(process.wait_for(READY)[1]) for _ in range(2)]
+            config.write_text(f"{text}3\n")
+            process.send_signal(signal.SIGHUP)
+            for _ in pids:
+                process.wait_for("in force")
+            hangs.touch()
+            os.kill(pids[1], signal.SIGKILL)
+            process.wait_for(r"ended \(signal SIGKILL\); starting it again in 0.1 s")
+        process.wait_for(r"level=warning .*worker \d: is not ready \d s after its start; killing process \d+")
+        if at_start:
+            process.wait_for(r"start: worker \d ended \(signal SIGKILL\) before all served; the log says why")
+            assert process.wait(timeout=30) == EXIT_FAILED
+            return
+        process.wait_for(r"ended \(signal SIGKILL\); starting it again in 0.2 s")
+        again = int(process.wait_for(READY)[1])
+        os.kill(again, signal.SIGUSR1)
+        process.wait_for(rf"pid={again} .*statistics: process: .*starts=3 start_failures=1")
+        process.terminate()
+        assert process.wait(timeout=30) == EXIT_OK
 
 
 # A module that the user of server.user cannot load, when the worker wants it.
@@ -545,12 +602,12 @@ def test_several_workers_share_the_port_and_are_restarted(tmp_path):
     port = free_port()
     config.write_text(f'{QUIET}[server]\nlisten = ["127.0.0.1:{port}"]\nworkers = 2\n')
     with daemon("-c", str(config)) as process:
-        pids = {int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(2)}
+        pids = {int(process.wait_for(READY)[1]) for _ in range(2)}
         assert len(pids) == 2 and process.pid not in pids
         assert all(ask(port, "localhost.").rcode == c.NOERROR for _ in range(10))
         os.kill(min(pids), signal.SIGKILL)
         process.wait_for(r"ended \(signal SIGKILL\); starting it again")
-        again = int(process.wait_for(r"pid=(\d+) .*serving")[1])
+        again = int(process.wait_for(READY)[1])
         assert again not in pids
         assert all(ask(port, "localhost.").rcode == c.NOERROR for _ in range(10))
         process.send_signal(signal.SIGHUP)
@@ -584,7 +641,7 @@ def test_several_workers_reload_together_with_those_started_later(tmp_path):
     port = free_port()
     write_two(config, port, 1)
     with daemon("-c", str(config)) as process:
-        pids = {int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(2)}
+        pids = {int(process.wait_for(READY)[1]) for _ in range(2)}
         write_two(config, port, 2)
         process.send_signal(signal.SIGHUP)
         for _ in range(2):
@@ -597,7 +654,7 @@ def test_several_workers_reload_together_with_those_started_later(tmp_path):
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
             process.wait_for(r"ended \(signal SIGKILL\); starting it again")
-            process.wait_for(r"pid=(\d+) .*serving")
+            process.wait_for(READY)
         assert addresses(port) == {2}
         assert sum("nonsense" in line for line in process.seen) == 1
 
@@ -608,7 +665,7 @@ def test_a_restarted_worker_has_the_active_configuration(tmp_path):
     port = free_port()
     write_two(config, port, 1, '[cache]\nsize = "1 MiB"')
     with daemon("-c", str(config)) as process:
-        first, second = sorted(int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(2))
+        first, second = sorted(int(process.wait_for(READY)[1]) for _ in range(2))
         os.kill(second, signal.SIGSTOP)
         write_two(config, port, 2, '"late.lan" = "192.0.2.9"\n[cache]\nsize = "2 MiB"')
         process.send_signal(signal.SIGHUP)
@@ -621,10 +678,10 @@ def test_a_restarted_worker_has_the_active_configuration(tmp_path):
         os.kill(first, signal.SIGKILL)
         process.send_signal(signal.SIGCONT)
         process.wait_for("starting it again in")
-        process.wait_for(r"pid=(\d+) .*serving")
+        process.wait_for(READY)
         os.kill(second, signal.SIGKILL)
         process.wait_for("starting it again in")
-        process.wait_for(r"pid=(\d+) .*serving")
+        process.wait_for(READY)
         assert ask(port, "late.lan.").answer[0].rdata(0)[3] == 9  # not queried before, so not cached
         assert not any("nonsense" in line for line in process.seen)
 
@@ -635,14 +692,14 @@ def test_a_reload_is_repeated_when_the_first_worker_dies(tmp_path):
     port = free_port()
     write_two(config, port, 1, '[cache]\nsize = "1 MiB"')
     with daemon("-c", str(config)) as process:
-        first, second = sorted(int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(2))
+        first, second = sorted(int(process.wait_for(READY)[1]) for _ in range(2))
         os.kill(second, signal.SIGSTOP)
         write_two(config, port, 2, '[cache]\nsize = "2 MiB"')
         process.send_signal(signal.SIGHUP)
         process.wait_for(rf"pid={first} .*cache.size changed")  # it has prepared, and waits for the other
         os.kill(first, signal.SIGKILL)
         process.wait_for("starting it again in")
-        process.wait_for(r"pid=(\d+) .*serving")
+        process.wait_for(READY)
         os.kill(second, signal.SIGCONT)
         for _ in range(2):
             process.wait_for("the new configuration is in force")
@@ -652,7 +709,7 @@ def test_a_reload_is_repeated_when_the_first_worker_dies(tmp_path):
 def test_workers_exit_when_their_supervisor_has_died(tmp_path):
     port = free_port()
     with daemon("--listen", f"127.0.0.1:{port}", "--workers", "2") as process:
-        pids = [int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(2)]
+        pids = [int(process.wait_for(READY)[1]) for _ in range(2)]
         process.kill()
         for _ in pids:
             process.wait_for("stopping on exit of the supervisor")
@@ -663,13 +720,13 @@ def test_workers_killed_together_repeatedly_are_restarted():
     port = free_port()
     with daemon("--listen", f"127.0.0.1:{port}", "--workers", "4") as process:
         for _ in range(2):
-            pids = [int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(4)]
+            pids = [int(process.wait_for(READY)[1]) for _ in range(4)]
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             for _ in pids:
                 process.wait_for(r"ended \(signal SIGKILL\); starting it again")
         for _ in range(4):
-            process.wait_for(r"pid=(\d+) .*serving")
+            process.wait_for(READY)
         assert process.poll() is None
         process.terminate()
         assert process.wait(timeout=30) == EXIT_OK

@@ -542,6 +542,7 @@ def test_a_worker_that_dies_at_the_confirmation(pair, monkeypatch, confirmed):
     supervised.poll.register(predecessor.fileno())
     supervised.predecessor, supervised.status, supervised.next_check = predecessor, None, 0.0
     supervised.reload_after = False
+    supervised.reported_ready = True
     supervised.options = Options(management=ManagementSockets())
     supervised.options.management.owns_path = False
     supervised.store = SimpleNamespace(clear=lambda: done.append("flushes"))
@@ -553,7 +554,7 @@ def test_a_worker_that_dies_at_the_confirmation(pair, monkeypatch, confirmed):
         ended.setblocking(False)
         if confirmed:
             handover.send(ours, "main", {"flushed": True})
-        supervised.on_death(SimpleNamespace(slot=SimpleNamespace(number=1)), -9)
+        supervised.on_death(SimpleNamespace(slot=SimpleNamespace(number=1), ready=True), -9)
         if confirmed:
             assert done == ["flushes", "serves", "starts it again"] and ended.recv(9) == worker_upgrade.CONFIRMED
             assert supervised.options.management.owns_path
