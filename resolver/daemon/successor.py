@@ -36,7 +36,7 @@ from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint
 from resolver.daemon.upgrade_variable import UPGRADE_VARIABLE
 
-__all__ = ["Successor"]
+__all__ = ["Successor", "pass_on_reload"]
 
 logger = logging.getLogger(__name__)
 
@@ -247,6 +247,18 @@ class Successor:
         self._channel.close()
         if self._file is not None:
             self._file.close()
+
+
+def pass_on_reload(pid: int) -> None:
+    """Pass a SIGHUP on to process `pid`, which serves in place of this one and has the files of the configuration. It
+    is a child of the main process, which never reads its status, so no other process gets its number."""
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except OSError as error:
+        logger.warning("reload: SIGHUP cannot be passed on to process %d, which serves in place of this one: %s", pid,
+                       error.strerror)
+    else:
+        logger.info("reload: SIGHUP is passed on to process %d, which serves in place of this one", pid)
 
 
 def _messages(

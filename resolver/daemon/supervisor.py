@@ -34,7 +34,7 @@ from resolver.daemon.predecessor import Predecessor
 from resolver.daemon.runtime_changes import in_force
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint, close_all
-from resolver.daemon.successor import Successor
+from resolver.daemon.successor import Successor, pass_on_reload
 from resolver.daemon.worker_commands import add_counters
 from resolver.daemon.worker_ipc import NO_RELOAD, RELOAD_BEGINS
 from resolver.daemon.worker_options import Options
@@ -86,7 +86,8 @@ class _Supervisor(Processes):
         self.next_slice = 0.0
         #: processes of upgrades that have failed, until they have ended.
         self.refused: list[Successor] = []
-        self.handed_over = False
+        #: the process that serves in place of this one, which completes its queries and ends; 0: none.
+        self.replaced_by = 0
         #: a reload waits for the end of an upgrade.
         self.reload_after = False
         # A program that repeats the signal must not fill the disk.
@@ -117,7 +118,7 @@ class _Supervisor(Processes):
             if self.successor is not None:
                 self.successor.kill()
                 self.successor.close()
-            if not self.handed_over and self.predecessor is None:
+            if not self.replaced_by and self.predecessor is None:
                 self.take_results()  # the last changes
                 cache_file.save_at_stop(self.store, self.in_force)
 
@@ -180,9 +181,11 @@ class _Supervisor(Processes):
 
     def on_signal(self, number: signal.Signals) -> None:
         """SIGHUP reloads, SIGUSR1 makes each worker log its counters, SIGUSR2 upgrades, others stop the service."""
-        if number == signal.SIGHUP and (self.successor is not None or self.predecessor is not None):
+        if number == signal.SIGHUP and self.replaced_by:
+            pass_on_reload(self.replaced_by)
+        elif number == signal.SIGHUP and (self.successor is not None or self.predecessor is not None):
             self.reload_after = True
-        elif number == signal.SIGHUP:
+        elif number == signal.SIGHUP and self.status is None:
             self.show_reloading()
             self.requested += 1
             self.request_reload()
@@ -197,7 +200,7 @@ class _Supervisor(Processes):
                 self.manager.stopping()
             self.end_upgrade("this process stops")
             self.finish(0)
-        elif self.handed_over:  # the new process is stopped, too
+        elif self.replaced_by:  # the new process is stopped, too
             for child in self.children():
                 self.stop(child)
 
@@ -397,21 +400,20 @@ class _Supervisor(Processes):
             self.refused.append(successor)
         self.upgrades.report({"running": False, "pid": 0 if error else successor.pid, "error": error})
         if not error:
-            self.hand_over()
-        if self.reload_after and self.status is None:
+            self.hand_over(successor.pid)
+        reload_after, self.reload_after = self.reload_after, False
+        if reload_after:
             self.on_signal(signal.SIGHUP)
-        elif self.reload_after and not error:
-            os.kill(successor.pid, signal.SIGHUP)
-        self.reload_after = False
 
     def stop_watching(self, successor: Successor) -> None:
         """Do not poll its channel any more, if that is still done."""
         with suppress(KeyError):
             self.poll.unregister(successor.fileno())
 
-    def hand_over(self) -> None:
-        """Let all workers complete their queries and end, and do not remove or write what the new process uses."""
-        self.handed_over = True
+    def hand_over(self, pid: int) -> None:
+        """Process `pid` serves: let all workers complete their queries and end, and do not remove or write what it
+        uses."""
+        self.replaced_by = pid
         self.next_check = 0.0
         self.manager = ServiceManager()
         self.status = 0

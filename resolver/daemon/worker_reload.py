@@ -8,7 +8,7 @@ A reload is all or nothing. Each step that can fail is done before the switch an
 State: `lock` is held by every change of the configuration (reloads, run-time changes, alignment), so each waits for its
 turn. `requested`: a reload by SIGHUP was requested and has not begun, so another signal adds none. `problem` is why the
 last reload was refused, "" when it was not. During an upgrade no reload begins: one by SIGHUP is left to whichever
-process serves afterwards (`WorkerUpgrades.reload_after`), others are refused.
+process serves afterwards (`WorkerUpgrades.postpone_reload`), others are refused.
 """
 
 import asyncio
@@ -102,7 +102,7 @@ class WorkerReloads:
         if host.number:
             logger.info("reload: worker %d ignores SIGHUP; send it to the supervisor", host.number)
         elif host.upgrades.running:
-            host.upgrades.reload_after = True
+            host.upgrades.postpone_reload()
         elif not self.requested and not host.stopping.done():
             self.requested = True
             host.start_task(self.reload_in_turn())
@@ -112,7 +112,7 @@ class WorkerReloads:
         async with self.lock:
             self.requested = False
             if self._host.upgrades.running:
-                self._host.upgrades.reload_after = True
+                self._host.upgrades.postpone_reload()
             else:
                 await self.run()
 

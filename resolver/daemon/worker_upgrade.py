@@ -12,7 +12,6 @@ its cache if the old one has flushed something meanwhile. When the upgrade fails
 import asyncio
 import logging
 import os
-import signal
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
@@ -22,7 +21,7 @@ from resolver import limits
 from resolver.cache import Store
 from resolver.daemon.cache_file import snapshot
 from resolver.daemon.sockets import Endpoint
-from resolver.daemon.successor import Successor
+from resolver.daemon.successor import Successor, pass_on_reload
 from resolver.daemon.worker_ipc import WorkerChannels
 from resolver.daemon.worker_options import Options
 from resolver.log_limit import LimitedWarning
@@ -94,8 +93,9 @@ class Host(Protocol):
 
 class WorkerUpgrades:
     """The upgrades of one worker. `running`: one is in progress or has succeeded, so reloads and changes are for the
-    new process; `reload_after`: a reload waits for its end. `confirmed`: this process is the main one, or has been;
-    one that an upgrade has started is not until the old process says so, and `running` until then."""
+    new process; `reload_after`: a reload waits for its end. `replaced_by` is the process that serves in place of this
+    one after an upgrade, 0 without. `confirmed`: this process is the main one, or has been; one that an upgrade has
+    started is not until the old process says so, and `running` until then."""
 
     def __init__(self, host: Host, *, confirmed: bool = True, running: bool = False) -> None:
         self._host = host
@@ -103,6 +103,7 @@ class WorkerUpgrades:
         self.confirmed = confirmed
         self.running = running or not confirmed
         self.reload_after = False
+        self.replaced_by = 0
         # A program that repeats the signal must not fill the disk.
         self._refusals = LimitedWarning(logger, different=limits.LOG_FAILURES)
 
@@ -243,11 +244,19 @@ class WorkerUpgrades:
     def _end(self, pid: int) -> None:
         """No upgrade is in progress any more. `pid` serves now; 0: this process."""
         begun, self.running = self.running, bool(pid)
+        self.replaced_by = pid
         if begun and not pid:
             self._host.start_task(self._host.catch_up())
         if self.reload_after:
             self.reload_after = False
             if pid:
-                os.kill(pid, signal.SIGHUP)
+                pass_on_reload(pid)
             else:
                 self._host.reloads.on_signal()
+
+    def postpone_reload(self) -> None:
+        """SIGHUP while `running`: whichever process serves afterwards reloads."""
+        if self.replaced_by:
+            pass_on_reload(self.replaced_by)
+        else:
+            self.reload_after = True

@@ -1111,6 +1111,7 @@ def notified(tmp_path, monkeypatch):
     watching.slots = [WorkerSlot(0), WorkerSlot(1)]
     watching.settings, watching.reloads, watching.requested, watching.answered = Settings(), ReloadChannel(), 0, 0
     watching.all_started = watching.reported_ready = True
+    watching.replaced_by = 0
     watching.reload_shown = watching.reload_after = False
     watching.status = watching.successor = watching.predecessor = None
     watching.describe = lambda: "2 workers serve"

@@ -1,6 +1,7 @@
 """The two sides of an upgrade: messages, and what the new process does with the sockets and files it gets."""
 
 import asyncio
+import errno
 import fcntl
 import math
 import os
@@ -348,7 +349,7 @@ def test_equal_refusals_of_signals_are_one_line(caplog):
 
 def test_equal_refusals_of_the_supervisor_are_one_line(caplog):
     supervised = supervisor._Supervisor.__new__(supervisor._Supervisor)
-    supervised.successor, supervised.predecessor = object(), None
+    supervised.successor, supervised.predecessor, supervised.replaced_by = object(), None, 0
     supervised.refusals = LimitedWarning(supervisor.logger, different=limits.LOG_FAILURES)
     for _ in range(50):
         supervised.on_signal(signal.SIGUSR2)
@@ -573,12 +574,55 @@ def test_number_1_of_a_container_starts_nothing(upgrade, monkeypatch):
 @pytest.mark.parametrize("pid", [0, 4711])
 def test_a_reload_that_has_waited_is_for_the_process_that_serves(monkeypatch, pid):
     done = []
-    monkeypatch.setattr(worker_upgrade.os, "kill", lambda *given: done.append(given))
+    monkeypatch.setattr(os, "kill", lambda *given: done.append(given))
     upgrades = WorkerUpgrades(Host(done))
     upgrades.running = upgrades.reload_after = True
     upgrades._finish(pid, "" if pid else "why")
     assert done == ([(pid, signal.SIGHUP)] if pid else ["catches up", "reloads"])
     assert upgrades.running == bool(pid), "the old process makes no changes any more"
+
+
+def test_sighup_to_a_worker_that_ends_after_an_upgrade_is_passed_on(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    done = []
+    monkeypatch.setattr(os, "kill", lambda *given: done.append(given))
+    host = Host(done)
+    host.number = 0
+    host.upgrades = WorkerUpgrades(host, running=True)
+    reloads = WorkerReloads(host)
+    reloads.on_signal()
+    assert done == []
+    host.upgrades._finish(4711, "")
+    assert done == [(4711, signal.SIGHUP)]
+    reloads.on_signal()
+    assert done == 2 * [(4711, signal.SIGHUP)]
+
+    def gone(pid, number):
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+    monkeypatch.setattr(os, "kill", gone)
+    reloads.on_signal()
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING"]
+    assert all("process 4711, which serves in place of this one" in one.getMessage() for one in caplog.records)
+
+
+def test_sighup_to_a_supervisor_that_ends_after_an_upgrade_is_passed_on(monkeypatch):
+    done = []
+    monkeypatch.setattr(os, "kill", lambda *given: done.append(given))
+    supervised = supervisor._Supervisor.__new__(supervisor._Supervisor)
+    supervised.successor = supervised.predecessor = None
+    supervised.status, supervised.replaced_by = 0, 4711
+    supervised.on_signal(signal.SIGHUP)
+    assert done == [(4711, signal.SIGHUP)]
+
+
+def test_a_supervisor_that_stops_does_not_announce_a_reload():
+    """RELOADING=1 without READY=1 after it would be an error of the service (sd_notify(3))."""
+    supervised = supervisor._Supervisor.__new__(supervisor._Supervisor)
+    supervised.successor = supervised.predecessor = None
+    supervised.status, supervised.replaced_by = 0, 0
+    supervised.show_reloading = lambda: pytest.fail("it stops")
+    supervised.on_signal(signal.SIGHUP)
 
 
 @pytest.mark.parametrize("handed_over", [True, False])
