@@ -1553,7 +1553,9 @@ UPGRADE_IDLE = 500
 """milliseconds: After an upgrade the old process closes connections whose client has been silent for this long. A
 client that has just connected sends its query well within it."""
 UPGRADE_POLL = 10
-"""milliseconds: Until the old process tries again to send to a new one that has not read yet."""
+"""milliseconds: Until the old process tries again to send to a new one that has not read yet, or looks again whether it
+has ended. A single worker waits as long between "ready" and "main", in which its loop handles signals that have come
+before."""
 HANDOVER_MESSAGE = 16 << 10
 """bytes: One message between the two processes of an upgrade. The longest has HANDOVER_TEXT characters, which JSON
 writes with up to twelve bytes each."""

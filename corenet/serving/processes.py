@@ -120,6 +120,10 @@ class Processes:
         """A worker cannot be forked: try again later."""
         self.log.error("worker %d: cannot be started: %s; trying again in %.1f s", slot.number, error, slot.schedule())
 
+    def unfinished(self) -> bool:
+        """After `finish`: whether something has not ended yet."""
+        return any(slot.children for slot in self.slots)
+
     # --- life -----------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
@@ -136,7 +140,7 @@ class Processes:
             for slot in self.slots:
                 if self.status is None:
                     self.start(slot)
-            while self.status is None or any(slot.children for slot in self.slots):
+            while self.status is None or self.unfinished():
                 self.poll_once()
             return self.status
         finally:
@@ -152,16 +156,17 @@ class Processes:
     def poll_once(self) -> None:
         """Wait for an event or the next deadline and handle it."""
         ready = {fd for fd, _events in self.poll.poll(self.poll_timeout())}
-        for child in self.children():
-            if child.channel_polled and child.channel.fileno() in ready:
-                self.on_channel(child)
-        self.on_readable(ready)
+        # Signals first: one that has come before a message of another process is handled before it.
         caught = b""
         if self.wake.fileno() in ready:
             caught = self.wake.recv(SIGNAL_READ_SIZE)
         for number in dict.fromkeys(caught):
             if number in self.signals and number != signal.SIGCHLD:
                 self.on_signal(signal.Signals(number))
+        for child in self.children():
+            if child.channel_polled and child.channel.fileno() in ready:
+                self.on_channel(child)
+        self.on_readable(ready)
         # Pending SIGCHLDs are merged into one (signal(7)), so every child is checked each time.
         self.reap()
         self.on_time(time.monotonic())

@@ -4,6 +4,26 @@ Until the old process has confirmed (`confirmed`), it is the main process of the
 use the service manager, does not serve the control socket or remove it, writes no state of trust anchors or run-time
 changes, and ends when the old one or one of its own workers ends.
 
+What the new process does with signals, and with the end of the old one (`resolver.daemon.successor` has the table of
+the old one):
+
+| state | SIGTERM, SIGINT | SIGHUP | SIGUSR1 | SIGUSR2 | end of the old process |
+|---|---|---|---|---|---|
+| no handlers yet | ends at once (1) | pending (2) | pending | pending | seen when it serves |
+| it starts, has not said "ready" | withdraws, stops (3) | waits (2) | logs counters | refused | stops, status 1 (4) |
+| has said "ready" | withdraws, stops (3) | waits (2) | logs counters | refused | stops, status 1 (4) |
+| has read "main" | stops | reloads | logs counters | begins an upgrade | expected |
+| stopping | nothing more | nothing: it ends | logs counters | refused | nothing more |
+
+1. It has read no queries. The old process sees the end of the channel, and keeps serving.
+2. Done when this is the main process. If it fails before, it tells the old process, which does it (`fail`).
+3. `withdraw` decides which process serves, because the kernel orders it with "main". When "main" was sent before, this
+   is the main process, which stops: it takes over first, so that it saves the cache and removes the control socket.
+   Else the old process cannot confirm any more and keeps serving; this one completes the queries that it has read. A
+   process that stops never says "ready".
+4. The service manager does not know this process yet, and starts the service again. Queries that it has are completed.
+   A single worker that is not ready yet sees it when it is.
+
 All sockets of an address that is still configured are served, because the kernel keeps distributing clients over them:
 each worker takes those of an old one, or of several when there are fewer workers now. When there are more, they share
 sockets. So the number of sockets changes at a restart only. No worker serves a socket twice: what the old process has
@@ -16,6 +36,7 @@ socket would stop the loop of either in accept4. `_adopt` makes all sockets that
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import suppress
@@ -202,10 +223,12 @@ class Predecessor:
         """Tell the old process that clients are served."""
         self._send("ready", {"control": self.takes_control})
 
-    def fail(self, why: str) -> None:
-        """Tell the old process why this one cannot serve, unless it is the main process already."""
+    def fail(self, why: str, *, reload: bool = False) -> None:
+        """Tell the old process why this one cannot serve, unless it is the main process already. `reload`: a SIGHUP has
+        come to this one. One that is pending, because there is no handler yet, counts."""
         if self._channel.fileno() >= 0:
-            self._send("failed", {"error": why[:limits.HANDOVER_TEXT]})
+            reload = reload or signal.SIGHUP in signal.sigpending()
+            self._send("failed", {"error": why[:limits.HANDOVER_TEXT], "reload": reload})
 
     def _send(self, kind: str, content: Mapping[str, object]) -> None:
         with suppress(OSError):  # it has ended, which `confirmed` finds

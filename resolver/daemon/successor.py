@@ -7,8 +7,26 @@ together with its workers.
 
 States: `outcome` is None while the new process starts; "" when it has said that it serves; else the reason of the
 failure, and then no process of it is left. `confirm` makes it the main process, and the caller must then stop. A new
-process that closes its end of the pair (`silent`) is about to end; its status is asked for until it has one, or for
-`limits.STOP_GRACE`.
+process is about to end (`ending`) when it has said why it cannot serve, has closed its end of the pair, does not take
+the confirmation, or is stopped (`stop`). It may have read queries, which it completes meanwhile: its status is asked
+for until it has one, and after `limits.STOP_GRACE` it is killed.
+
+What the old process does with signals (`resolver.daemon.predecessor` has the table of the new one):
+
+| state | SIGTERM, SIGINT | SIGHUP | SIGUSR1 | SIGUSR2 |
+|---|---|---|---|---|
+| no upgrade | stops | reloads | logs counters | begins an upgrade |
+| upgrade begun | stops, and the new process (1) | waits (2) | logs counters | refused |
+| handed over | ends sooner (3) | passed on (4) | logs counters | refused |
+| stopping | nothing more | nothing: it ends | logs counters | refused |
+
+1. A signal that has come before "ready" was read is handled before it, so it cannot be confirmed that the new process
+   serves while this one stops. Both complete the queries they have. This one ends last, or kills the new one.
+2. The process that serves after the upgrade reloads. When the upgrade fails, that is this one, also for a SIGHUP that
+   the new one has had and tells of (`reload_asked`). One that crashes or hangs cannot tell.
+3. It is not passed on: the service manager knows the new process by then, and an operator who ends an old process that
+   takes long must not end the service. A warning names the new process.
+4. A line of the log names the new process.
 
 All modules that an upgrade and the end of this process need are imported when the daemon starts: later the files on
 disk may be those of the new version.
@@ -36,11 +54,14 @@ from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint
 from resolver.daemon.upgrade_variable import UPGRADE_VARIABLE
 
-__all__ = ["Successor", "pass_on_reload"]
+__all__ = ["REPLACED", "STOPS", "Successor", "pass_on_reload"]
 
 logger = logging.getLogger(__name__)
 
 POLL = limits.UPGRADE_POLL / 1000
+STOPS = "this process stops"
+REPLACED = "%s: process %d serves in place of this one and is not stopped; this one ends the queries it has"
+"""What the old process logs when a signal stops it after the confirmation."""
 
 
 class Successor:
@@ -73,7 +94,11 @@ class Successor:
             self._messages.append(("end", [], {}))
         self._file: BinaryIO | None = None
         self._takes_control = False
-        self._silent_until: float | None = None
+        self._ends_by: float | None = None
+        self._why = ""
+        self._stopping = False
+        #: a SIGHUP has come to the new process, which cannot do it.
+        self.reload_asked = False
         if os.getpid() == 1:
             text = "this process is PID 1 of its container; replace the container instead"
             raise ValueError(text)
@@ -113,21 +138,21 @@ class Successor:
         return self._channel.fileno()
 
     @property
-    def silent(self) -> bool:
-        """Whether the new process has closed its end. Then `fileno` is always readable, and must not be watched."""
-        return self._silent_until is not None
+    def ending(self) -> bool:
+        """Whether the new process is about to end. Then `fileno` may be readable for ever, and must not be watched."""
+        return self._ends_by is not None
 
     def advance(self, now: float) -> float:
         """Do a slice of what is due, and return after how many seconds to call again; 0: there is more to do now."""
-        if self._silent_until is None:
+        if self._ends_by is None:
             self._listen(now)
         if self.outcome is not None:
             return 0.0
-        if self._silent_until is not None:
-            return self._look_for_end(now, self._silent_until)
+        if self._ends_by is not None:
+            return self._look_for_end(now, self._ends_by)
         if now >= self._deadline:
-            self._fail("it does not serve yet, and server.upgrade-timeout has passed")
-            return 0.0
+            self._end(now, "it does not serve yet, and server.upgrade-timeout has passed")
+            return POLL
         left = max(self._deadline - now, POLL)
         if self._messages:
             return self._send_next(left)
@@ -175,44 +200,62 @@ class Successor:
         code = self._process.poll()
         if code is None and now < until:
             return POLL
-        self._fail("it has closed its connection to this process" if code is None else
-                   f"it ended ({describe_exit(code)}) before it served; the log says why")
+        while self._listen(now):
+            pass  # it may have said since why it ends, and whether a reload was asked for
+        if self.outcome is None:
+            self._fail(self._why or ("it has closed its connection to this process" if code is None else
+                                     f"it ended ({describe_exit(code)}) before it served; the log says why"))
         return 0.0
 
-    def _listen(self, now: float) -> None:
-        """Take what the new process has said."""
+    def _expect_end(self, now: float, why: str = "") -> None:
+        """The new process is about to end, because of `why`, or for a reason that it says or that its status shows.
+        The first reason counts."""
+        if self._ends_by is None:
+            self._ends_by = now + limits.STOP_GRACE / 1000
+        self._why = self._why or why
+
+    def _end(self, now: float, why: str) -> None:
+        """Let it complete the queries that it has read, and end. It may have no handlers yet, or hang."""
+        self._expect_end(now, why)
+        self._process.terminate()
+
+    def _listen(self, now: float) -> bool:
+        """Take one message of the new process; False when there is none now."""
         try:
             found = handover.receive(self._channel)
         except BlockingIOError:
-            return
+            return False
         except (HandoverError, OSError) as error:
             self._fail(str(error))
-            return
+            return False
         if found is None:
-            self._silent_until = now + limits.STOP_GRACE / 1000
-            return
+            self._expect_end(now)
+            return False
         message, descriptors = found
         for descriptor in descriptors:
             os.close(descriptor)
         if message["kind"] == "ready":
             self._takes_control = message.get("control") is True
-            self.outcome = ""
+            if not self.ending:
+                self.outcome = ""
         else:
-            self._fail(str(message.get("error", "it gives no reason"))[:limits.HANDOVER_TEXT])
+            self.reload_asked = message.get("reload") is True
+            self._expect_end(now, str(message.get("error", "it gives no reason"))[:limits.HANDOVER_TEXT])
+        return True
 
     def _fail(self, why: str) -> None:
         """Kill it, because of `why`."""
         self.kill()
+        if self._stopping:
+            self.outcome = STOPS
+            return
         self.outcome = f"the new process {self.pid} was refused: {why}; the old process keeps serving"
         logger.error("upgrade: %s", self.outcome)
 
-    def confirm(self) -> None:
-        """Make the new process the main one. Afterwards this process must not use the service manager, nor remove the
-        control socket.
-
-        Raises:
-            ValueError: it has just ended; this process must keep serving.
-        """
+    def confirm(self, now: float) -> bool:
+        """When it has said that it serves: make the new process the main one. Afterwards this process must not use the
+        service manager, nor remove the control socket. False when the new process does not take it, because it ends:
+        this one must keep serving, and `advance` finds the reason."""
         self._manager.main_process(self.pid)
         try:
             # A snapshot with flushed entries must not be used. Whatever flushes is no concern here: lists, zones, ends
@@ -221,13 +264,18 @@ class Successor:
             handover.send(self._channel, "main", {"flushed": flushed})
         except OSError:
             self._manager.main_process(os.getpid())
-            self._listen(0.0)  # it may have said why
-            if not self.outcome:
-                self._fail("it ended before it was the main process; the log says why")
-            raise ValueError(self.outcome) from None
+            self.outcome = None
+            self._expect_end(now)
+            return False
         if self._management is not None and self._takes_control:
             self._management.owns_path = False
         logger.info("upgrade: process %d serves; this one answers the queries it has, and ends", self.pid)
+        return True
+
+    def stop(self, now: float) -> None:
+        """This process stops, so the new one must, too."""
+        self._stopping, self.outcome = True, None
+        self._end(now, STOPS)
 
     def kill(self) -> None:
         """Kill it and its workers, which must not serve for long without this process.

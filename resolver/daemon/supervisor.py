@@ -34,7 +34,7 @@ from resolver.daemon.predecessor import Predecessor
 from resolver.daemon.runtime_changes import in_force
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint, close_all
-from resolver.daemon.successor import Successor, pass_on_reload
+from resolver.daemon.successor import REPLACED, Successor, pass_on_reload
 from resolver.daemon.worker_commands import add_counters
 from resolver.daemon.worker_ipc import NO_RELOAD, RELOAD_BEGINS
 from resolver.daemon.worker_options import Options
@@ -196,11 +196,15 @@ class _Supervisor(Processes):
             self.start_upgrade()
         elif self.status is None:
             logger.info("stopping on %s", number.name)
+            self.finish(0)
+            self.leave_upgrade(number)
             if self.predecessor is None:
                 self.manager.stopping()
-            self.end_upgrade("this process stops")
-            self.finish(0)
-        elif self.replaced_by:  # the new process is stopped, too
+            if self.successor is not None:
+                self.next_slice = time.monotonic()
+                self.successor.stop(self.next_slice)
+        elif self.replaced_by:
+            logger.warning(REPLACED, number.name, self.replaced_by)
             for child in self.children():
                 self.stop(child)
 
@@ -235,7 +239,7 @@ class _Supervisor(Processes):
                 logger.error("start: %s", why)
             else:
                 logger.error("upgrade: %s", why)
-                self.predecessor.fail(why)
+                self.predecessor.fail(why, reload=self.reload_after)
             self.finish(1)
 
     def count_failed_start(self, number: int) -> None:
@@ -248,6 +252,10 @@ class _Supervisor(Processes):
             kept.save(number, counters)
         except ValueError as error:
             logger.warning("worker %d: its failed start is not counted: %s", number, error)
+
+    def unfinished(self) -> bool:
+        """Also wait for the end of a new process that was stopped."""
+        return super().unfinished() or self.successor is not None
 
     def reap(self) -> None:
         """Also read the status of the processes of upgrades that have failed. SIGCHLD says when one ends."""
@@ -308,6 +316,16 @@ class _Supervisor(Processes):
             logger.error("upgrade: the old process has ended before it confirmed")
             self.finish(1)
 
+    def leave_upgrade(self, number: signal.Signals) -> None:
+        """This process stops. Before the confirmation that ends the upgrade, and the old process keeps serving. After
+        it, also when it was not read yet, this is the main process that stops."""
+        if self.predecessor is None:
+            return
+        if self.predecessor.withdraw():
+            self.predecessor.fail(f"stopped on {number.name}", reload=self.reload_after)
+        else:
+            self.take_over(self.predecessor)
+
     def take_over(self, predecessor: Predecessor) -> None:
         """This is the main process now."""
         self.poll.unregister(predecessor.fileno())
@@ -319,8 +337,10 @@ class _Supervisor(Processes):
             self.clear_cache()
         for child in self.children():
             self.notify_child(child, CONFIRMED)
+        if self.status is not None:
+            return
         self.begin_notifications()
-        if self.reload_after and self.status is None:
+        if self.reload_after:
             self.reload_after = False
             self.on_signal(signal.SIGHUP)
 
@@ -375,29 +395,20 @@ class _Supervisor(Processes):
         assert self.successor is not None
         now = time.monotonic()
         self.next_slice = now + self.successor.advance(now)
-        if self.successor.silent:
+        if self.successor.ending:
             self.stop_watching(self.successor)
-        if self.successor.outcome is None:
-            return
         error = self.successor.outcome
-        if not error:
-            try:
-                self.successor.confirm()
-            except ValueError as problem:
-                error = str(problem)
-        self.end_upgrade(error)
+        if error or (error is not None and self.successor.confirm(now)):
+            self.end_upgrade(self.successor, error)
 
-    def end_upgrade(self, error: str) -> None:
-        """The upgrade has failed with `error`, or the new process serves. Does nothing when none is in progress."""
-        successor, self.successor = self.successor, None
-        if successor is None:
-            return
-        if successor.outcome is None:
-            successor.kill()
+    def end_upgrade(self, successor: Successor, error: str) -> None:
+        """The upgrade has failed with `error`, or the new process serves."""
+        self.successor = None
         self.stop_watching(successor)
         successor.close()
         if error:
             self.refused.append(successor)
+            self.reload_after = self.reload_after or successor.reload_asked
         self.upgrades.report({"running": False, "pid": 0 if error else successor.pid, "error": error})
         if not error:
             self.hand_over(successor.pid)

@@ -49,6 +49,7 @@ from resolver.daemon.resource_exhaustion import install_exception_handler
 from resolver.daemon.runtime_changes import RuntimeChanges
 from resolver.daemon.runtime_config import Listeners, RuntimeConfig
 from resolver.daemon.sockets import Endpoint, ListenError
+from resolver.daemon.successor import REPLACED
 from resolver.daemon.switch_preparation import Prepared, SwitchPreparation
 from resolver.daemon.timers import Timers
 from resolver.daemon.usage import usage
@@ -263,6 +264,7 @@ class _Worker:
                 await demo.show_example(self.endpoints[0], shown, self.configured.iteration.query_timeout)
             reason = await self.stopping
             logger.info("stopping on %s", reason)
+            self.leave_upgrade(reason)
             if not self.multi_worker and self.is_main:
                 self.options.manager.stopping()
             await self.drain()
@@ -385,7 +387,9 @@ class _Worker:
         if reading.done():
             reading.result()
             return True
-        logger.info("stopping on %s, before clients were served", self.stopping.result())
+        reason = self.stopping.result()
+        logger.info("stopping on %s, before clients were served", reason)
+        self.leave_upgrade(reason)
         self.zones.stop()
         return False
 
@@ -437,7 +441,10 @@ class _Worker:
 
     def report_ready(self) -> None:
         """Clients are served: tell the supervisor, or without one the service manager. Begin the heartbeats. In an
-        upgrade the old process is the one to be told; the service manager is when that has confirmed."""
+        upgrade the old process is the one to be told; the service manager is when that has confirmed. A process that
+        stops tells nothing: the old one would confirm, and no process would serve."""
+        if self.stopping.done():
+            return
         predecessor = self.options.predecessor
         if predecessor is not None:
             predecessor.ready()
@@ -454,6 +461,22 @@ class _Worker:
             self.status = 1
             self.on_stop("end of the old process during the upgrade")
             return
+        self.take_over(predecessor)
+
+    def leave_upgrade(self, reason: str) -> None:
+        """This process stops. Before the confirmation that ends the upgrade, and the old process keeps serving. After
+        it, also when it was not read yet, this is the main process that stops."""
+        predecessor = self.options.predecessor
+        if predecessor is None:
+            return
+        self.loop.remove_reader(predecessor.fileno())
+        if predecessor.withdraw():
+            predecessor.fail(f"stopped on {reason}", reload=self.upgrades.reload_after)
+        else:
+            self.take_over(predecessor)
+
+    def take_over(self, predecessor: "Predecessor") -> None:
+        """This is the main process now."""
         predecessor.close()
         self.options = replace(self.options, predecessor=None)
         if self.options.management is not None:
@@ -521,7 +544,10 @@ class _Worker:
     def on_stop(self, reason: str) -> None:
         if not self.stopping.done():
             self.stopping.set_result(reason)
-        elif self.handed_over:  # the new process is stopped, too
+            self.upgrades.stop()
+        elif self.handed_over:
+            if not self.multi_worker:  # else the supervisor says it
+                logger.warning(REPLACED, reason, self.upgrades.replaced_by)
             self.drain_until = min(self.drain_until, self.loop.time() + limits.DRAIN / 1000)
 
     def on_supervisor(self) -> None:
@@ -666,6 +692,7 @@ class _Worker:
             task.cancel()
         while self.loop.time() < self.drain_until and (
             any(one.service.waiting for one in configurations) or (self.handed_over and not self.settled)
+            or self.upgrades.starting
         ):
             await asyncio.sleep(limits.DRAIN / 10000)
         await asyncio.sleep(0)  # replies of this iteration of the loop are sent in the next one

@@ -21,7 +21,7 @@ from resolver import limits
 from resolver.cache import Store
 from resolver.daemon.cache_file import snapshot
 from resolver.daemon.sockets import Endpoint
-from resolver.daemon.successor import Successor, pass_on_reload
+from resolver.daemon.successor import STOPS, Successor, pass_on_reload
 from resolver.daemon.worker_ipc import WorkerChannels
 from resolver.daemon.worker_options import Options
 from resolver.log_limit import LimitedWarning
@@ -39,6 +39,7 @@ HANDED_OVER = b"u"
 CONFIRMED = b"m"
 """What the supervisor sends to a worker when its process, which an upgrade has started, is the main one."""
 IN_PROGRESS = "an upgrade is in progress"
+POLL = limits.UPGRADE_POLL / 1000
 REFUSAL = f"{IN_PROGRESS}: try again when it has ended"
 
 
@@ -84,6 +85,9 @@ class Host(Protocol):
     @property
     def reloads(self) -> Reloads: ...
 
+    @property
+    def stopping(self) -> "asyncio.Future[str]": ...
+
     def hand_over(self) -> None: ...
 
     def catch_up(self) -> Coroutine[Any, Any, None]: ...
@@ -104,6 +108,10 @@ class WorkerUpgrades:
         self.running = running or not confirmed
         self.reload_after = False
         self.replaced_by = 0
+        #: without a supervisor: the process of the upgrade in progress, its task, and what wakes that.
+        self._successor: Successor | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._heard = asyncio.Event()
         # A program that repeats the signal must not fill the disk.
         self._refusals = LimitedWarning(logger, different=limits.LOG_FAILURES)
 
@@ -162,37 +170,64 @@ class WorkerUpgrades:
 
     def _start(self) -> None:
         self.running = True
-        self._host.start_task(self._run())
+        self._task = self._host.loop.create_task(self._run())
+
+    @property
+    def starting(self) -> bool:
+        """Whether a new process starts, or ends after `stop`."""
+        return self._successor is not None
+
+    def stop(self) -> None:
+        """This process stops. A new process that it has started ends, too; that is waited for while `starting`."""
+        if self._successor is not None:
+            self._successor.stop(time.monotonic())
+            self._heard.set()
 
     async def _run(self) -> None:
         host = self._host
-        pid, error = 0, "this process stops"
+        pid, error = 0, STOPS
         successor = None
         pieces = snapshot(host.store, host.current.settings) if host.uses_cache_file else None
         try:
+            if host.stopping.done():
+                raise ValueError(error)
             deadline = time.monotonic() + host.configured.server.upgrade_timeout
-            successor = Successor(
+            self._successor = successor = Successor(
                 [host.endpoints], host.options.management, host.options.manager, pieces, deadline,
                 lambda: host.store.table.serial,
             )
-            await self._wait(successor)
-            if successor.outcome:
-                raise ValueError(successor.outcome)
-            successor.confirm()
-            pid, error = successor.pid, ""
+            await self._wait_until_confirmed(successor)
+            self._successor, pid, error = None, successor.pid, ""
             host.hand_over()
         except ValueError as problem:
             error = str(problem)
             if successor is None:
                 self._refusals.warn("upgrade: refused: %s", error)
         finally:
+            self._successor = None
             if successor is not None:
                 if successor.outcome is None:
-                    successor.kill()  # this task was cancelled, because the daemon stops
+                    successor.kill()  # this task was cancelled, because the daemon waits no longer
+                self.reload_after = self.reload_after or successor.reload_asked
                 successor.close()
                 if error:
                     self._reap(successor)
             self._finish(pid, error)
+
+    async def _wait_until_confirmed(self, successor: Successor) -> None:
+        """Wait until the new process serves, and make it the main one.
+
+        Raises:
+            ValueError: it has failed; the text says why.
+        """
+        while True:
+            await self._wait(successor)
+            # Time in which the loop polls: a SIGTERM that has come before "ready" is handled first (`stop`).
+            await asyncio.sleep(POLL)
+            if successor.outcome:
+                raise ValueError(successor.outcome)
+            if successor.outcome is not None and successor.confirm(time.monotonic()):
+                return
 
     def _reap(self, successor: Successor) -> None:
         """Read the status of a process that was killed when it has ended. Without a descriptor to wait for that, the
@@ -212,7 +247,7 @@ class WorkerUpgrades:
 
     async def _wait(self, successor: Successor) -> None:
         """Let it work until it has an outcome."""
-        loop, heard = self._host.loop, asyncio.Event()
+        loop, heard = self._host.loop, self._heard
         descriptor = successor.fileno()
         loop.add_reader(descriptor, heard.set)
         try:
@@ -221,7 +256,7 @@ class WorkerUpgrades:
                 left = successor.advance(time.monotonic())
                 if successor.outcome is not None:
                     return
-                if successor.silent:
+                if successor.ending:
                     loop.remove_reader(descriptor)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):

@@ -589,6 +589,49 @@ def test_the_new_process_ends_when_the_old_one_is_killed(tmp_path: Path, upstrea
         wait_for_end(new)
 
 
+@pytest.fixture
+def window(tmp_path: Path, upstream: Upstream, workers: int) -> Iterator[tuple[Daemon, int]]:
+    """An old process that has stopped, so that it does not read "ready", and the number of the new one, which has said
+    so."""
+    with running(Daemon(tmp_path, upstream, workers=workers)) as daemon:
+        os.kill(daemon.pid, signal.SIGUSR2)
+        # Only when all was passed on can it be stopped.
+        wait_until(lambda: "cache: took " in daemon.text(), "the cache in the new process", log=daemon.log)
+        os.kill(daemon.pid, signal.SIGSTOP)
+        new = int(re.findall(r"process (\d+) is starting", daemon.text())[-1])
+        wait_until(lambda: daemon.text().count("UDP and TCP") == 2 * workers, "the new process", log=daemon.log)
+        if workers > 1:
+            wait_until(lambda: daemon.text().count(": ready") == 2 * workers, "its workers", log=daemon.log)
+        yield daemon, new
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_to_the_new_process_before_the_confirmation(window: tuple[Daemon, int], workers: int) -> None:
+    daemon, new = window
+    os.kill(new, signal.SIGTERM)
+    wait_until(lambda: "stopping on SIGTERM" in daemon.text(), "the end of the new process", log=daemon.log)
+    os.kill(daemon.pid, signal.SIGCONT)
+    wait_until(lambda: f"process {new} was refused: stopped on SIGTERM" in daemon.text(), "the reason", log=daemon.log)
+    wait_for_end(new)
+    daemon.asks("served.by.the.old.one.tests.net.")
+    daemon.upgrade()
+    daemon.asks("served.by.the.next.one.tests.net.")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_to_the_old_process_before_the_confirmation(window: tuple[Daemon, int], workers: int) -> None:
+    """It came before the old process has read "ready": it stops the service."""
+    daemon, new = window
+    os.kill(daemon.pid, signal.SIGTERM)
+    os.kill(daemon.pid, signal.SIGCONT)
+    wait_for_end(daemon.pid)
+    assert daemon.process is not None and daemon.process.wait(TIMEOUT) == 0
+    wait_for_end(new)
+    assert re.search(rf"pid={new} .*stopping on SIGTERM", daemon.text()), "it has completed its queries"
+    assert daemon.snapshot.exists() and not Path(daemon.control).exists()
+    assert "this one answers the queries it has" not in daemon.text()
+
+
 # --- the service manager, and the program on disk -------------------------------------------------------------------
 
 

@@ -305,3 +305,22 @@ def test_a_worker_that_does_not_become_ready_is_killed_and_restarted_with_growin
         delays.append(processes.next_start())
     assert delays == pytest.approx([FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST], abs=0.01)
     assert "worker 1: is not ready 60 s after its start; killing process 3" in caplog.text
+
+
+def test_signals_are_handled_before_messages(simulated: Callable[[int], Simulated]) -> None:
+    """A message that has come after a signal must not have its effect before it."""
+    processes = simulated(0)
+    done: list[str] = []
+    processes.wake.setblocking(False)
+    processes.signals.add(signal.SIGTERM)
+    processes.poll.register(processes.wake)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        processes.poll.register(ours)
+        processes.on_readable = lambda ready: done.append("message")  # type: ignore[method-assign]
+        processes.on_signal = lambda number: done.append(number.name)  # type: ignore[method-assign]
+        processes.reap = lambda: None  # type: ignore[method-assign]
+        theirs.send(b"x")
+        processes.waker.send(bytes([signal.SIGTERM]))
+        processes.poll_once()
+    assert done == ["SIGTERM", "message"]

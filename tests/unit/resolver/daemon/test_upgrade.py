@@ -441,9 +441,13 @@ class Process:
 
     pid = 4711
     status = None
+    terminated = 0
 
     def poll(self):
         return self.status
+
+    def terminate(self):
+        self.terminated += 1
 
     def wait(self, timeout=None):
         pytest.fail("the loop would be blocked")
@@ -459,7 +463,8 @@ def upgrade(monkeypatch):
         return process
 
     monkeypatch.setattr(Successor, "_start", start)
-    monkeypatch.setattr(Successor, "kill", lambda self: None)
+    process.killed = []
+    monkeypatch.setattr(Successor, "kill", lambda self: process.killed.append(self.pid))
 
     def begin(cache=None, serial=lambda: 1):
         opened.append(Successor([], None, ServiceManager(), cache, math.inf, serial))
@@ -491,7 +496,7 @@ def test_what_is_flushed_during_an_upgrade_does_not_come_back(upgrade, flush, fl
     predecessor.ready()
     successor.advance(0.0)
     assert successor.outcome == ""
-    successor.confirm()
+    assert successor.confirm(0.0)
     assert predecessor.confirmed() and predecessor.flushed is flushed
 
 
@@ -503,7 +508,7 @@ def test_the_end_of_the_new_process_is_not_waited_for(upgrade, status, why):
     predecessor.close()
     asked = 0
     now = 100.0
-    while not successor.silent:
+    while not successor.ending:
         successor.advance(now)
     while successor.outcome is None and asked < 3:
         assert 0 < successor.advance(now) < limits.STOP_GRACE / 1000
@@ -514,14 +519,257 @@ def test_the_end_of_the_new_process_is_not_waited_for(upgrade, status, why):
 
 
 def test_a_new_process_that_ends_before_the_confirmation_says_why(upgrade):
-    successor, predecessor, _ = upgrade()
+    successor, predecessor, process = upgrade()
     predecessor.ready()
     while successor.outcome is None:
         successor.advance(0.0)
     assert predecessor.withdraw()
-    predecessor.fail("worker 1 ended")
-    with pytest.raises(ValueError, match="4711 was refused: worker 1 ended; the old process keeps serving"):
-        successor.confirm()
+    assert not successor.confirm(0.0)
+    assert successor.outcome is None
+    predecessor.fail("worker 1 ended", reload=True)
+    successor.advance(0.0)
+    assert successor.outcome is None and not process.killed, "it completes the queries that it has read"
+    process.status = 1
+    successor.advance(0.0)
+    assert successor.outcome == "the new process 4711 was refused: worker 1 ended; the old process keeps serving"
+    assert successor.reload_asked
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_new_process_that_has_failed_may_complete_its_queries(upgrade, ends):
+    successor, predecessor, process = upgrade()
+    predecessor.fail("why")
+    while not successor.ending:
+        successor.advance(100.0)
+    assert successor.advance(100.0) > 0 and successor.outcome is None and not process.killed
+    process.status = 1 if ends else None
+    successor.advance(100.0 if ends else 100.0 + limits.STOP_GRACE / 1000)
+    assert successor.outcome == "the new process 4711 was refused: why; the old process keeps serving"
+    assert process.killed == [4711] and not process.terminated and not successor.reload_asked
+
+
+@pytest.mark.parametrize("why", ["stop", "deadline"])
+def test_a_new_process_that_is_stopped_may_complete_its_queries(upgrade, why):
+    """SIGKILL at once would lose those that it has read."""
+    successor, predecessor, process = upgrade()
+    predecessor.ready()
+    if why == "stop":
+        successor.advance(0.0)
+        assert successor.outcome == ""
+        successor.stop(0.0)
+    else:
+        handover.receive(successor._channel)  # it is lost
+        successor._deadline = 0.0
+        successor.advance(0.0)
+    assert process.terminated == 1 and not process.killed and successor.ending
+    assert 0 < successor.advance(0.0) < limits.STOP_GRACE / 1000 and successor.outcome is None
+    successor.advance(limits.STOP_GRACE / 1000)
+    assert process.killed == [4711]
+    assert successor.outcome == "this process stops" if why == "stop" else "has passed" in successor.outcome
+
+
+def test_a_new_process_that_is_late_is_stopped_and_tells_of_a_reload(upgrade):
+    """What it has sent since is read, and does not make it the main process."""
+    successor, predecessor, process = upgrade()
+    successor._deadline = 0.0
+    successor.advance(0.0)
+    predecessor.ready()
+    assert predecessor.withdraw()
+    predecessor.fail("stopped on SIGTERM", reload=True)
+    process.status = 0
+    successor.advance(0.0)
+    assert "server.upgrade-timeout has passed" in successor.outcome and successor.reload_asked
+
+
+def test_a_pending_reload_is_told_with_the_failure(pair):
+    """The new process has failed before it had handlers."""
+    ours, predecessor = pair
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+    handler = signal.signal(signal.SIGHUP, lambda number, frame: None)
+    try:
+        predecessor.fail("one")
+        os.kill(os.getpid(), signal.SIGHUP)
+        predecessor.fail("two")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGHUP, handler)
+    assert [handover.receive(ours)[0]["reload"] for _ in range(2)] == [False, True]
+
+
+# --- signals between "ready" and "main" -------------------------------------------------------------------------------
+
+
+def supervising(predecessor):
+    """A supervisor of the new process, and what it does."""
+    done = []
+    supervised = supervisor._Supervisor.__new__(supervisor._Supervisor)
+    supervised.poll = select.poll()
+    supervised.poll.register(predecessor.fileno())
+    supervised.predecessor, supervised.successor, supervised.status = predecessor, None, None
+    supervised.replaced_by, supervised.next_check = 0, 0.0
+    supervised.slots = []
+    supervised.reload_after = supervised.reported_ready = True
+    supervised.options = Options(management=ManagementSockets())
+    supervised.options.management.owns_path = False
+    supervised.manager = SimpleNamespace(
+        ready=lambda text: done.append("ready"), stopping=lambda: done.append("stopping"), watchdog=0)
+    supervised.show_reloading = lambda: pytest.fail("it stops")
+    return supervised, done
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_new_supervisor_that_is_stopped_before_the_confirmation_leaves_the_old_one(pair, number):
+    ours, predecessor = pair
+    supervised, done = supervising(predecessor)
+    predecessor.ready()
+    supervised.on_signal(number)
+    assert supervised.status == 0 and done == [] and not supervised.options.management.owns_path
+    with pytest.raises(BrokenPipeError):
+        handover.send(ours, "main", {})
+    said = [handover.receive(ours)[0] for _ in range(2)]
+    assert said[1] == {"kind": "failed", "error": f"stopped on {number.name}", "reload": True}
+
+
+def test_a_new_supervisor_that_is_stopped_at_the_confirmation_stops_as_the_main_process(pair):
+    ours, predecessor = pair
+    supervised, done = supervising(predecessor)
+    handover.send(ours, "main", {"flushed": False})
+    supervised.on_signal(signal.SIGTERM)
+    assert done == ["stopping"] and supervised.predecessor is None and supervised.options.management.owns_path
+
+
+class Starting(_Worker):
+    """A single worker of the new process that has said that it serves."""
+
+    def __init__(self, predecessor):
+        self.loop = asyncio.get_running_loop()
+        self.stopping = self.loop.create_future()
+        self.tasks, self.channel, self.channels = set(), None, None
+        self.handed_over = self.multi_worker = False
+        self.options = Options(predecessor=predecessor, management=ManagementSockets())
+        self.options.management.owns_path = False
+        self.upgrades = WorkerUpgrades(self, confirmed=False)
+        self.reloads = WorkerReloads(self)
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_a_new_worker_that_is_stopped_at_the_confirmation(pair, confirmed):
+    ours, predecessor = pair
+
+    async def main():
+        new = Starting(predecessor)
+        new.report_ready()
+        assert handover.receive(ours)[0]["kind"] == "ready"
+        new.reloads.on_signal()
+        if confirmed:
+            handover.send(ours, "main", {})
+        new.on_stop("SIGTERM")
+        new.leave_upgrade("SIGTERM")
+        assert new.is_main is confirmed is new.options.management.owns_path
+        await asyncio.gather(*new.tasks)
+        if not confirmed:
+            with pytest.raises(BrokenPipeError):
+                handover.send(ours, "main", {})
+            assert handover.receive(ours)[0] == {"kind": "failed", "error": "stopped on SIGTERM", "reload": True}
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_is_stopped_while_it_starts_does_not_say_that_it_serves(pair):
+    ours, predecessor = pair
+
+    async def main():
+        new = Starting(predecessor)
+        new.on_stop("SIGTERM")
+        new.report_ready()
+        new.leave_upgrade("SIGTERM")
+        assert handover.receive(ours)[0]["kind"] == "failed"
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_is_stopped_while_it_reads_zones_tells_of_a_reload(pair):
+    ours, predecessor = pair
+
+    async def main():
+        new = Starting(predecessor)
+        new.current = None
+        new.zones = SimpleNamespace(start=lambda current: asyncio.Event().wait(), stop=lambda: None)
+        new.reloads.on_signal()
+        new.on_stop("SIGTERM")
+        assert not await new.start_zones()
+        assert handover.receive(ours)[0] == {"kind": "failed", "error": "stopped on SIGTERM", "reload": True}
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    asyncio.run(main())
+
+
+def test_sigterm_before_ready_is_handled_before_it(upgrade, monkeypatch):
+    """In the single worker of the old process: both arrive in one iteration of its loop."""
+    successor, predecessor, process = upgrade()
+    monkeypatch.setattr(worker_upgrade, "Successor", lambda *given: successor)
+    confirmed = []
+    monkeypatch.setattr(successor, "confirm", confirmed.append)
+
+    class Old(_Worker):
+        endpoints = ()
+        uses_cache_file = False
+
+        def __init__(self):
+            self.loop = asyncio.get_running_loop()
+            self.stopping = self.loop.create_future()
+            self.tasks, self.channels, self.configured = set(), None, Settings()
+            self.options = Options()
+            self.upgrades = WorkerUpgrades(self)
+            self.reloads = WorkerReloads(self)
+
+    async def main():
+        old = Old()
+        old.upgrades.on_signal()
+        while successor.advance(0.0) != math.inf:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert old.upgrades.starting
+        predecessor.ready()
+        successor.advance(0.0)
+        old.upgrades._heard.set()  # the task continues in the next iteration, and the signal is handled in it
+        old.loop.call_soon(old.on_stop, "SIGTERM")
+        async with asyncio.timeout(30):
+            while not process.terminated:
+                await asyncio.sleep(0)
+        assert old.upgrades.starting, "it is waited for"
+        process.status = 0
+        async with asyncio.timeout(30):
+            await old.upgrades._task
+        assert not old.upgrades.starting and not confirmed and not old.upgrades.running
+
+    asyncio.run(main())
+
+
+def test_an_old_supervisor_that_stops_waits_for_the_new_process(upgrade):
+    successor, predecessor, process = upgrade()
+    supervised, done = supervising(predecessor)
+    supervised.predecessor, supervised.successor = None, successor
+    supervised.poll.register(successor.fileno())
+    supervised.refused, supervised.next_slice = [], math.inf
+    supervised.upgrades = SimpleNamespace(report=lambda message: done.append(message["error"]))
+    supervised.on_signal(signal.SIGTERM)
+    assert done == ["stopping"] and process.terminated == 1
+    assert supervised.next_slice < math.inf, "one that hangs sends nothing that would be heard"
+    supervised.advance_upgrade()
+    assert supervised.unfinished()
+    process.status = 0
+    supervised.advance_upgrade()
+    assert done == ["stopping", "this process stops"] and not supervised.unfinished()
+
+
+def test_a_supervisor_that_is_stopped_after_the_confirmation_names_the_new_process(caplog):
+    supervised = supervisor._Supervisor.__new__(supervisor._Supervisor)
+    supervised.successor = supervised.predecessor = None
+    supervised.status, supervised.replaced_by, supervised.slots = 0, 4711, []
+    supervised.on_signal(signal.SIGTERM)
+    assert "SIGTERM: process 4711 serves in place of this one and is not stopped" in caplog.text
 
 
 def test_one_of_the_two_processes_keeps_serving(pair):
@@ -626,19 +874,22 @@ def test_a_supervisor_that_stops_does_not_announce_a_reload():
 
 
 @pytest.mark.parametrize("handed_over", [True, False])
-def test_a_stop_signal_shortens_the_drain_after_an_upgrade(handed_over):
+def test_a_stop_signal_shortens_the_drain_after_an_upgrade(handed_over, caplog):
     class Stopping(_Worker):
         def __init__(self):
             self.loop = asyncio.new_event_loop()
             self.stopping = self.loop.create_future()
-            self.handed_over = handed_over
+            self.handed_over, self.multi_worker = handed_over, False
             self.drain_until = math.inf
+            self.upgrades = WorkerUpgrades(self)
+            self.upgrades.replaced_by = 4711
 
     stopping = Stopping()
     stopping.on_stop("upgrade")
     assert stopping.drain_until == math.inf
     stopping.on_stop("SIGTERM")
     assert (stopping.drain_until <= stopping.loop.time() + limits.DRAIN / 1000) == handed_over
+    assert ("SIGTERM: process 4711 serves in place of this one and is not stopped" in caplog.text) == handed_over
     assert stopping.stopping.result() == "upgrade"
     stopping.loop.close()
 
