@@ -11,8 +11,14 @@ checks begin late: more than a tenth of their interval.
 
 A target is up until checks have failed. A reload keeps the states of targets that are checked in the same way.
 Each change is logged. A check that raises anything but an error of the network is a fault: it is logged and counts as a
-failed check. A check that cannot be made because descriptors, buffers or memory are short here has no result: it says
-nothing of the target.
+failed check.
+
+A check that fails because of this host has no result: it says nothing of the target, which keeps its state. All other
+targets would go down, too, when descriptors, memory or ports are short here, a firewall of this host forbids
+connections, or a route is missing. `resolver.net.routes` has the definition, as for name servers. ENETUNREACH and
+EHOSTUNREACH (with IPv6 also EACCES) come from this host or from a router, and the kernel's routes decide: with a route
+to the target, a router or the neighbour has said it, and the check has failed; without one, it has no result. Cost: a
+target that was never checked counts as up, so `problems` tells of those whose last check had no result.
 """
 
 import asyncio
@@ -22,13 +28,14 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from corenet.tls import client_context, describe_handshake_error
 from resolver import limits
 from resolver.effects import FailureKind, RandomSource
 from resolver.geo import open_countries
 from resolver.log_limit import LimitedWarning
 from resolver.net.clock_random import Entropy
 from resolver.net.descriptors import balance_probes
-from resolver.net.local_errors import kind_of_exception
+from resolver.net.routes import RouteChecker
 from resolver.policy.balance import Balancer, Target
 from resolver.settings import Settings
 from resolver.settings.balance import BalanceSettings
@@ -74,6 +81,9 @@ class BalanceChecks:
         """The targets whose check waits for a slot, and since when."""
         self._late: set[Target] = set()
         """Those whose last check has begun late."""
+        self._unchecked: dict[str, str] = {}
+        """Those whose last check had no result, and why."""
+        self._routes = RouteChecker()
         self._tasks: list[asyncio.Task[None]] = []
         self._warnings = LimitedWarning(logger)
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -121,14 +131,15 @@ class BalanceChecks:
 
     async def _check(self, settings: BalanceSettings, target: Target) -> str | None:
         """Check once; returns why it failed, "" for a success, or None when the check could not be made."""
+        self._unchecked.pop(_label(settings, target), None)
         try:
             async with asyncio.timeout(settings.timeout):
                 return await self._probe(settings, target.address)
         except TimeoutError:
             return f"no answer within {settings.timeout:g} s"
         except (OSError, MemoryError) as error:
-            self._warnings.warn("balance %s: %s could not be checked: %s", settings.name, target.address,
-                                _reason(error) or "out of memory")
+            why = self._unchecked[_label(settings, target)] = _reason(error) or "out of memory"
+            self._warnings.warn("balance %s: %s could not be checked: %s", settings.name, target.address, why)
             return None
         except Exception as error:
             logger.exception("balance %s: fault in the check of %s", settings.name, target.address)
@@ -138,14 +149,14 @@ class BalanceChecks:
         """One check without a limit of time; returns why it failed, or an empty text.
 
         Raises:
-            OSError, MemoryError: it could not be made for lack of something here.
+            OSError, MemoryError: it could not be made because of this host.
         """
         check, port, path, authorities = settings.probe
         if check == "tcp":
             try:
                 transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, address, port)
             except OSError as error:
-                if kind_of_exception(error) is FailureKind.LOCAL_RESOURCE:
+                if self._local_error(error, address):
                     raise
                 return _reason(error)
             transport.abort()
@@ -161,11 +172,20 @@ class BalanceChecks:
             async with client:
                 response = await client.get(f"{check}://{host}:{port}{path}")
         except (HttpError, OSError) as error:
-            if shortage := _shortage(error):
-                raise OSError(shortage, os.strerror(shortage)) from None
+            if code := self._local_error(error, address):
+                raise OSError(code, os.strerror(code)) from None
             return str(error)
         good = LOWEST_GOOD <= response.status < LOWEST_BAD
         return "" if good else f"status {response.status}"
+
+    def _local_error(self, error: BaseException, address: str) -> int:
+        """The errno of the system call that failed because of this host; 0 when the target or the network is why."""
+        cause = error if isinstance(error, OSError) else error.__cause__
+        # A timeout has no errno, and that of an error of TLS is one of OpenSSL.
+        if not isinstance(cause, OSError) or not cause.errno or describe_handshake_error(cause) is not None:
+            return 0
+        kind = self._routes.classify_connection_error(cause, address)
+        return 0 if kind is FailureKind.NETWORK else cause.errno
 
     # --- for operators --------------------------------------------------------------------------------------------
 
@@ -191,7 +211,8 @@ class BalanceChecks:
         ]
 
     def problems(self) -> list[str]:
-        """A sentence for each name of which all targets of a family are down, and one when checks begin late."""
+        """A sentence for each name of which all targets of a family are down, one when checks begin late, and one when
+        targets cannot be checked."""
         found, now = [], self._clock()
         late = self._late | {target for settings, target in self._checked
                              if self._waiting.get(target, now) + _slack(settings) < now}
@@ -199,20 +220,16 @@ class BalanceChecks:
             found.append(f"balance: the checks of {len(late)} of {len(self._checked)} targets begin late, because"
                          f" {self._slots} others are in progress; use fewer targets, a longer interval or a shorter"
                          " timeout, or raise the limit of open files")
+        if self._unchecked:
+            label, why = next(iter(self._unchecked.items()))
+            found.append(f"balance: {len(self._unchecked)} of {len(self._checked)} targets cannot be checked because of"
+                         f" this host, and keep their states, such as {label}: {why}")
         for one in self._balancer.names.values():
             for targets in one.targets.values():
                 if targets and not any(target.health.up for target in targets):
                     listed = ", ".join(f"{target.address} ({target.health.why or 'starting'})" for target in targets)
                     found.append(f"balance: all targets of {one.settings.name} are down: {listed}")
         return found
-
-
-def _shortage(error: BaseException) -> int:
-    """The errno of what is short here and made a request fail; 0 when nothing is."""
-    cause = error if isinstance(error, OSError) else error.__cause__
-    if isinstance(cause, OSError) and kind_of_exception(cause) is FailureKind.LOCAL_RESOURCE:
-        return cause.errno or 0
-    return 0
 
 
 def _reason(error: BaseException) -> str:
@@ -255,8 +272,6 @@ def _context(file: str) -> "ssl.SSLContext":
     Raises:
         ValueError: the file cannot be used.
     """
-    from corenet.tls import client_context
-
     try:
         # Each check is a full handshake, because a resumed session would hide that a certificate has expired.
         return client_context(cafile=file or None, strict=not file, resume=False)

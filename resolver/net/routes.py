@@ -22,11 +22,13 @@ __all__ = ["RouteChecker"]
 # A route does not depend on the port, but `connect` needs one.
 PORT = 53
 # Errors that the kernel derives from ICMP messages (its tables icmp_err_convert and, for ICMPv6, tab_unreach) and also
-# returns for its own routes. ECONNREFUSED never means a missing route.
-AMBIGUOUS = frozenset({
-    errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENONET, errno.EACCES, errno.ENOPROTOOPT, errno.EPROTO,
+# returns for its own routes. ECONNREFUSED never means a missing route. EACCES is of ICMPv6 only (administratively
+# prohibited, RFC 4443 section 3.1); with IPv4 a rule of this host forbids the call, which a route does not show.
+AMBIGUOUS_V4 = frozenset({
+    errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENONET, errno.ENOPROTOOPT, errno.EPROTO,
     errno.EOPNOTSUPP, errno.EMSGSIZE,
 })
+AMBIGUOUS = {4: AMBIGUOUS_V4, 6: AMBIGUOUS_V4 | {errno.EACCES}}
 
 
 class RouteChecker:
@@ -45,10 +47,10 @@ class RouteChecker:
 
     def classify_datagram_error(self, code: int, address: str) -> FailureKind:
         """The kind of failure when a UDP socket for `address` could not be opened, connected or sent on."""
-        kind = kind_of_error(code)
+        kind, version = kind_of_error(code), ip_address(address).version
         if kind is FailureKind.LOCAL_RESOURCE:
             return kind
-        if (code in AMBIGUOUS or code == errno.ECONNREFUSED) and self.has_route(address):
+        if (code in AMBIGUOUS[version] or code == errno.ECONNREFUSED) and self.has_route(address):
             # The error belongs to an earlier packet of this socket (ip(7), IP_RECVERR).
             return FailureKind.LOCAL_RESOURCE
         return self._failure_without_route(address)
@@ -56,7 +58,7 @@ class RouteChecker:
     def classify_connection_error(self, error: BaseException | None, address: str) -> FailureKind:
         """The kind of failure when a connection to `address` failed or was lost; None: the peer has closed it."""
         kind = kind_of_exception(error)
-        if isinstance(error, OSError) and error.errno in AMBIGUOUS:
+        if isinstance(error, OSError) and error.errno in AMBIGUOUS[ip_address(address).version]:
             return FailureKind.NETWORK if self.has_route(address) else self._failure_without_route(address)
         return self._failure_without_route(address) if kind is FailureKind.NO_ROUTE else kind
 

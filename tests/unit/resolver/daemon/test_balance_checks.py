@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import resource
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,12 +15,14 @@ import pytest
 import trustme
 from support.fakenet import SeededRandom
 
+from corenet.http import HttpClient, TimeoutExceeded, TlsError
 from corenet.tls import server_context
 from resolver import limits
 from resolver.cli.control import balance_lines
 from resolver.daemon import health
 from resolver.daemon.balance_checks import BalanceChecks, check
 from resolver.net import descriptors
+from resolver.net.routes import RouteChecker
 from resolver.policy import Balancer
 from resolver.settings import BalanceSettings, PolicySettings, Settings, TargetSettings
 
@@ -123,12 +126,18 @@ def test_a_shortage_here_says_nothing_of_a_target(error: Exception, caplog: pyte
         short = True
         for _ in range(3):
             await made.step()
-        assert made.up == {A: True, B: True} and not made.checks.problems()
+        assert made.up == {A: True, B: True}
+        assert made.checks.problems() == [
+            "balance: 2 of 2 targets cannot be checked because of this host, and keep their states, such as"
+            f" www.example.com/{A}: {reason}"]
         assert made.checks.counters()["checks"] == {f"www.example.com/{A}": 1, f"www.example.com/{B}": 1}
+        short = False
+        await made.step()
+        assert not made.checks.problems()
         made.checks.close()
 
-    run(main)
     reason = "out of memory" if isinstance(error, MemoryError) else os.strerror(errno.EMFILE)
+    run(main)
     lines = [record.getMessage() for record in caplog.records if "balance" in record.getMessage()]
     assert lines == [f"balance www.example.com: {A} could not be checked: {reason}"], "once, and no traceback"
 
@@ -147,6 +156,59 @@ def test_a_check_without_descriptors_has_no_result(kind: str) -> None:
             assert await made.checks._check(one, target) is None
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    run(main)
+
+
+HERE = (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EPERM, errno.EACCES,
+        errno.ENETDOWN, errno.EAFNOSUPPORT, errno.EINVAL)
+THERE = (errno.ECONNREFUSED, errno.ECONNRESET, errno.ETIMEDOUT)
+EITHER = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http"])
+@pytest.mark.parametrize(
+    ("code", "routed", "fails"),
+    [*((code, True, False) for code in HERE), *((code, False, True) for code in THERE),
+     *((code, routed, routed) for code in EITHER for routed in (True, False))],
+)
+def test_an_error_of_this_host_says_nothing_of_a_target(
+    kind: str, code: int, routed: bool, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`routed`: whether this host has a route to the target."""
+    async def main() -> None:
+        async def refuse(*_: object, **__: object) -> None:
+            raise OSError(code, "Connect call failed")
+
+        made = Checked(settings(A, check=kind))
+        made.checks._probe = made.checks.probe
+        [(one, target)] = made.balancer.targets()
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "sock_connect", refuse)
+        monkeypatch.setattr(loop, "create_connection", refuse)
+        monkeypatch.setattr(RouteChecker, "has_route", lambda self, address: routed)
+        why = await made.checks._check(one, target)
+        assert (why is not None) is fails
+        assert os.strerror(code) in (why or "".join(made.checks.problems()))
+        assert bool(made.checks.problems()) is not fails
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", ["http", "https"])
+def test_a_target_that_does_not_answer_is_down(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timeout has no errno, and that of a refused certificate is one of OpenSSL."""
+    async def main() -> None:
+        async def fail(*_: object, **__: object) -> None:
+            if kind == "http":
+                raise TimeoutExceeded("no response in time", "response")
+            raise TlsError("refused", certificate=True) from ssl.SSLCertVerificationError(1, "refused")
+
+        monkeypatch.setattr(HttpClient, "get", fail)
+        made = Checked(settings(A, check=kind))
+        made.checks._probe = made.checks.probe
+        [(one, target)] = made.balancer.targets()
+        assert await made.checks._check(one, target)
 
     run(main)
 

@@ -20,8 +20,8 @@ from resolver.wire import name as names
 
 ROOTS = ("198.41.0.4", "2001:503:ba3e::2:30", "170.247.170.2", "2801:1b8:10::b")
 OTHER = {4: "203.0.113.9", 6: "2001:db8:bad::9"}
-SAID_BY_ROUTERS = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENONET, errno.EACCES,
-                   errno.ENOPROTOOPT, errno.EPROTO)
+SAID_BY_ROUTERS = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENONET, errno.ENOPROTOOPT,
+                   errno.EPROTO)
 
 
 class Kernel:
@@ -123,6 +123,16 @@ def test_icmp_errors_over_tcp_concern_the_address_only(
     assert (
         RouteChecker(ROOTS).classify_connection_error(OSError(code, "said"), OTHER[version]) is FailureKind.NETWORK
     )
+
+
+def test_no_router_forbids_anything_with_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EACCES comes from a rule of this host, also where it has a route; with IPv6 it may come from a router."""
+    install(monkeypatch, *ROOTS, *OTHER.values())
+    checker, refused = RouteChecker(ROOTS), OSError(errno.EACCES, "no")
+    assert checker.classify_connection_error(refused, OTHER[4]) is FailureKind.NO_ROUTE
+    assert checker.classify_connection_error(refused, OTHER[6]) is FailureKind.NETWORK
+    assert checker.classify_datagram_error(errno.EACCES, OTHER[4]) is FailureKind.NO_ROUTE
+    assert checker.classify_datagram_error(errno.EACCES, OTHER[6]) is FailureKind.LOCAL_RESOURCE
 
 
 @pytest.mark.parametrize("code", [*SAID_BY_ROUTERS, errno.ECONNREFUSED])
