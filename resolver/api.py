@@ -248,7 +248,7 @@ class Resolver:
             countries = open_countries(database)
         self.balancer = Balancer(self.settings.balance, Entropy(), countries)
         """The balanced names; their targets count as up until a health check fails."""
-        self.policy = PolicyPipeline(self.settings, entries, (*self.balancer.modules, *modules, *own), hooks)
+        self.policy = PolicyPipeline(self.settings, entries, (*self.balancer.modules(), *modules, *own), hooks)
         self._given_store = store
         self._running: _Running | None = None
 

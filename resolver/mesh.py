@@ -510,6 +510,9 @@ class Mesh(JobTable):
         self._ready.clear()
         self._timers.clear()
         self._stale_timers.clear()
+        # Both refer to this mesh: it would stay until a collection, and with it the tables of lists and policies.
+        self._queries.close()
+        self._is_short = self._needs_check = _never
 
     def forget(self, name: bytes | None = None, *, subtree: bool = False) -> None:
         """Drop delegations from the delegation cache: all, that of `name`, or also those below it. A flush of the cache

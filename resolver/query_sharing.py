@@ -195,6 +195,10 @@ class QuerySharing:
         self._join_or_send(one, key, now, 0.0)
         return one
 
+    def close(self) -> None:
+        """Let go of the one who gets the results, when all queries were cancelled."""
+        self._on_results = _no_results
+
     def forget(self, query: _InFlight) -> None:
         """Remove `query`, which has ended or has no waiting job left, from the table and the quota of its server."""
         ask: Ask = query.first.ask
@@ -269,6 +273,10 @@ class QuerySharing:
                 except Exception as error:  # noqa: BLE001 - the others get their result; `on_results` reports it
                     results.append((one.job, error))
         self._on_results(results)
+
+
+def _no_results(results: list[tuple[Job, Result]]) -> None:
+    """The mesh is closed."""
 
 
 def _timeout_of(one: Waiting) -> float:

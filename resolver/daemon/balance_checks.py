@@ -90,7 +90,7 @@ class BalanceChecks:
         for settings, _ in balancer.targets():
             if settings.check == "https" and settings.check_ca not in self._contexts:
                 self._contexts[settings.check_ca] = _context(settings.check_ca)
-        self._probe: Probe = self.probe if probe is None else probe
+        self._probe = probe
 
     def start(self, before: "BalanceChecks | None" = None) -> None:
         """Begin to check, with the states of `before`, which is stopped. A second call does nothing."""
@@ -134,7 +134,7 @@ class BalanceChecks:
         self._unchecked.pop(_label(settings, target), None)
         try:
             async with asyncio.timeout(settings.timeout):
-                return await self._probe(settings, target.address)
+                return await (self._probe or self.probe)(settings, target.address)
         except TimeoutError:
             return f"no answer within {settings.timeout:g} s"
         except (OSError, MemoryError) as error:

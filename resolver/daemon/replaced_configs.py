@@ -76,11 +76,13 @@ class ReplacedConfigs:
         until = loop.time() + old.settings.iteration.query_timeout
         while old.service.waiting and loop.time() < until:
             await asyncio.sleep(limits.DRAIN_POLL / 1000)
+        has_modules = old.hook_modules is not None
         self._finish(old)
         del old
-        # Its objects refer to each other. They are few, so the collector, which counts objects, would let them be for
-        # long; but they hold the tables of lists and policies, which are large.
-        gc.collect()
+        if has_modules:
+            # The functions of a module and its variables refer to each other, and the operator's tables may be large.
+            # Only the collector knows whether a thread or an exit handler of the module needs them still.
+            gc.collect()
 
     def stop(self) -> None:
         """The worker stops: close all, and the configuration in force, and wait for the threads of their outputs."""

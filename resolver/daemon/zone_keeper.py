@@ -98,7 +98,8 @@ class ZoneKeeper:
         self._main = main
         self._fraction = fraction
         self._shortest = settings.zones.refresh_min
-        self._sources = {4: settings.iteration.query_source_v4, 6: settings.iteration.query_source_v6}
+        # Not a method: the client must not refer to the keeper, which would stay with its zones until a collection.
+        self._source = partial(_source, settings.iteration.query_source_v4, settings.iteration.query_source_v6)
         self._client = ZoneClient(contexts, now, lambda: secrets.randbits(16), self._source)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopped = False
@@ -124,10 +125,6 @@ class ZoneKeeper:
         are those of the previous keeper, so callers must not keep the object."""
         status = self._zones.get(origin)
         return None if status is None else status.history
-
-    def _source(self, address: str) -> tuple[str, int] | None:
-        text = self._sources[6 if ":" in address else 4]
-        return (text, 0) if text else None
 
     # --- start, reload, stop --------------------------------------------------------------------------------------
 
@@ -701,6 +698,12 @@ class ZoneKeeper:
             "failed": {one["zone"]: int(bool(one["error"])) for one in zones},
             "expired": {one["zone"]: int(one["state"] == "expired") for one in zones},
         }
+
+
+def _source(v4: str, v6: str, address: str) -> tuple[str, int] | None:
+    """The local address for connections to `address`, one of those in the settings; None: the kernel's choice."""
+    text = v6 if ":" in address else v4
+    return (text, 0) if text else None
 
 
 def _forget_task(tasks: "dict[str, asyncio.Task[None]]", key: str, task: "asyncio.Task[None]") -> None:

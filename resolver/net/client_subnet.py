@@ -6,6 +6,7 @@ others asked; only a request that no subnet is sent (SOURCE PREFIX-LENGTH 0) is 
 of a client without a usable option is used, unless it has no meaning outside of its own network (section 11.1).
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
@@ -36,13 +37,13 @@ class ClientSide:
 
     def __init__(self, settings: SubnetSettings) -> None:
         trusted = PrefixSet(settings.trusted_clients)
-        self._lengths = {4: settings.ipv4_prefix, 16: settings.ipv6_prefix}
+        self._lengths = lengths = {4: settings.ipv4_prefix, 16: settings.ipv6_prefix}
 
         def of_address(address: str) -> tuple[Subnet | None, bool]:
             packed = ip_address(address.partition("%")[0]).packed
-            return self._cut(packed, len(packed) * 8), packed in trusted
+            return _cut(packed, len(packed) * 8, lengths), packed in trusted
 
-        # The subnet of an address, and whether the client is trusted.
+        # The subnet of an address, and whether the client is trusted. It does not refer to `self`, as a cycle would.
         self._of_address = lru_cache(maxsize=limits.SUBNET_CLIENTS)(of_address)
 
     @property
@@ -70,13 +71,7 @@ class ClientSide:
             return own
         if found.subnet is None:
             return None
-        return self._cut(*found.subnet) if trusted else own
-
-    def _cut(self, packed: bytes, length: int) -> Subnet | None:
-        if packed in NOT_SENT:
-            return None
-        length = min(length, self._lengths[len(packed)])
-        return truncate(packed, length), length
+        return _cut(*found.subnet, self._lengths) if trusted else own
 
     def reply_option(self, address: str, options: bytes, scope: Scope | None) -> bytes:
         """The option in the reply to a trusted client that sent one: as it came, with the scope of the answer.
@@ -89,6 +84,14 @@ class ClientSide:
             return b""
         length = content[2] if scope in (UNSENT, NOT_SHARED) else scope_length(scope)
         return options_to_wire([(c.OPTION_ECS, content[:3] + bytes((length,)) + content[4:])])
+
+
+def _cut(packed: bytes, length: int, lengths: Mapping[int, int]) -> Subnet | None:
+    """The subnet of an address of which `length` bits are known; `lengths` are the longest ones, by octets."""
+    if packed in NOT_SENT:
+        return None
+    length = min(length, lengths[len(packed)])
+    return truncate(packed, length), length
 
 
 def _option_in(options: bytes) -> bytes | None:

@@ -10,6 +10,7 @@ raises is repeated after `MESH_RETRY`, because what was due is still due. Only `
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +32,16 @@ class Ticking(Protocol):
     def next_timer(self) -> float: ...
 
     def tick(self, now: float) -> float | None: ...
+
+
+class _Ended:
+    """In place of a mesh whose timer is closed: nothing is ever due."""
+
+    def next_timer(self) -> float:
+        return math.inf
+
+    def tick(self, now: float) -> float | None:
+        return None
 
 
 class MeshTimer:
@@ -77,8 +88,9 @@ class MeshTimer:
             self._timer, self._due = timer, deadline
 
     def close(self) -> None:
-        """Stop the timer."""
+        """Stop the timer, and let go of the mesh. What the mesh uses calls `process_timers`, so it would be a cycle."""
         self._closed = True
+        self._mesh = _Ended()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -71,8 +71,6 @@ cdef class UdpUpstream:
     cdef dict all_sockets
     cdef list wheel
     cdef object timer
-    cdef object bound_expire
-    cdef object bound_flush
     cdef list unsent
     cdef int64_t armed_tick
     cdef int64_t last_tick

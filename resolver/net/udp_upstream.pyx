@@ -169,8 +169,6 @@ cdef class UdpUpstream:
         self.all_sockets = {}
         self.wheel = [{} for _ in range(SLOTS)]
         self.timer = None
-        self.bound_expire = self._expire
-        self.bound_flush = self._flush
         self.unsent = []
         self.armed_tick = NEVER
         self.last_tick = <int64_t>(monotonic_now() / TICK)
@@ -282,7 +280,7 @@ cdef class UdpUpstream:
                 # Packets of one iteration are sent one straight after the other. Each that is sent alone wakes a local
                 # receiver again, which costs more than the packet.
                 if not self.unsent:
-                    self.loop.call_soon(self.bound_flush)
+                    self.loop.call_soon(self._flush)
                 self.unsent.append(query)
                 query.unsent = True
         except MemoryError:
@@ -840,7 +838,7 @@ cdef class UdpUpstream:
             self.timer = None
         self.armed_tick = NEVER  # if there is no memory for a timer, the next query tries again
         delay = tick * TICK - monotonic_now()
-        self.timer = self.loop.call_later(max(delay, 0.0), self.bound_expire)
+        self.timer = self.loop.call_later(max(delay, 0.0), self._expire)
         self.armed_tick = tick
         return 0
 

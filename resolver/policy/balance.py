@@ -166,7 +166,7 @@ class _Name:
 
 
 class Balancer:
-    """All balanced names of a configuration, with the state of their targets. `modules` are its policies.
+    """All balanced names of a configuration, with the state of their targets.
 
     `chosen` counts the answers by name and address: the first address of each.
     """
@@ -179,7 +179,10 @@ class Balancer:
         self._rng = rng
         self._countries = countries
         self.chosen: dict[tuple[str, str], int] = {}
-        self.modules: tuple[PolicyModule, ...] = (Balance(self), BalanceForAll(self)) if self.names else ()
+
+    def modules(self) -> tuple[PolicyModule, ...]:
+        """New policies that answer by these names. They refer to this object, which must not refer to them."""
+        return (Balance(self), BalanceForAll(self)) if self.names else ()
 
     def targets(self) -> list[tuple[BalanceSettings, Target]]:
         """Each target with the settings of its name, in the order of the configuration."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import itertools
 import os
 import pickle
 import re
@@ -13,10 +14,12 @@ import signal
 import socket
 import ssl
 import threading
+import weakref
 from types import SimpleNamespace
 
 import pytest
 from support.certs import Authority
+from support.cycles import left_in_cycles
 from support.http_peer import run_on
 from support.ports import free_port
 from support.service_parts import Sink
@@ -367,6 +370,7 @@ class Replaced:
     def __init__(self, looks, *, flush_on_close=False):
         self.looks, self.flush_on_close, self.open = looks, flush_on_close, True
         self.names_on_close = ()
+        self.hook_modules = None
         self.settings = Settings()
         self.service = self.resolver = self.observation = self.rates = self.buckets = self
 
@@ -1462,5 +1466,116 @@ def test_a_replaced_configuration_is_freed(serving):
             assert alive() == before
         finally:
             gc.enable()
+
+    serving(test)
+
+
+# --- what a reload leaves ---------------------------------------------------------------------------------------------
+
+CONFIGURED = {
+    "nothing": "",
+    "lists": """
+[[list]]
+name = "l"
+file = "{path}/list"
+[[rpz]]
+name = "rpz.e."
+file = "{path}/rpz"
+""",
+    "balance": """
+[[balance]]
+name = "www.example.com."
+check = "http"
+check-port = 1
+[[balance.target]]
+address = "127.0.0.1"
+""",
+    "forward": """
+[[forward]]
+zone = "f.example."
+addresses = ["tls://127.0.0.1#a.example"]
+[[forward]]
+zone = "g.example."
+addresses = ["https://127.0.0.1/dns-query#a.example"]
+[[forward]]
+zone = "h.example."
+addresses = ["127.0.0.1"]
+[iteration]
+opportunistic-encryption = "dot"
+""",
+    "views": """
+[[view]]
+name = "v"
+clients = ["10.0.0.0/8"]
+[[view]]
+name = "w"
+clients = ["11.0.0.0/8"]
+[[view.forward]]
+zone = "."
+addresses = ["127.0.0.1"]
+[client-subnet]
+zones = ["."]
+""",
+    "zones": """
+[[zone]]
+name = "z.example."
+file = "{path}/zone"
+""",
+    "query log": """
+[query-log]
+file = "{path}/queries"
+[dnstap]
+socket = "{path}/tap"
+""",
+}
+
+
+@pytest.mark.parametrize("configured", CONFIGURED)
+def test_a_replaced_configuration_is_in_no_cycle(configured, tmp_path, monkeypatch):
+    """Else it would stay, with the tables of its lists and zones, until a collection, which is rare in the daemon. On
+    asyncio's loop the connections of clients are in cycles."""
+    monkeypatch.setattr(module.log, "set_up", lambda settings: None)
+    (tmp_path / "list").write_text("bad.example\n")
+    (tmp_path / "zone").write_text("$TTL 60\n@ SOA a. b. 1 1 1 1 1\n@ NS a.\n")
+    (tmp_path / "rpz").write_text("$TTL 60\n@ SOA a. b. 1 1 1 1 1\n@ NS a.\nbad.com CNAME .\n")
+    extra = CONFIGURED[configured].format(path=tmp_path)
+    numbers = itertools.count(1)
+
+    async def main():
+        opened = Opened(tmp_path)
+
+        async def reload():
+            number = next(numbers)
+            assert not await opened.reload(number, opened.port, extra=extra)
+            assert await opened.numbers(opened.port) == [number, number]
+            async with asyncio.timeout(30):
+                while opened.worker.replaced.draining or opened.worker.closing_outputs:
+                    await asyncio.sleep(0)
+
+        try:
+            await opened.serve()
+            assert await left_in_cycles(reload) == []
+            await opened.worker.drain()
+        finally:
+            sockets.close_all([opened.endpoints])
+
+    run_on("corenet", main())
+
+
+def test_the_variables_of_a_replaced_hook_module_are_freed(serving, tmp_path):
+    """A module and its functions are a cycle, and its tables may be large."""
+    file = tmp_path / "hook.py"
+    file.write_text("class Table:\n    pass\n\ntable = Table()\n\ndef client(query, question):\n    return None\n")
+    extra = f'[policy]\nmodules = ["{file}"]\n'
+
+    async def test(opened):
+        assert not await opened.reload(1, opened.port, extra=extra)
+        [[hook]] = opened.worker.current.hook_modules._loaded.values()
+        table = weakref.ref(hook.function.__globals__["table"])
+        del hook
+        assert not await opened.reload(2, opened.port, extra=extra)
+        async with asyncio.timeout(30):
+            while table() is not None:
+                await asyncio.sleep(0)
 
     serving(test)

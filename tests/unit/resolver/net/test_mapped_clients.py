@@ -84,6 +84,6 @@ def test_the_nearest_target_is_found(prefix: str) -> None:
     made = Target(targets[0], 1, 1)
     assert [made.match(socket.inet_aton(text)) for text in (PLAIN, "192.0.2.16")] == [28, -1]
     balancer = Balancer((BalanceSettings(name="www.example.com", policy="nearest", target=targets),), None)  # type: ignore[arg-type]
-    plan = PolicyPipeline(Settings(), modules=balancer.modules)
+    plan = PolicyPipeline(Settings(), modules=balancer.modules())
     found = plan.views[0].own_question(Query(FORMS[0]), Question(names.from_text("www.example.com."), c.A))
     assert found is not None and [rrset.rdatas() for rrset in found.answer] == [[socket.inet_aton("198.51.100.1")]]

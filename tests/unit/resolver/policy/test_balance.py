@@ -193,7 +193,7 @@ def test_a_reload_goes_on_with_states_of_equal_checks() -> None:
 
 def parts(one: BalanceSettings, settings: Settings | None = None) -> tuple[Parts, Balancer]:
     made = balancer(one)
-    return Parts(settings, modules=made.modules), made
+    return Parts(settings, modules=made.modules()), made
 
 
 def asked(p: Parts, source: str = CLIENT[0], **options: Any) -> list[str]:
@@ -252,7 +252,7 @@ def test_rotated_addresses_of_the_service_and_of_the_cache() -> None:
 
 def test_a_balanced_name_is_not_rotated_again() -> None:
     weighted = Balancer((balance(TargetSettings(A, weight=1000), B, policy="weighted"),), SeededRandom(1))
-    p = Parts(modules=weighted.modules, rotate_addresses=True)
+    p = Parts(modules=weighted.modules(), rotate_addresses=True)
     first = Counter(asked(p, identity=number)[0] for number in range(60))
     assert first[A] >= 59
 
@@ -265,7 +265,7 @@ def world(settings: BalanceSettings, **policy: Any) -> tuple[Any, Balancer]:
     made = balancer(settings)
     given = replace(m.settings, policy=PolicySettings(**policy))
     m.mesh = Mesh(exchange=m.net, crypto=m.net, clock=m.net, rng=m.mesh._context.rng, store=m.store, settings=given,
-                  policy=PolicyPipeline(given, modules=made.modules))
+                  policy=PolicyPipeline(given, modules=made.modules()))
     return m, made
 
 
@@ -290,7 +290,7 @@ def test_dns64_makes_addresses_of_balanced_ones() -> None:
 def test_balanced_names_are_the_same_in_all_views() -> None:
     made = balancer(balance(A))
     settings = Settings(view=(ViewSettings(name="v", clients=("10.0.0.0/8",)),))
-    plan = PolicyPipeline(settings, modules=made.modules)
+    plan = PolicyPipeline(settings, modules=made.modules())
     for view in plan.views:
         found = view.own_question(Query("10.0.0.1", view=view.number), Question(WWW, c.A))
         assert shown(found) == [A] and found is not None and found.applied is not None
