@@ -748,6 +748,8 @@ whole zone."""
 ZONE_HISTORY_OCTETS = 64 << 20
 """bytes: The same limit in memory: ZONE_HISTORY records of ZONE_RDATA would take 6.4 GB, and a primary decides about
 their size."""
+ZONE_FREED = 1000
+"""records: Of a difference that are freed in one step, for which the loop waits. It takes a tenth of a millisecond."""
 ZONE_RECORD_OVERHEAD = 400
 """bytes: Memory counted for each record of a zone or of a difference, besides its owner and data."""
 ZONE_TRANSFER_RECORD = 1_500

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -281,6 +282,7 @@ class ZoneKeeper:
     async def _install_copy(self, status: ZoneStatus, saved: Saved, number: int) -> None:
         try:
             rules = await self._prepare(status, saved.zone)
+            history = await status.history_with(saved.differences, whole=True)
         except (ValueError, OSError, MemoryError) as error:
             if status.may_install(number):
                 self.counts["load_failures"] += 1
@@ -292,8 +294,7 @@ class ZoneKeeper:
         self.counts["loads"] += 1
         # Not in the future: the clock may have been ahead when it was confirmed.
         status.confirmed = min(saved.confirmed, int(self._now()))
-        status.history.clear()
-        status.keep(saved.differences)
+        self._replace_history(status, history)
         self._put(status, saved.zone, expiry(status.confirmed, saved.zone.timers), rules)
 
     async def _prepare(self, status: ZoneStatus, zone: Zone) -> "Loaded | None":
@@ -397,6 +398,12 @@ class ZoneKeeper:
             self._put_rules(status, rules)
         elif unusable and served.fallback:
             self._flush(status.origin)  # answers that were resolved meanwhile
+
+    def _replace_history(self, status: ZoneStatus, history: History) -> None:
+        """Put the differences of new content in force, and free those before that are not among them."""
+        before, status.history = status.history, history
+        if before is not history:
+            self._begin(_free(before.retire(history)))
 
     def _put_rules(self, status: ZoneStatus, rules: "Loaded | None" = None) -> None:
         """Put the rules of a policy zone in force until it expires, or withdraw them when it has."""
@@ -532,7 +539,7 @@ class ZoneKeeper:
         """Save what a primary has said, and put it in force.
 
         Raises:
-            ValueError, OSError, MemoryError: its rules or its chain cannot be made.
+            ValueError, OSError, MemoryError: its rules, its chain or its history cannot be made.
         """
         zone = found.new.zone or found.base
         rules = None if zone is None else await self._prepare(status, zone)
@@ -558,8 +565,10 @@ class ZoneKeeper:
             if _serial_of(held) != _serial_of(base):
                 status.again = True  # a reload was quicker; the primary is asked about that version
                 return
-            zone = base if found.zone is None else found.zone
+            zone, history = base if found.zone is None else found.zone, status.history
             assert zone is not None
+            if found.zone is not None:
+                history = await status.history_with(found.differences, whole=not found.differences)
             await self._write(status, zone, found, confirmed)
             if self._stopped:
                 return  # the next configuration reads the file
@@ -568,9 +577,7 @@ class ZoneKeeper:
             self._put(status, zone, expiry(confirmed, zone.timers), rules)
             if found.zone is not None:
                 self.counts["transfers_in"] += 1
-                if not found.differences:
-                    status.history.clear()
-                status.keep(found.differences)
+                self._replace_history(status, history)
         if found.zone is not None:
             logger.info("zone %s: serial %d from %s, %d records, %s of %d octets", names.to_text(status.origin),
                         zone.serial, said.primary.address, zone.records, "IXFR" if found.differences else "AXFR",
@@ -710,6 +717,12 @@ def _forget_task(tasks: "dict[str, asyncio.Task[None]]", key: str, task: "asynci
     """`task` has ended: it is removed, unless another one has its place."""
     if tasks.get(key) is task:
         del tasks[key]
+
+
+async def _free(free: Callable[[], None]) -> None:
+    """Free memory in a thread."""
+    with suppress(OSError):  # without a thread the loop frees it, and waits
+        await in_thread(free)
 
 
 async def _read_content(file: BinaryIO, origin: bytes) -> Saved:

@@ -11,9 +11,11 @@ States of a zone (`ZoneStatus.state`):
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from resolver.daemon.zone_files import ZoneFile
+from resolver.net.in_thread import in_thread
 from resolver.net.zone_client import origin_of
 from resolver.settings import ZoneSettings
 from resolver.settings.zones import POLICY
@@ -98,10 +100,16 @@ class ZoneStatus:
         """Whether it is a response policy zone."""
         return self.settings.mode == POLICY
 
-    def keep(self, differences: Sequence[Difference]) -> None:
-        """Keep `differences` for IXFR to secondaries; a policy zone has none."""
-        if not self.policy:
-            self.history.extend(differences)
+    async def history_with(self, differences: Sequence[Difference], *, whole: bool) -> History:
+        """The history for IXFR to secondaries after `differences`, made in a thread; a policy zone has none. `whole`:
+        the zone was replaced.
+
+        Raises:
+            OSError: there is no thread.
+        """
+        if self.policy:
+            return self.history
+        return await in_thread(partial(self.history.following, differences, whole=whole))
 
     # --- what is shown --------------------------------------------------------------------------------------------
 

@@ -30,6 +30,9 @@ class History:
     Differences have numbers in their order; the oldest one here has `_first`. `_numbers` has that of each serial from
     which one leads on: a secondary may name any serial, and that must not cost a look at all differences. `_sizes` has
     records and octets of each difference.
+
+    To count and to free many records takes long. So the loop does neither: a thread makes the `following` history, the
+    loop puts it in place of this one, and a thread frees what `retire` returns.
     """
 
     def __init__(self) -> None:
@@ -40,6 +43,36 @@ class History:
         self._records = 0
         self.octets = 0
         """Estimated memory."""
+
+    def following(self, differences: Sequence[Difference], *, whole: bool) -> "History":
+        """A history with `differences` behind those of this one, or in place of them when the `whole` zone was
+        replaced. This one does not change."""
+        made = History()
+        made._first = self._first
+        if whole:
+            made._first += len(self._differences)
+        else:
+            made._differences, made._sizes = self._differences.copy(), self._sizes.copy()
+            made._numbers, made._records, made.octets = self._numbers.copy(), self._records, self.octets
+        made.extend(differences)
+        return made
+
+    def retire(self, successor: "History") -> Callable[[], None]:
+        """Empty this history, in whose place `successor` is. Returns what frees the differences that are not there."""
+        differences, self._differences = self._differences, deque()
+        sizes, self._sizes = self._sizes, deque()
+        numbers, self._numbers = self._numbers, {}
+        dropped = min(successor._first - self._first, len(differences))
+        self._records = self.octets = 0
+
+        def free() -> None:
+            for _ in range(dropped):
+                sizes.popleft()
+                _free_first(differences)
+            for rest in (differences, sizes, numbers):  # most of it is in the successor, too
+                rest.clear()
+
+        return free
 
     def extend(self, differences: Sequence[Difference]) -> None:
         """Append the differences that lead to the version now served, in their order. Of many, only the last ones are
@@ -72,6 +105,7 @@ class History:
 
     def clear(self) -> None:
         """Drop all differences: the whole zone was replaced."""
+        self._first += len(self._differences)
         self._differences.clear()
         self._sizes.clear()
         self._numbers.clear()
@@ -98,6 +132,16 @@ def _octets_of(difference: Difference) -> int:
         len(owner) + len(rdata) + limits.ZONE_RECORD_OVERHEAD
         for records in difference for owner, _, _, rdata in records
     )
+
+
+def _free_first(differences: deque[Difference]) -> None:
+    """Give the memory of the first difference back in steps, between which the interpreter may run the loop. To free a
+    list is one step. So its records are put into short ones first, which costs a fraction of it."""
+    difference, size = differences.popleft(), limits.ZONE_FREED
+    parts = [records[start:start + size] for records in difference for start in range(0, len(records), size)]
+    del difference
+    while parts:
+        parts.pop()
 
 
 def transfer_messages(

@@ -2,6 +2,9 @@
 
 import asyncio
 import itertools
+import sys
+import weakref
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from resolver.wire.build import Builder, make_query
 from resolver.zones import Mode, ServedZone, ZoneTable, outgoing
 from resolver.zones.outgoing import History
 from resolver.zones.transfer import Transfer, TransferError, make_transfer_query
+from resolver.zones.zone import Difference
 
 NOW = 1_800_000_000
 
@@ -249,6 +253,67 @@ def test_of_many_differences_only_those_that_stay_are_looked_at(monkeypatch: pyt
     assert list(whole._differences) == list(one_by_one._differences)
     assert (whole._records, whole.octets) == (one_by_one._records, one_by_one.octets)
     assert [whole.since(serial) for serial in range(202)] == [one_by_one.since(serial) for serial in range(202)]
+
+
+class Records(list[Any]):
+    """Records whose end a weak reference shows."""
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_a_following_history_does_not_have_is_freed_outside_the_loop(
+    monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    versions = [version(serial, *range(2, 4 + serial % 3)) for serial in range(1, 41)]
+    steps = [Difference(Records(step.removed), Records(step.added))
+             for step in itertools.starmap(difference, itertools.pairwise(versions))]
+    ends = [weakref.ref(step.removed) for step in steps]
+    history, expected = History(), History()
+    history.extend(steps[:20])
+    monkeypatch.setattr(limits, "ZONE_HISTORY", history._records)
+    expected.extend(steps[20:30] if whole else steps[:30])
+    made = history.following(steps[20:30], whole=whole)
+    assert [history.since(serial) for serial in range(1, 21)] == [steps[serial - 1:20] for serial in range(1, 21)]
+    assert [made.since(serial) for serial in range(60)] == [expected.since(serial) for serial in range(60)]
+    assert (made._records, made.octets, made._sizes) == (expected._records, expected.octets, expected._sizes)
+    held = len(made._differences)
+    assert held == 10 if whole else 10 < held < 30
+    del expected, steps
+    free = history.retire(made)
+    assert not history.since(5) and (history._records, history.octets) == (0, 0)
+    assert all(end() is not None for end in ends[:30]), "not yet"
+    free()
+    assert [end() is not None for end in ends[:30]] == [number >= 30 - held for number in range(30)]
+    after = made.following([], whole=True)
+    assert not after.since(29) and after.octets == 0
+
+
+def test_a_difference_is_freed_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each list of records that is freed at once is short."""
+    monkeypatch.setattr(limits, "ZONE_FREED", 3)
+    alive = 20
+    at_once: list[int] = []
+
+    class Record(tuple[Any, ...]):
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    def trace(frame: Any, _event: str, _argument: object) -> Any:
+        if frame.f_code is not outgoing._free_first.__code__:
+            return None
+        at_once.append(alive)
+        return trace
+
+    differences = deque([Difference([Record((n,)) for n in range(10)], [Record((n,)) for n in range(10)])])
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        outgoing._free_first(differences)
+    finally:
+        sys.settrace(before)
+    at_once.append(alive)
+    assert at_once[0] == 20 and at_once[-1] == 0
+    assert max(one - other for one, other in itertools.pairwise(at_once)) == 3
 
 
 # --- NOTIFY ---------------------------------------------------------------------------------------------------------

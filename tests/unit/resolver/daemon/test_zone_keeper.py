@@ -7,6 +7,7 @@ import io
 import os
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,13 +26,14 @@ from resolver import limits
 from resolver.daemon import zone_files, zone_keeper
 from resolver.daemon.zone_files import ZoneFiles, file_name, read_memory, write_to_memory
 from resolver.daemon.zone_keeper import ZoneKeeper
+from resolver.daemon.zone_status import ZoneStatus
 from resolver.net.zone_client import Fetched, ZoneClient
 from resolver.settings import Settings, ZoneSettings, ZonesSettings
 from resolver.upstream_address import UpstreamAddress
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.build import Builder
-from resolver.zones import Mode, ServedZone, Zone, ZoneTable
+from resolver.zones import Mode, ServedZone, Zone, ZoneTable, outgoing
 from resolver.zones.journal import Saved, content_block, difference_block, read_journal
 from resolver.zones.load import read_zone
 from resolver.zones.outgoing import transfer_messages
@@ -606,6 +608,61 @@ def test_a_zone_counts_as_failed_while_the_next_try_runs(tmp_path: Path, monkeyp
     keeper: ZoneKeeper
     asyncio.run(main())
     assert seen == [("refreshing", 0), ("refreshing", 1), ("refreshing", 1)]
+
+
+def test_differences_are_counted_and_freed_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a zone with 100,000 records take tens of milliseconds."""
+    loop_thread = threading.get_ident()
+    done: list[str] = []
+
+    def note(what: str) -> None:
+        real = getattr(outgoing, what)
+
+        def noted(given: Any) -> Any:
+            assert threading.get_ident() != loop_thread
+            done.append(what)
+            return real(given)
+
+        monkeypatch.setattr(outgoing, what, noted)
+
+    async def main() -> None:
+        files, primary = ZoneFiles(), Steps()
+        keeper, table = leader(tmp_path, monkeypatch, files, primary)
+        await refreshed(keeper)
+        note("_octets_of")
+        note("_free_first")
+        for _ in range(2):
+            await refreshed(keeper)
+        assert done == ["_octets_of"] * 2
+        history = keeper.history_of(ORIGIN)
+        assert history is not None and [len(history.since(serial)) for serial in (5, 6, 7)] == [2, 1, 0]
+        keeper.reload("e.test.")  # the copy on disk has both; then the primary has one more
+        while keeper._tasks:
+            await asyncio.gather(*keeper._tasks)
+        assert Counter(done) == {"_octets_of": 5, "_free_first": 2} and serial_of(table) == 8
+        keeper.stop()
+
+    asyncio.run(main())
+
+
+def test_without_a_thread_for_the_differences_nothing_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        keeper, table = leader(tmp_path, monkeypatch, ZoneFiles(), Steps())
+        await refreshed(keeper)
+
+        async def fail(*_: object, **__: object) -> None:
+            raise OSError(errno.EAGAIN, "the system gives no thread")
+
+        written = [path.read_bytes() for path in tmp_path.iterdir()]
+        monkeypatch.setattr(ZoneStatus, "history_with", fail)
+        await refreshed(keeper)
+        assert serial_of(table) == 5 and [path.read_bytes() for path in tmp_path.iterdir()] == written
+        assert "the system gives no thread" in keeper.describe()[0]["error"]
+        keeper.stop()
+
+    asyncio.run(main())
 
 
 def test_a_reload_and_a_refresh_do_not_use_the_file_at_the_same_time(
