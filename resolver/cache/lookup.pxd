@@ -48,7 +48,7 @@ cdef enum:
 ctypedef struct Flush:
     uint64_t started            # ticks since boot; 0: unknown
     uint32_t owner              # PID
-    uint16_t name_size          # 0: all names
+    uint16_t name_size
     uint8_t subtree
     uint8_t name[255]           # lower case
 
@@ -59,7 +59,9 @@ ctypedef struct TableHeader:
     uint32_t serial             # changes with each flush; 0: no table yet
     uint32_t flushing           # bit set: which of `flushes` are in progress
     uint64_t maximum_groups
-    int64_t entries[5]
+    uint64_t cleared            # position in the ring: records before it were cleared; 0: none of those is left
+    int64_t hidden[5]           # those of `entries` that were cleared
+    int64_t entries[5]          # also those that were cleared and not removed yet
     int64_t stored[5]
     int64_t evicted[5]
     int64_t expired[5]
@@ -178,6 +180,23 @@ cdef inline uint32_t key_size_of(const Record *r) noexcept nogil:
 
 cdef inline uint64_t hash_of(const TableView *t, const Record *r) noexcept nogil:
     return table_hash(t, r.kind, <const uint8_t *>r + RECORD_HEAD, key_size_of(r))
+
+
+cdef inline bint is_cleared(const TableView *t, uint64_t place) noexcept nogil:
+    """Whether the record at `place` was written before the last `table_clear`. Read its slot before.
+
+    The ring has the records from `cleared` to the head, and behind the head what is left of those before. A record that
+    is overwritten after its slot was read may be taken for a newer one; the sequence of its bucket has changed then.
+    """
+    cdef uint64_t cleared = atomic_get64(&t.head.cleared)
+    cdef uint64_t at = place * ARENA_UNIT
+    cdef uint64_t begin
+    if cleared == 0:
+        return False
+    begin = cleared % t.ring_size
+    if at < begin:
+        at += t.ring_size
+    return at - begin >= atomic_get64(&t.arena.head) - cleared
 
 
 cdef inline void write_begin(Bucket *b) noexcept nogil:

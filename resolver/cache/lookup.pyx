@@ -5,6 +5,7 @@ failures. A bucket's sequence number is odd while a writer changes it, and diffe
 and then checks that the copy is valid. Every read may be torn: each offset and length is checked before it is used.
 The key is hashed with a seed, because remote parties choose owner names. A key has two buckets in the same group of 64.
 The second is only searched when the first has displaced entries, so most misses read one cache line.
+Entries from before the last `table_clear` are recognised by the place of their record, and are not found.
 """
 
 from libc.string cimport memcmp
@@ -43,7 +44,7 @@ cdef bint probe_bucket(const TableView *t, Bucket *b, uint64_t h, uint8_t kind, 
         if r.kind != kind or (used & 0x0FFF) != key_size or place + length / ARENA_UNIT > units:
             continue
         used = RECORD_HEAD + (used & 0x0FFF) + (used >> 12)
-        if used > length or memcmp(<const uint8_t *>r + RECORD_HEAD, key, key_size) != 0:
+        if used > length or memcmp(<const uint8_t *>r + RECORD_HEAD, key, key_size) != 0 or is_cleared(t, place):
             continue
         f.value = <const uint8_t *>r + RECORD_HEAD + key_size
         f.value_size = length - used
@@ -83,8 +84,8 @@ cdef bint is_flushed(const TableView *t, const uint8_t *key, uint32_t key_size) 
         return False
     for i in range(FLUSHES):
         flush = &t.head.flushes[i]
-        if (flushing >> i) & 1 and (flush.name_size == 0 or (flush.name_size <= sizeof(flush.name) and key_is_below(
-                key, key_size, flush.name, flush.name_size, flush.subtree))):
+        if (flushing >> i) & 1 and flush.name_size <= sizeof(flush.name) and key_is_below(
+                key, key_size, flush.name, flush.name_size, flush.subtree):
             return True
     return False
 

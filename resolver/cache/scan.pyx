@@ -1,8 +1,9 @@
 """Operations on the whole table: flushing the entries under a name, and copying entries out.
 
-**Flushing.** Flushed entries are invisible from the beginning, and no data derived from them is stored again. The
-entries are spread over the whole table, and a query that has read one before may store derived data, or the validated
-entry itself, at any time later. Therefore:
+**Flushing** a name or a subtree. `table_clear` (`writers`) flushes all entries, in another way. Flushed entries are
+invisible from the beginning, and no data derived from them is stored again. The entries are spread over the whole
+table, and a query that has read one before may store derived data, or the validated entry itself, at any time later.
+Therefore:
 
 1. Begin: the name is written to the header, where readers see it and treat entries under it as missing. Then the
    serial of the table changes.
@@ -24,15 +25,15 @@ current record from being overwritten.
 from libc.string cimport memcmp, memcpy
 
 from resolver.cache.arena cimport (
-    ARENA_UNIT, atomic_add64, atomic_get64, atomic_put32, lock_release,
+    ARENA_UNIT, atomic_add64, atomic_get64, lock_release,
 )
 from resolver.cache.lookup cimport (
     BUCKET_SLOTS, FLUSHES, GROUP_BUCKETS, KIND_ANSWER, KIND_FILLER, LEVEL_SHIFT, PLACE, RECORD_HEAD, SPLIT_MASK,
-    Bucket, Flush, Record, TableView, group_at, group_number, hash_of, is_flushed, key_is_below, key_size_of,
+    Bucket, Flush, Record, TableView, group_at, group_number, hash_of, is_cleared, is_flushed, key_is_below, key_size_of,
     record_at, remaining,
 )
 from resolver.cache.writers cimport (
-    PUT_BUSY, clear_slot, lock_arena, lock_group, start_flush, release_dead_flushes, slot_of_place,
+    PUT_BUSY, advance_serial, clear_slot, lock_arena, lock_group, start_flush, release_dead_flushes, slot_of_place,
 )
 
 from resolver import limits
@@ -51,7 +52,7 @@ cdef int RECORDS_PER_LOCK = limits.TABLE_SWEEP
 
 
 cdef int64_t table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_size, bint subtree) noexcept nogil:
-    """Hide the entries under `name` (NULL: all) from readers, until `table_end_flush` is called with the result.
+    """Hide the entries under `name` from readers, until `table_end_flush` is called with the result.
 
     Returns PUT_BUSY when too many flushes are in progress, or the lock cannot be taken. The order matters: a process
     that reads the new serial finds the entries hidden, so no data is derived from them under that serial.
@@ -67,11 +68,10 @@ cdef int64_t table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_
         flush = &t.head.flushes[i]
         start_flush(flush)
         flush.subtree = subtree
-        flush.name_size = <uint16_t>name_size if name is not NULL else 0
-        if name is not NULL:
-            memcpy(flush.name, name, name_size)
+        flush.name_size = <uint16_t>name_size
+        memcpy(flush.name, name, name_size)
         flush_set(&t.head.flushing, <uint32_t>1 << i)  # atomic: other flushes end without the lock
-        atomic_put32(&t.head.serial, t.head.serial + 1 if t.head.serial + 1 else 1)
+        advance_serial(t)
         lock_release(&t.arena.lock)
         return i
     lock_release(&t.arena.lock)
@@ -89,7 +89,8 @@ cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint
                          bint outdated, uint64_t *group, uint64_t count) noexcept nogil:
     """Drop the entries of `kinds` (bit set) under `name` (NULL: all) in the next `count` groups.
 
-    With `outdated` also finished answers of an earlier serial, which cannot be found any more and are not counted.
+    Entries that were cleared are removed, too, and with `outdated` finished answers of an earlier serial. Neither can
+    be found any more, so they are not counted.
     Returns the number of dropped entries, or PUT_BUSY. `group` is advanced, and is the largest number at the end.
     Groups are visited in ascending order, because an entry only moves to a group of a higher number (when the table grows),
     wherever its record is moved meanwhile. So every entry that existed at the beginning is visited.
@@ -101,7 +102,7 @@ cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint
     cdef Bucket *b
     cdef Record *r
     cdef const uint8_t *key
-    cdef bint wanted
+    cdef bint cleared, wanted
     cdef int i, j
     for _step in range(count):
         state = atomic_get64(&t.head.state)
@@ -120,11 +121,14 @@ cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint
                 r = record_at(t, place - 1)
                 size = key_size_of(r)
                 key = <const uint8_t *>r + RECORD_HEAD
-                wanted = (kinds >> r.kind) & 1 and (
+                cleared = is_cleared(t, place - 1)
+                wanted = not cleared and (kinds >> r.kind) & 1 and (
                     name is NULL or key_is_below(key, size, name, name_size, subtree))
                 if wanted:
                     atomic_add64(&t.head.dropped[r.kind], 1)
                     gone += 1
+                elif cleared:
+                    pass
                 elif not outdated or r.kind != KIND_ANSWER or size < 4 or memcmp(key + size - 4, &t.head.serial, 4) == 0:
                     continue
                 clear_slot(t, buckets, hash_of(t, r), b, &b.slots[j])
@@ -151,8 +155,7 @@ cdef int64_t table_copy(TableView *t, uint32_t kinds, uint64_t *at, uint64_t end
     cdef int _step
     if lock_arena(t) < 0:
         return PUT_BUSY
-    if at[0] < t.arena.tail:
-        at[0] = t.arena.tail
+    at[0] = max(at[0], t.arena.tail, t.head.cleared)
     for _step in range(RECORDS_PER_LOCK):
         if at[0] >= end:
             break

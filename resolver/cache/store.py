@@ -101,24 +101,27 @@ class Store:
         """Remove RRsets, denials, failures and answers: of `name`, with `subtree` also of all names below it, with
         `rtype` of the RRsets only those of this type; without `name` all. Data about servers stays.
 
-        One call is enough for all processes. It works in slices of some thousand entries at most: each step yields the
-        number of removed entries, and the caller can run other work in between. From the first step on no reader finds
-        the entries; when the iterator ends they are removed. All finished answers become unreachable at once, because
-        any of them may contain the name by an alias; they are made again from RRsets.
+        One call is enough for all processes. Without `name` there is one step, which takes the same time whatever the
+        cache holds. Entries of a name are removed in slices of some thousand at most: each step yields the number of
+        removed entries, and the caller can run other work in between. From the first step on no reader finds the
+        entries; when the iterator ends they are removed. All finished answers become unreachable at once, because any
+        of them may contain the name by an alias; they are made again from RRsets.
 
         Raises:
             BlockingIOError: too many flushes are in progress, or a stopped process holds a lock of the cache. Entries
                 that were not reached stay and are found again.
         """
         table = self.table
-        lowered = None if name is None else names.lower(name)
+        if name is None:
+            gone = table.clear()
+            self.denials.clear()
+            yield gone
+            return
+        lowered = names.lower(name)
         flush_id = table.begin_flush(lowered, subtree=subtree)
         try:
-            if lowered is None:
-                self.denials.clear()
-            else:
-                yield self.denials.forget(lowered, subtree=subtree)
-            if lowered is not None and rtype is not None:
+            yield self.denials.forget(lowered, subtree=subtree)
+            if rtype is not None:
                 yield sum(one.drop(lowered, rtype) for one in (self.rrsets, *self.partitions.values()))
                 return
             position: int | None = 0
@@ -137,10 +140,10 @@ class Store:
         return sum(self.flush(name, subtree=subtree, rtype=rtype))
 
     def clear(self) -> None:
-        """Remove everything without interruption, including data about servers.
+        """Remove everything, including data about servers. It takes the same time whatever the cache holds.
 
         Raises:
-            BlockingIOError: see `flush`.
+            BlockingIOError: a stopped process holds a lock of the cache. Nothing was removed.
         """
         self.table.clear()
         self.servers.clear()

@@ -207,23 +207,19 @@ cdef class Table:
     def fleet_read(self, when: int) -> None:
         self.view.head.fleet_read = when
 
-    def begin_flush(self, name: bytes | None = None, *, subtree: bool = False) -> int:
-        """Hide the entries at the lower-case `name` (None: all; with `subtree` also those below it), until `end_flush`
-        is called with the returned number.
+    def begin_flush(self, name: bytes, *, subtree: bool = False) -> int:
+        """Hide the entries at the lower-case `name` (with `subtree` also those below it), until `end_flush` is called
+        with the returned number.
 
         Raises:
             BlockingIOError: too many flushes are in progress, or a stopped process holds a lock.
             ValueError: the name is empty or too long.
         """
         cdef int64_t number
-        cdef const uint8_t *p = NULL
-        cdef uint32_t size = 0
-        if name is not None and not 0 < len(name) <= 255:
+        if not 0 < len(name) <= 255:
             raise ValueError(f"name has {len(name)} bytes; it must have 1 to 255")
-        if name is not None:
-            p = <const uint8_t *>PyBytes_AS_STRING(name)
-            size = <uint32_t>PyBytes_GET_SIZE(name)
-        number = table_begin_flush(&self.view, p, size, subtree)
+        number = table_begin_flush(&self.view, <const uint8_t *>PyBytes_AS_STRING(name),
+                                   <uint32_t>PyBytes_GET_SIZE(name), subtree)
         if number < 0:
             raise BlockingIOError("too many flushes are in progress, or a stopped process holds a lock of the cache")
         return number
@@ -309,27 +305,30 @@ cdef class Table:
                                head.aux, 0, <uint32_t>(c_now - head.created), c_serial) == PUT_STORED
         return taken
 
-    def clear(self) -> None:
-        """Flush everything at once. Takes one pass over the buckets.
+    def clear(self) -> int:
+        """Flush everything, in a time that does not depend on what there is. Returns the number of entries.
 
         Raises:
-            BlockingIOError: too many flushes are in progress, or a stopped process holds a lock.
+            BlockingIOError: a stopped process holds a lock.
         """
-        number = self.begin_flush()
-        try:
-            if table_clear(&self.view) < 0:
-                raise BlockingIOError("a stopped process holds a lock of the cache")
-        finally:
-            self.end_flush(number)
+        cdef int64_t gone = table_clear(&self.view)
+        if gone < 0:
+            raise BlockingIOError("a stopped process holds a lock of the cache")
+        return gone
 
     def statistics(self) -> TableStatistics:
         """Numbers of entries and of operations."""
         cdef TableHeader *h = self.view.head
         cdef uint64_t state = atomic_get64(&h.state)
+        cdef uint64_t tail = max(self.view.arena.tail, h.cleared)
+        cdef int64_t found[5]
+        cdef int i
+        for i in range(KINDS):
+            found[i] = h.entries[i] - h.hidden[i]
         return TableStatistics(
-            by_kind(h.entries), by_kind(h.stored), by_kind(h.evicted), by_kind(h.expired), by_kind(h.dropped),
+            by_kind(found), by_kind(h.stored), by_kind(h.evicted), by_kind(h.expired), by_kind(h.dropped),
             by_kind(self.view.hits), by_kind(self.view.misses), h.carried, h.refused, h.busy, h.repaired,
-            (1ULL << (state >> LEVEL_SHIFT)) + (state & SPLIT_MASK), self.arena.ring_used, self.arena.ring_size,
+            (1ULL << (state >> LEVEL_SHIFT)) + (state & SPLIT_MASK), self.view.arena.head - tail, self.arena.ring_size,
         )
 
 

@@ -25,9 +25,11 @@ cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, u
 cdef void start_flush(Flush *flush) noexcept nogil
 cdef void release_dead_flushes(TableView *t) noexcept nogil
 cdef int table_drop(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size) noexcept nogil
-cdef int table_clear(TableView *t) noexcept nogil
+cdef int64_t table_clear(TableView *t) noexcept nogil
 
-# Only for `scan`.
+# Only for `scan` and tests.
+cdef void advance_serial(TableView *t) noexcept nogil
+cdef int64_t hide_everything(TableView *t) noexcept nogil
 cdef int lock_arena(TableView *t) noexcept nogil
 cdef int lock_group(TableView *t, uint64_t group) noexcept nogil
 cdef void clear_slot(TableView *t, Bucket *group, uint64_t h, Bucket *b, uint64_t *slot) noexcept nogil

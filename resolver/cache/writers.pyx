@@ -8,17 +8,25 @@ was written or last moved; then it is moved to the head, a limited number of tim
 A writer may be killed at any point: positions of the ring change after the bytes that they cover, and a slot is written
 last. The process that takes over the lock of a dead one empties the half-written buckets. Losing entries is permitted;
 returning wrong ones is not.
+
+**Clearing** takes the same time whatever the cache holds: the position of the ring's head is noted (`cleared`), and
+records before it are not found any more. They keep their slots and their memory until the tail passes them or an
+insertion needs the slot. They get no second chance. When the tail has passed the position, it is set to zero. Positions
+of the ring do not wrap: they have 64 bits. The position is stored before the serial changes: a process that reads the
+new serial finds none of the entries, so no data is derived from them under that serial. If a process dies between the
+two, its lock is inherited before anything else is written to the ring, and the heir completes the clear.
 """
 
 from libc.string cimport memcpy, memset
 
 from resolver.cache.arena cimport (
-    ARENA_UNIT, LOCK_BUSY, LOCK_INHERITED, atomic_add64, atomic_get32, atomic_get64, atomic_put64, lock_make, lock_release, lock_take,
+    ARENA_UNIT, LOCK_BUSY, LOCK_INHERITED, atomic_add64, atomic_get32, atomic_get64, atomic_put32, atomic_put64, lock_make,
+    lock_release, lock_take,
 )
 from resolver.cache.lookup cimport (
     BUCKET_SLOTS, CLAIMED, DISPLACED, FLUSHES, GROUP_BUCKETS, KEY_LIMIT, KIND_FILLER, KINDS, LEVEL_SHIFT, PLACE, RECORD_HEAD,
-    REFERENCED, SPLIT_MASK, Bucket, Flush, Hit, Record, TableView, first_choice, group_at, group_number, hash_of, probe_bucket,
-    read_attempts, record_at, remaining, second_choice, slot_tag, write_begin, write_end,
+    REFERENCED, SPLIT_MASK, Bucket, Flush, Hit, Record, TableView, first_choice, group_at, group_number, hash_of, is_cleared,
+    probe_bucket, read_attempts, record_at, remaining, second_choice, slot_tag, write_begin, write_end,
 )
 
 from resolver import limits
@@ -114,30 +122,41 @@ cdef void forget_bucket(TableView *t, Bucket *b) noexcept nogil:
         if place != 0:
             kind = record_at(t, place - 1).kind         # may be wrong: the ring may have been overwritten since
             if kind < KINDS:
-                atomic_add64(&t.head.entries[kind], -1)
+                count_out(t, place - 1, kind)
             atomic_put64(&b.slots[i], 0)
     b.displaced = 0
 
 
-cdef int forget_everything(TableView *t) noexcept nogil:
-    """Empty all buckets and the ring. The arena's lock is held. PUT_BUSY when a group's lock cannot be taken."""
-    cdef uint64_t state = atomic_get64(&t.head.state)
-    cdef uint64_t groups = (1ULL << (state >> LEVEL_SHIFT)) + (state & SPLIT_MASK)
-    cdef uint64_t g
-    cdef Bucket *b
+cdef inline void count_out(TableView *t, uint64_t place, uint8_t kind) noexcept nogil:
+    """The entry whose record is at `place` leaves the table."""
+    atomic_add64(&t.head.entries[kind], -1)
+    if is_cleared(t, place):
+        atomic_add64(&t.head.hidden[kind], -1)
+
+
+cdef int64_t hide_everything(TableView *t) noexcept nogil:
+    """Let no reader find an entry that is in the table now. The arena's lock is held. Returns the number of entries.
+
+    A second call changes nothing while nothing is written to the ring. An entry that another process removes meanwhile
+    may stay in the count of those that are found until `cleared` is zero again; the order of the reads excludes a
+    negative count.
+    """
+    cdef int64_t gone = 0
+    cdef int64_t hidden, found
     cdef int i
-    for g in range(groups):
-        if lock_group(t, g) < 0:
-            return PUT_BUSY
-        b = group_at(t, g)
-        for i in range(GROUP_BUCKETS):
-            write_begin(&b[i])
-            forget_bucket(t, &b[i])
-            write_end(&b[i])
-        lock_release(&t.locks[g])
-    memset(&t.head.entries[0], 0, sizeof(t.head.entries))
-    atomic_put64(&t.arena.tail, t.arena.head)
-    return 0
+    atomic_put64(&t.head.cleared, t.arena.head)
+    for i in range(KINDS):
+        hidden = atomic_get64(<uint64_t *>&t.head.hidden[i])
+        found = atomic_get64(<uint64_t *>&t.head.entries[i]) - hidden
+        atomic_add64(&t.head.hidden[i], found)
+        atomic_add64(&t.head.dropped[i], found)
+        gone += found
+    return gone
+
+
+cdef void advance_serial(TableView *t) noexcept nogil:
+    """Refuse the results of queries that have begun before. The arena's lock is held."""
+    atomic_put32(&t.head.serial, t.head.serial + 1 if t.head.serial + 1 else 1)
 
 
 cdef void start_flush(Flush *flush) noexcept nogil:
@@ -158,12 +177,15 @@ cdef void release_dead_flushes(TableView *t) noexcept nogil:
 
 
 cdef int lock_arena(TableView *t) noexcept nogil:
-    """Take the arena's lock. The ring is consistent wherever its writer died, so an inherited lock needs no repair."""
+    """Take the arena's lock. The ring is consistent wherever its writer died, so it needs no repair."""
     cdef int rc = lock_take(&t.arena.lock)
     if rc == LOCK_BUSY:
         atomic_add64(&t.head.busy, 1)
         return PUT_BUSY
     if rc == LOCK_INHERITED:
+        if t.head.cleared == t.arena.head:              # the writer may have died in `table_clear`: complete it
+            hide_everything(t)
+            advance_serial(t)
         atomic_add64(&t.head.repaired, 1)
     return 0
 
@@ -196,13 +218,31 @@ cdef uint64_t *slot_of_place(Bucket *group, uint64_t h, uint64_t place, Bucket *
 cdef void clear_slot(TableView *t, Bucket *group, uint64_t h, Bucket *b, uint64_t *slot) noexcept nogil:
     """Remove an entry from the table. Its record stays in the ring, unused, until the tail passes it."""
     cdef Bucket *first = group + first_choice(h)
-    cdef uint8_t kind = record_at(t, (slot[0] & PLACE) - 1).kind
+    cdef uint64_t place = (slot[0] & PLACE) - 1
     if slot[0] & DISPLACED:
         first.displaced = table_count_down(first.displaced)
     write_begin(b)
     atomic_put64(slot, 0)
     write_end(b)
-    atomic_add64(&t.head.entries[kind], -1)
+    count_out(t, place, record_at(t, place).kind)
+
+
+cdef inline bint is_alive(const TableView *t, const uint64_t *slot, int64_t now) noexcept nogil:
+    """Whether the entry is neither expired nor cleared."""
+    cdef uint64_t place = (slot[0] & PLACE) - 1
+    cdef const Record *r = record_at(t, place)
+    return remaining(now, r.created, r.ttl) > 0 and not is_cleared(t, place)
+
+
+cdef void evict(TableView *t, Bucket *group, uint64_t h, Bucket *b, uint64_t *slot, int64_t now) noexcept nogil:
+    """Remove an entry for want of space, and count it; one that was cleared has been counted."""
+    cdef uint64_t place = (slot[0] & PLACE) - 1
+    cdef uint8_t kind = record_at(t, place).kind
+    if is_alive(t, slot, now):
+        atomic_add64(&t.head.evicted[kind], 1)
+    elif not is_cleared(t, place):
+        atomic_add64(&t.head.expired[kind], 1)
+    clear_slot(t, group, h, b, slot)
 
 
 cdef uint64_t *displace(TableView *t, Bucket *group, uint64_t h, Bucket **where) noexcept nogil:
@@ -245,8 +285,8 @@ cdef uint64_t *displace(TableView *t, Bucket *group, uint64_t h, Bucket **where)
 
 
 cdef uint64_t *free_slot(TableView *t, Bucket *group, uint64_t h, int64_t now, Bucket **where) noexcept nogil:
-    """Return a free slot, in the second bucket when the first is nearly full; else that of an expired entry, else that
-    of one not used recently."""
+    """Return a free slot, in the second bucket when the first is nearly full; else that of an entry that is expired or
+    cleared, else that of one not used recently."""
     cdef int side, i, probe
     cdef int free_slots[2]
     cdef uint64_t *free[2]
@@ -254,7 +294,6 @@ cdef uint64_t *free_slot(TableView *t, Bucket *group, uint64_t h, int64_t now, B
     cdef uint64_t *slot
     cdef uint64_t *victim = NULL
     cdef Bucket *victim_bucket = NULL
-    cdef Record *r
     for side in range(2):
         b = group + (second_choice(h) if side else first_choice(h))
         free_slots[side] = 0
@@ -279,8 +318,7 @@ cdef uint64_t *free_slot(TableView *t, Bucket *group, uint64_t h, int64_t now, B
         b = group + (second_choice(h) if probe >= BUCKET_SLOTS else first_choice(h))
         b.clock_hand = (b.clock_hand + 1) % BUCKET_SLOTS
         slot = &b.slots[b.clock_hand]
-        r = record_at(t, (slot[0] & PLACE) - 1)
-        if remaining(now, r.created, r.ttl) <= 0:
+        if not is_alive(t, slot, now):
             victim, victim_bucket = slot, b
             break
         if slot[0] & REFERENCED:
@@ -290,12 +328,7 @@ cdef uint64_t *free_slot(TableView *t, Bucket *group, uint64_t h, int64_t now, B
     if victim is NULL:
         b = group + first_choice(h)
         victim, victim_bucket = &b.slots[b.clock_hand], b
-    r = record_at(t, (victim[0] & PLACE) - 1)
-    if remaining(now, r.created, r.ttl) <= 0:
-        atomic_add64(&t.head.expired[r.kind], 1)
-    else:
-        atomic_add64(&t.head.evicted[r.kind], 1)
-    clear_slot(t, group, hash_of(t, r), victim_bucket, victim)
+    evict(t, group, hash_of(t, record_at(t, (victim[0] & PLACE) - 1)), victim_bucket, victim, now)
     where[0] = victim_bucket
     return victim
 
@@ -378,7 +411,6 @@ cdef int evict_oldest(TableView *t, int64_t now, int *second_chances) noexcept n
     cdef uint64_t *slot
     cdef Bucket *b = NULL
     cdef Bucket *buckets
-    cdef bint alive
     if r.kind == KIND_FILLER:
         atomic_put64(&t.arena.tail, t.arena.tail + size)
         return 0
@@ -392,13 +424,9 @@ cdef int evict_oldest(TableView *t, int64_t now, int *second_chances) noexcept n
         atomic_put64(&t.arena.tail, t.arena.tail + size)
         lock_release(&t.locks[group])
         return 0
-    alive = remaining(now, r.created, r.ttl) > 0
-    if not alive or not slot[0] & REFERENCED or second_chances[0] <= 0 or size > t.arena.scratch_size:
-        if alive:
-            atomic_add64(&t.head.evicted[r.kind], 1)
-        else:
-            atomic_add64(&t.head.expired[r.kind], 1)
-        clear_slot(t, buckets, h, b, slot)
+    if (not is_alive(t, slot, now) or not slot[0] & REFERENCED or second_chances[0] <= 0
+            or size > t.arena.scratch_size):
+        evict(t, buckets, h, b, slot, now)
         atomic_put64(&t.arena.tail, t.arena.tail + size)
         lock_release(&t.locks[group])
         return 0
@@ -431,6 +459,9 @@ cdef int make_space(TableView *t, uint64_t size, int64_t now, uint64_t *place) n
         target = t.arena.head % t.ring_size
         gap = t.ring_size - target if target + size > t.ring_size else 0
         if t.arena.head + gap + size - t.arena.tail <= t.ring_size:
+            if t.arena.tail >= t.head.cleared and t.head.cleared != 0:
+                memset(&t.head.hidden[0], 0, sizeof(t.head.hidden))
+                atomic_put64(&t.head.cleared, 0)
             if gap:
                 pad_to_end(t, target, gap)
                 target = 0
@@ -595,11 +626,12 @@ cdef int table_drop(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, 
     return PUT_BUSY
 
 
-cdef int table_clear(TableView *t) noexcept nogil:
-    """Remove everything; 0 or PUT_BUSY."""
-    cdef int rc
+cdef int64_t table_clear(TableView *t) noexcept nogil:
+    """Drop all entries in one step. Returns their number, or PUT_BUSY."""
+    cdef int64_t gone
     if lock_arena(t) < 0:
         return PUT_BUSY
-    rc = forget_everything(t)
+    gone = hide_everything(t)
+    advance_serial(t)
     lock_release(&t.arena.lock)
-    return rc
+    return gone

@@ -14,7 +14,7 @@ from typing import Any
 
 import corenet
 
-__all__ = ["hold_locks", "producing", "set_echo", "time_of_line"]
+__all__ = ["begin_clear", "hold_locks", "producing", "set_echo", "time_of_line"]
 
 FOLDER = Path(corenet.__file__).parents[1] / "tests" / "native"
 
@@ -33,9 +33,15 @@ def set_echo(transport: Any) -> None:
     _module("echo").set_echo(transport)
 
 
-def hold_locks(table: Any, kind: int, key: bytes) -> None:
-    """Take the locks an insertion of `key` would hold and begin to change its bucket, as if killed right there."""
-    _module("hold_locks").hold_locks(table, kind, key)
+def hold_locks(table: Any, kind: int, key: bytes, *, arena: bool = True) -> None:
+    """Take the locks an insertion of `key` would hold and begin to change its bucket, as if killed right there. Without
+    `arena` a change in place, which holds only that of the group."""
+    _module("hold_locks").hold_locks(table, kind, key, arena=arena)
+
+
+def begin_clear(table: Any) -> None:
+    """Clear the table up to the change of its serial, as if killed right there."""
+    _module("hold_locks").begin_clear(table)
 
 
 @contextmanager

@@ -290,12 +290,85 @@ def test_the_table_is_usable_after_clear():
     table = make(128 << 10)
     for number in range(3000):
         table.put(RRSET, b"%d" % number, bytes(50), now=100, ttl=50)
-    table.clear()
-    assert table.arena.ring_used == 0
+    alive = table.statistics().entries["rrset"]
+    assert table.clear() == alive == table.statistics().dropped["rrset"]
+    assert table.statistics().bytes_used == 0
     assert table.statistics().entries["rrset"] == 0
     assert all(table.find(RRSET, b"%d" % number, 100) is None for number in range(3000))
     assert table.put(RRSET, b"key", b"value", now=100, ttl=50)
     assert value_of(table, b"key") == b"value"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_entry_is_found_after_a_clear_wherever_the_ring_is(seed):
+    """Some laps of a small ring, cleared at random, before and after a whole lap; values of all sizes, replaced in
+    place and elsewhere, used and not. An entry that is found was stored since the last clear; the counters agree."""
+    rng = random.Random(seed)
+    table = make(128 << 10)
+    stored: dict[bytes, bytes] = {}
+    for turn in range(30_000):
+        key = b"%d" % rng.randrange(900)
+        if rng.random() < 0.0004:
+            found = sum(value_of(table, known) is not None for known in stored)
+            assert table.clear() == found
+            stored.clear()
+            assert table.statistics().entries["rrset"] == 0
+        elif rng.random() < 0.02:
+            assert table.drop(RRSET, key) <= (key in stored)
+            stored.pop(key, None)
+        elif rng.random() < 0.5:
+            stored[key] = b"%d " % turn + bytes(rng.choice((1, 1, 60, 200)))
+            assert table.put(RRSET, key, stored[key], now=100, ttl=50)
+        else:
+            assert value_of(table, key) in (None, stored.get(key))
+        assert table.statistics().bytes_used <= table.statistics().bytes_limit
+    found = sum(value_of(table, key) is not None for key in stored)
+    assert table.clear() == found
+
+
+@pytest.mark.parametrize("laps", [0.3, 1, 2.7])
+def test_the_memory_of_cleared_entries_is_used_again(laps):
+    """As many new entries stay as in a cache that was never cleared, although the cleared ones had been used."""
+    counts = []
+    for cleared in (False, True):
+        table = make(1 << 20)
+        if cleared:
+            for number in range(int(laps * table.arena.ring_size / 88)):
+                table.put(RRSET, b"%06d" % number, bytes(64), now=100, ttl=50)
+                table.find(RRSET, b"%06d" % number, 100)
+            table.clear()
+        for number in range(20_000):
+            assert table.put(RRSET, b"new%06d" % number, bytes(60), now=100, ttl=50)
+        kept = [number for number in range(20_000) if table.find(RRSET, b"new%06d" % number, 100)]
+        assert len(kept) == table.statistics().entries["rrset"]
+        counts.append(len(kept))
+    assert counts[1] > 0.99 * counts[0] > 5000
+
+
+def test_cleared_entries_get_neither_copied_nor_swept_nor_dropped():
+    table = make()
+    old, new = (name(text) + b"\0\1" for text in ("old.example.", "new.example."))
+    table.put(RRSET, old, b"1", now=100, ttl=50)
+    table.clear()
+    table.put(RRSET, new, b"2", now=100, ttl=50)
+    assert not table.drop(RRSET, old)
+    other = make()
+    assert sum(other.copy_in(block, 1 << RRSET, now=100) for block in table.copy_out(1 << RRSET, now=100)) == 1
+    assert other.find(RRSET, old, 100) is None
+    assert table.sweep(1 << RRSET, old[:-2]) == 0
+    assert table.sweep(1 << RRSET) == 1
+    assert table.statistics().dropped["rrset"] == 2
+    assert table.statistics().entries["rrset"] == 0
+
+
+def test_a_copy_that_a_clear_interrupts_has_no_cleared_entries():
+    table = make(4 << 20)
+    for number in range(20_000):
+        table.put(RRSET, name(f"n{number}.example.") + b"\0\1", b"", now=100, ttl=50)
+    blocks = table.copy_out(1 << RRSET, now=100)
+    assert next(blocks)
+    table.clear()
+    assert list(blocks) == []
 
 
 def test_hits_and_misses_are_counted_by_kind():
