@@ -24,6 +24,11 @@ Invariants: `exchanges` maps the number of each stream that is open in the codec
 `complete`, or has an `error`, or its stream is open. Bytes of the codec are written at the end of the loop iteration,
 so that the requests of one iteration share a TLS record.
 
+Each exchange has its own read timeout. It ends when nothing was received on its stream for that long and nothing of its
+request was sent either. What other streams receive and send does not count, nor does a PING. All streams share the
+transport's buffer, so an exchange notes how far its own bytes reach in it (`mark`); `sending` has the exchanges whose
+bytes are in the codec.
+
 Flow control: a collected body is acknowledged when it is received, up to `max_body` bytes, a streamed body when it is
 read. So a slow reader slows only its own stream. Data to send waits in the codec for the server's windows, and the
 upload waits in `drain`.
@@ -64,9 +69,13 @@ _LOST = Transition("lost", _STATES, {OPEN: CLOSED, CLOSING: CLOSED})
 
 
 class Exchange(ExchangeBase):
-    """One request and its response on one stream; made by `MultiplexedConnection.begin`, owned by its caller."""
+    """One request and its response on one stream; made by `MultiplexedConnection.begin`, owned by its caller.
 
-    __slots__ = ("began", "connection", "sent", "stream")
+    `mark`: where its last bytes end among those that the connection has written. `queued`: how many of its bytes the
+    codec had at that time, -1 when it got more since.
+    """
+
+    __slots__ = ("began", "connection", "mark", "queued", "sent", "stream")
 
     def __init__(self, connection: "MultiplexedConnection") -> None:
         super().__init__(connection.loop)
@@ -74,6 +83,8 @@ class Exchange(ExchangeBase):
         self.began = self.loop.time()
         self.stream = 0
         self.sent = False
+        self.mark = 0
+        self.queued = -1
 
     @property
     def content_coded(self) -> bool:
@@ -96,7 +107,7 @@ class Exchange(ExchangeBase):
         connection.exchanges[self.stream] = self
         if body is not None:
             codec.send_data(self.stream, body, True)
-        connection.flush_soon()
+        self._flush_soon()
         connection.watch(self.due)
 
     def write_piece(self, piece: bytes) -> None:
@@ -107,7 +118,7 @@ class Exchange(ExchangeBase):
         """
         self.last_activity = self.loop.time()
         waiting = self.connection.codec.send_data(self.stream, piece)
-        self.connection.flush_soon()
+        self._flush_soon()
         if waiting or self.connection.writing_paused:
             self.must_drain()
 
@@ -121,6 +132,12 @@ class Exchange(ExchangeBase):
         self.sent = True
         self.last_activity = self.loop.time()
         self.connection.codec.send_end(self.stream)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        """The codec has got bytes of this exchange."""
+        self.queued = -1
+        self.connection.sending.add(self)
         self.connection.flush_soon()
 
     # --- the response -------------------------------------------------------------------------------------------------
@@ -207,7 +224,8 @@ class Exchange(ExchangeBase):
     def check(self, now: float) -> float:
         """Fail the exchange when a timeout has expired; return when to check again."""
         connection = self.connection
-        unsent = connection.codec.unsent(self.stream) + connection.transport.get_write_buffer_size()
+        buffered = connection.transport.get_write_buffer_size() - (connection.written - self.mark)
+        unsent = connection.codec.unsent(self.stream) + max(0, buffered)
         slow_reader = bool(self.parts) and not self.collecting
         due = self.check_time(now, connection.origin, unsent=unsent, sent=self.sent, slow_reader=slow_reader)
         if isinstance(self.error, TimeoutExceeded):
@@ -236,6 +254,9 @@ class MultiplexedConnection(ConnectionBase):
         self.exchanges: dict[int, Exchange] = {}
         self.on_change: Callable[[], None] | None = None
         self.flushing = False
+        self.sending: set[Exchange] = set()
+        # Bytes that the transport was given.
+        self.written = 0
         # Whether a GOAWAY had the code HTTP_1_1_REQUIRED; the resets that follow it have another.
         self.wants_http1 = False
         self.writing_paused = False
@@ -300,6 +321,7 @@ class MultiplexedConnection(ConnectionBase):
 
     def end(self, exchange: Exchange) -> None:
         """Remove an exchange; reset its stream unless it has ended."""
+        self.sending.discard(exchange)
         if self.exchanges.pop(exchange.stream, None) is not None:
             self.codec.reset(exchange.stream, CANCEL)
             self.flush_soon()
@@ -318,6 +340,13 @@ class MultiplexedConnection(ConnectionBase):
             data = self.codec.data_to_send()
             if data:
                 self.transport.write(data)
+                self.written += len(data)
+            for exchange in tuple(self.sending):
+                queued = self.codec.unsent(exchange.stream)
+                if queued != exchange.queued:
+                    exchange.queued, exchange.mark = queued, self.written
+                if not queued:
+                    self.sending.discard(exchange)
 
     # --- closing ------------------------------------------------------------------------------------------------------
 

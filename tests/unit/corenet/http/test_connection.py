@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.machines import read_table, steps_of, table_of
+from support.recording import Loop, Transport
 
 from corenet.http import connection
 from corenet.http.connection import Connection
@@ -32,41 +33,6 @@ def test_events_in_empty_cells_of_the_table_raise() -> None:
                     step[state]
 
 
-class Transport(asyncio.Transport):
-    """A transport that only records its calls."""
-
-    def __init__(self, extra: dict[str, Any]) -> None:
-        super().__init__(extra)
-        self.told: list[str] = []
-        self.unsent = 0
-        self.unread = 0
-        self.written = b""
-
-    def is_closing(self) -> bool:
-        return "close" in self.told or "abort" in self.told
-
-    def close(self) -> None:
-        self.told.append("close")
-
-    def abort(self) -> None:
-        self.told.append("abort")
-
-    def write(self, data: Any) -> None:
-        self.written += bytes(data)
-
-    def get_write_buffer_size(self) -> int:
-        return self.unsent
-
-    def get_read_buffer_size(self) -> int:
-        return self.unread
-
-    def pause_reading(self) -> None:
-        self.told.append("pause")
-
-    def resume_reading(self) -> None:
-        self.told.append("resume")
-
-
 class Known(Transport):
     """Looks like our TLS transports."""
 
@@ -77,40 +43,6 @@ class Known(Transport):
     @__class__.setter
     def __class__(self, value: Any) -> None:
         raise TypeError(value)
-
-
-class Loop:
-    """A clock that the test advances, and its timers."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.timers: list[Any] = []
-
-    def time(self) -> float:
-        return self.now
-
-    def get_debug(self) -> bool:
-        return False
-
-    def call_soon(self, *args: Any, **kwargs: Any) -> None:
-        """Futures call this for their callbacks; there are none here."""
-
-    def create_future(self) -> Any:
-        return asyncio.Future(loop=self)  # type: ignore[arg-type]
-
-    def call_at(self, due: float, call: Any) -> Any:
-        timer = SimpleNamespace(due=due, call=call, cancelled=False)
-        timer.cancel = lambda: setattr(timer, "cancelled", True)
-        self.timers.append(timer)
-        return timer
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-        due = [timer for timer in self.timers if timer.due <= self.now]
-        self.timers = [timer for timer in self.timers if timer.due > self.now]
-        for timer in due:
-            if not timer.cancelled:
-                timer.call()
 
 
 class Fixture:
