@@ -379,6 +379,9 @@ HTTP_UPLOAD_SLICE_BYTES = 262_144
 """bytes: After sending this much of a body that never waits, other tasks run."""
 HTTP_UPLOAD_SLICE_CHUNKS = 64
 """pieces: After sending this many chunks of a body that never waits, other tasks run: chunks may be tiny or empty."""
+HTTP_UPLOAD_END_TURNS = 16
+"""iterations: After a timeout, the iterator of a body has so many iterations of the loop to end after it was cancelled.
+One that obeys needs two, and some for each task in which it waits."""
 HTTP_FILE_READ = 262_144
 """bytes: A file is read in pieces of this size, each in a thread. Less means more changes of thread; more takes more
 memory for each upload."""

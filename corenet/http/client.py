@@ -21,7 +21,7 @@ from corenet.http.client_arguments import check_client
 from corenet.http.connection import Connection
 from corenet.http.connections import CLOSED, Connections, record_lookups_of
 from corenet.http.decode import Decoder, accept_encoding, yield_between_slices
-from corenet.http.errors import LocalProtocolError, ServerDisconnected
+from corenet.http.errors import LocalProtocolError, ServerDisconnected, TimeoutExceeded
 from corenet.http.events import Data, End, Request
 from corenet.http.h2_connection import Exchange, MultiplexedConnection
 from corenet.http.headers import Headers
@@ -227,12 +227,16 @@ class HttpClient(Verbs):
             sent = prepared.body
         else:
             sent = body if body is None or type(body) is bytes else prepare_body(body)
+        until, call = math.inf, None
         try:
             call = self._call(method, url, headers, sent, timeout, prepared)
             return await (self._fetch(call) if self._layer is None else self._layer.request(call))
+        except TimeoutExceeded:
+            until = -math.inf
+            raise
         finally:
             if type(sent) is Upload:
-                await sent.close()
+                await _close_body(sent, call, until)
 
     async def _fetch(self, call: RequestState) -> Response:
         """Send the request, and again after redirects, challenges and failures that are retried."""
@@ -293,6 +297,7 @@ class HttpClient(Verbs):
     ) -> AsyncIterator[StreamedResponse]:
         prepared = self._prepare(body, options)
         sent = prepared.body
+        until, call = math.inf, None
         try:
             call = self._call(method, url, headers, sent, timeout, prepared)
             response = await (self._begin_stream(call) if self._layer is None else self._layer.stream(call))
@@ -300,9 +305,12 @@ class HttpClient(Verbs):
                 yield response
             finally:
                 response.close()
+        except TimeoutExceeded:
+            until = -math.inf
+            raise
         finally:
             if type(sent) is Upload:
-                await sent.close()
+                await _close_body(sent, call, until)
 
     async def _begin_stream(self, call: RequestState) -> StreamedResponse:
         """Send the request and follow redirects; on return the response owns the slot."""
@@ -607,6 +615,14 @@ class HttpClient(Verbs):
         )
         response._about = (exchange.last_activity - call.started, exchange.informational, slot.facts, call.reused)
         return response
+
+
+async def _close_body(body: Upload, call: RequestState | None, until: float) -> None:
+    """Close the body of a request. After a timeout (`until` has passed) or the deadline its iterator is not waited for.
+
+    A call without a deadline has not asked for a connection yet.
+    """
+    await body.close(min(until, call.deadline) if call is not None and call.deadline else until)
 
 
 async def get(url: str, *, timeout: Timeout | float | None = None, trace: Trace | None = None) -> Response:

@@ -9,6 +9,10 @@ Ownership: the request owns its upload and always calls `close` at its end. The 
 exchange and stops the upload with it. An exception of the iterator ends the exchange and is raised by the request. When
 the iterator raises after the upload was stopped, the exception goes to the loop's exception handler.
 
+The iterator is the user's code, which may ignore that it was cancelled. The request waits for its end at most until
+its deadline, and after a timeout only for `HTTP_UPLOAD_END_TURNS` iterations of the loop, in which an iterator that
+obeys is closed. Later it ends by itself. One that runs for `HTTP_CLOSE_TIMEOUT` is reported.
+
 A body that can be read again is renewed for each further attempt of its request: `renew` gives the successor, and
 `close` closes all of them. An upload of a request with Expect waits for the server's 100 (Continue) before its first
 piece, at most `HTTP_EXPECT_TIMEOUT` seconds, and sends nothing after a final response that is no success (RFC 9110
@@ -25,7 +29,13 @@ from corenet.http.body_source import BodySource, file_source, is_file_object
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
 from corenet.http.h2_connection import Exchange
-from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_EXPECT_TIMEOUT, HTTP_UPLOAD_SLICE_BYTES, HTTP_UPLOAD_SLICE_CHUNKS
+from corenet.limits import (
+    HTTP_CLOSE_TIMEOUT,
+    HTTP_EXPECT_TIMEOUT,
+    HTTP_UPLOAD_END_TURNS,
+    HTTP_UPLOAD_SLICE_BYTES,
+    HTTP_UPLOAD_SLICE_CHUNKS,
+)
 
 __all__ = ["Upload", "prepare_body"]
 
@@ -85,27 +95,40 @@ class Upload:
         if self.consent is not None and not self.consent.done() and (status == 100 or 200 <= status < 300):
             self.consent.set_result(None)
 
-    async def close(self) -> None:
-        """Stop and wait until the iterator is closed. One that takes too long is reported and not waited for."""
+    async def close(self, deadline: float) -> None:
+        """Stop and wait until the iterator is closed, at most until `deadline`, a time of the loop's clock.
+
+        One that takes longer than `HTTP_CLOSE_TIMEOUT` is reported and not waited for.
+        """
         self.stop()
         if self.successor is not None:
-            await self.successor.close()
-        if self.task is not None and not await self._ended(self.task):
+            await self.successor.close(deadline)
+        if self.task is not None and not await self._ended(self.task, deadline):
             return
         if not self.closed:
             # Never started, or cancelled before its first step.
             loop = asyncio.get_running_loop()
-            await self._ended(loop.create_task(self._close_iterator(loop)))
+            await self._ended(loop.create_task(self._close_iterator(loop)), deadline)
 
-    async def _ended(self, task: asyncio.Task[None]) -> bool:
+    async def _ended(self, task: asyncio.Task[None], deadline: float) -> bool:
+        """Return whether `task` ends in time."""
+        for _ in range(HTTP_UPLOAD_END_TURNS):
+            if task.done():
+                return True
+            await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        late = loop.time() + HTTP_CLOSE_TIMEOUT
+        timer = loop.call_at(late, self._report_late, loop, task)
         _left_behind.add(task)
         task.add_done_callback(_left_behind.discard)
-        _, late = await asyncio.wait((task,), timeout=HTTP_CLOSE_TIMEOUT)
-        if late:
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "the body of a request did not end in time when it was closed", "task": task}
-            )
-        return not late
+        task.add_done_callback(lambda _: timer.cancel())
+        await asyncio.wait((task,), timeout=max(0.0, min(late, deadline) - loop.time()))
+        return task.done()
+
+    def _report_late(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
+        loop.call_exception_handler(
+            {"message": "the body of a request did not end in time when it was closed", "task": task}
+        )
 
     async def _run(self, connection: Connection | Exchange, sent: Callable[[], None] | None) -> None:
         try:

@@ -5,6 +5,7 @@ Every test runs on asyncio's loop and on ours.
 
 import asyncio
 import json
+import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -435,7 +436,7 @@ def test_a_refused_body_is_not_sent_after_the_timeout(loop: str, monkeypatch: py
             for _ in range(100):
                 await asyncio.sleep(0)
             assert len(pieces) == sent
-            await upload.close()
+            await upload.close(math.inf)
 
     run_on(loop, main())
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from support.certs import Authority
+from support.cycles import left_in_cycles
 from support.http_peer import LOOPS, OK, Peer, always_ok, run_on, serving, until
 from support.loop_clock import stopped_clock
+from support.waiting import spin
 
 from corenet import tls
 from corenet.http import (
@@ -26,6 +28,7 @@ from corenet.http import (
     Timeout,
     TimeoutExceeded,
 )
+from corenet.limits import HTTP_CLOSE_TIMEOUT
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -287,6 +290,31 @@ def test_a_stalling_body_ends_at_the_timeout(
             with pytest.raises(TimeoutExceeded, match=told) as caught:
                 await unanswered(client, server.url, body, streamed)
             assert caught.value.phase == "request" and body.closed == 1
+
+    run_on(loop, bounded(main))
+
+
+def test_a_body_that_waits_in_other_tasks_is_closed_before_a_timeout_is_raised(loop: str) -> None:
+    closed = []
+
+    async def within(tasks: int) -> None:
+        await (asyncio.ensure_future(within(tasks - 1)) if tasks else asyncio.Event().wait())
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            yield b"x"
+            await within(5)
+        finally:
+            closed.append(True)
+
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.read()
+
+        async with serving(serve) as server, HttpClient(timeout=SHORT) as client:
+            with pytest.raises(TimeoutExceeded):
+                await client.post(server.url, body())
+            assert closed
 
     run_on(loop, bounded(main))
 
@@ -588,3 +616,133 @@ def test_a_body_that_does_not_end_is_abandoned_and_reported(loop: str, monkeypat
 
     (told,) = run_on(loop, bounded(main))
     assert "did not end in time" in told["message"]
+
+
+@pytest.mark.parametrize("timeout", [Timeout(total=10.0), Timeout(read=10.0)], ids=["total", "read"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_body_that_ignores_its_cancellation_does_not_delay_a_timeout(
+    loop: str, timeout: Timeout, streamed: bool
+) -> None:
+    """The clock stands still after the timeout. The body ends by itself; one that takes too long is reported."""
+    from corenet.http import upload
+
+    async def main() -> list[Any]:
+        heard: list[Any] = []
+        asked_again: list[bool] = []
+        go, stalls, aborted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context))
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"x"
+            while not go.is_set():
+                stalls.set()
+                try:
+                    await go.wait()
+                except asyncio.CancelledError:
+                    continue
+            yield b"y"
+            asked_again.append(True)
+
+        async def serve(peer: Peer) -> None:
+            with pytest.raises(ConnectionResetError):
+                await peer.reader.read()
+            aborted.set()
+
+        async with serving(serve) as server, HttpClient(timeout=timeout) as client:
+            with stopped_clock() as clock:
+                task = asyncio.ensure_future(unanswered(client, server.url, body(), streamed))  # type: ignore[arg-type]
+                await spin(stalls.is_set, "a body that waits")
+                clock.move(10.0)
+                await spin(task.done, "the timeout", 5.0)
+                with pytest.raises(TimeoutExceeded, match="body"):
+                    await task
+                assert len(upload._left_behind) == 1 and not heard
+                clock.move(HTTP_CLOSE_TIMEOUT)
+                await spin(lambda: bool(heard), "the report")
+                go.set()
+                await spin(lambda: not upload._left_behind, "the end of the body")
+            await aborted.wait()
+        assert not asked_again, "nothing more is taken from a body that was stopped"
+        return heard
+
+    (told,) = run_on(loop, bounded(main))
+    assert "did not end in time" in told["message"]
+
+
+def test_a_response_waits_for_its_body_until_the_deadline(loop: str) -> None:
+    from corenet.http import upload
+
+    total = HTTP_CLOSE_TIMEOUT / 2
+
+    async def main() -> None:
+        go = asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"x"
+            while not go.is_set():
+                try:
+                    await go.wait()
+                except asyncio.CancelledError:
+                    continue
+
+        async def serve(peer: Peer) -> None:
+            await peer.reader.readuntil(b"\r\n\r\n")
+            await peer.send(OK)
+            await peer.reader.read()
+
+        async with serving(serve) as server, HttpClient() as client:
+            with stopped_clock() as clock:
+                task = asyncio.ensure_future(client.post(server.url, body(), timeout=total))
+                await spin(lambda: upload._left_behind, "a body that is waited for")
+                clock.move(total * 0.9)
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                assert not task.done()
+                clock.move(total * 0.2)
+                await spin(task.done, "the response", 5.0)
+                go.set()
+                await spin(lambda: not upload._left_behind, "the end of the body")
+            assert (await task).body == b"ok"
+
+    run_on(loop, bounded(main))
+
+
+def test_a_body_that_ends_after_its_timeout_leaves_nothing(loop: str) -> None:
+    """Neither in `_left_behind` nor in reference cycles."""
+    from corenet.http import upload
+
+    async def main() -> list[str]:
+        async def serve(peer: Peer) -> None:
+            await done.wait()  # without reading: the error would be in a cycle with its reader
+
+        done = asyncio.Event()
+        async with serving(serve) as server, HttpClient(timeout=Timeout(total=1.0)) as client:
+
+            async def operation() -> None:
+                go, stalls = asyncio.Event(), asyncio.Event()
+
+                async def body() -> AsyncIterator[bytes]:
+                    while not go.is_set():
+                        stalls.set()
+                        try:
+                            await go.wait()
+                        except asyncio.CancelledError:
+                            continue
+                    yield b"x"
+
+                with stopped_clock() as clock:
+                    task = asyncio.ensure_future(client.post(server.url, body()))
+                    await spin(stalls.is_set, "a body that waits")
+                    clock.move(1.0)
+                    await asyncio.wait((task,))
+                    assert isinstance(task.exception(), TimeoutExceeded)
+                    go.set()
+                    await spin(lambda: not upload._left_behind, "the end of the body")
+
+            found = await left_in_cycles(operation)
+            done.set()
+            return found
+
+    # asyncio's transports are in cycles of their own.
+    ours = {"Connection", "Future", "Task", "TimeoutExceeded", "Upload", "async_generator", "traceback"}
+    assert not ours & set(run_on(loop, bounded(main)))
