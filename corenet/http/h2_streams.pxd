@@ -43,7 +43,9 @@ cdef class H2Streams:
     cdef uint32_t forgotten         # the highest number removed from `reset_streams`
     cdef uint32_t next_stream, last_peer_stream, goaway_stream
     cdef readonly int open_streams  # opened by the client and not closed
-    cdef bint failed
+    cdef bint failed, fault_unsent
+    cdef int fault_code
+    cdef bytes fault_reason
     cdef readonly bint goaway_sent, goaway_received
     cdef double control_budget, reset_budget, clock
     # flow control
@@ -55,11 +57,12 @@ cdef class H2Streams:
     cdef int start(self, bint server, table_size) except -1
     cdef int refill(self, double now) except -1
     cpdef int64_t unsent(self, int64_t stream_id=*) except -1
-    cpdef bytes data_to_send(self)
+    cpdef bytes data_to_send(self, bint last=*)
     cpdef int acknowledge(self, int64_t stream_id, int64_t size) except -1
     cdef int credit_connection(self, int64_t size) except -1
     cdef int open_connection_window(self) except -1
     cdef int fail(self, int code, str reason) except -1
+    cdef int leave_streams(self, bint incomplete_only) except -1
     cdef int spend_control(self) except -1
     cdef int spend_reset(self) except -1
     cdef int credit_control_frames(self) except -1

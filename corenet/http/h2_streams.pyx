@@ -257,14 +257,23 @@ cdef class H2Streams:
     # --- the connection -----------------------------------------------------------------------------------------------
 
     cdef int fail(self, int code, str reason) except -1:
-        """End the connection (RFC 9113 section 5.4.1)."""
-        self.goaway(code, reason.encode())
-        self.failed = True
-        self.streams.clear()
-        self.pending.clear()
-        self.open_streams = 0
-        self.unsent_octets = 0
+        """End the connection (RFC 9113 section 5.4.1). Requests that are complete can be answered before the GOAWAY."""
+        self.failed = self.fault_unsent = self.goaway_sent = True
+        self.fault_code, self.fault_reason = code, reason.encode()
+        self.leave_streams(self.server)
         raise Http2Error(f"{reason} ({error_name(code)})", code)
+
+    cdef int leave_streams(self, bint incomplete_only) except -1:
+        """Forget the streams, with `incomplete_only` those whose request is not complete. Nothing is sent."""
+        cdef H2Stream stream
+        for stream in list(self.streams.values()):
+            if incomplete_only and stream.state == HALF_CLOSED_REMOTE:
+                continue
+            del self.streams[stream.number]
+            self.pending.pop(stream.number, None)
+            self.open_streams -= 1
+            self.unsent_octets -= stream.queued
+        return 0
 
     cdef int refill(self, double now) except -1:
         """Refill the budgets with time."""
@@ -308,9 +317,17 @@ cdef class H2Streams:
         self.goaway_sent = True
         return add_goaway(&self.out, self.last_peer_stream, <uint32_t>code, debug)
 
-    cpdef bytes data_to_send(self):
-        """Remove and return the bytes to send to the peer; empty when there are none."""
+    cpdef bytes data_to_send(self, bint last=True):
+        """Remove and return the bytes to send to the peer; empty when there are none.
+
+        `last`: after a connection error they end with the GOAWAY, and nothing can be sent afterwards. A server that
+        answers complete requests before it says False until then.
+        """
         cdef bytes data
+        if last and self.fault_unsent:
+            self.fault_unsent = False
+            self.leave_streams(False)
+            self.goaway(self.fault_code, self.fault_reason)
         if self.out.size == 0:
             return b""
         data = PyBytes_FromStringAndSize(<const char *>self.out.data, self.out.size)
@@ -389,7 +406,7 @@ cdef class H2Streams:
 
     cdef H2Stream stream_to_send(self, int64_t stream_id):
         cdef H2Stream stream = self.streams.get(stream_id)
-        if stream is None or self.failed:
+        if stream is None:
             raise LocalProtocolError(f"stream {stream_id} is not open")
         if stream.finished:
             raise LocalProtocolError(f"the message on stream {stream_id} has ended")

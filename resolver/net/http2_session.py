@@ -12,6 +12,9 @@ connection that have no query yet by its window (`DOH_WINDOW`), responses that t
 has as long to open its windows.
 Nothing is read while the client does not read.
 
+After a connection error (RFC 9113 section 5.4.1) the requests that were complete before it are answered, in the same
+bounds, then the GOAWAY follows, because some clients take nothing after it. What the client sends meanwhile is dropped.
+
 A turn gives one `STREAM_READ_CHUNK` to the codec, or continues with the events of the last one; it answers
 `STREAM_TURN_MESSAGES` requests, and stops when it has made `STREAM_TURN_OCTETS` of responses. Then others have their
 turn (`resolver.net.turns`).
@@ -22,7 +25,7 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from corenet.http.errors import RemoteProtocolError
+from corenet.http.errors import Http2Error
 from corenet.http.events import Data, End, Informational, Request, Response
 from corenet.http.h2 import SERVER, H2Connection
 from corenet.http.h2_events import NO_ERROR, StreamReset
@@ -137,6 +140,8 @@ class Http2Session(HttpSession):
 
     def receive(self, data: bytes) -> None:
         """Take octets of frames, cut anywhere."""
+        if self._failed:
+            return
         self._unread = self._unread + data if self._unread else data
         if self._write_blocked_since is None and self._turns.enter(self._connection):
             self.work()
@@ -151,11 +156,11 @@ class Http2Session(HttpSession):
         events = self._events
         self._in_feed = True
         try:
-            if not events:
+            if not events and not self._failed:
                 data = self._take_chunk()
                 read = len(data)
-                events.extend(self._codec.feed(data, self._connection.now()))
-                if events or self._unread or not self._codec.incomplete:
+                events.extend(self._feed(data))
+                if self._failed or events or self._unread or not self._codec.incomplete:
                     self._partial_since = None
                 elif self._partial_since is None:
                     self._partial_since = self._connection.now()
@@ -163,11 +168,6 @@ class Http2Session(HttpSession):
             while events and self._share_left():
                 self._handle(*events.popleft())
                 self._answer_complete()
-        except RemoteProtocolError:
-            self._connection.listener.malformed += 1
-            self._flush()
-            self._transport.close()
-            return
         finally:
             self._in_feed = False
             self._turns.spend(self._turn_messages, read + self._turn_octets)
@@ -175,6 +175,21 @@ class Http2Session(HttpSession):
         self._schedule()
         self._close_if_done()
         self._update_reading()
+
+    def _feed(self, data: bytes) -> list[tuple[int, Any]]:
+        """Return the events of `data`, after a connection error those before it."""
+        try:
+            return self._codec.feed(data, self._connection.now())
+        except Http2Error as error:
+            self._connection.listener.malformed += 1
+            self._failed = True
+            self._unread = b""
+            return error.events
+
+    def _end(self) -> None:
+        if self._failed:
+            self._transport.write(self._codec.data_to_send())  # with the GOAWAY
+        super()._end()
 
     def _share_left(self) -> bool:
         """Whether the turn may continue."""
@@ -369,7 +384,7 @@ class Http2Session(HttpSession):
         transport, codec = self._transport, self._codec
         if transport.is_closing():
             return
-        data = codec.data_to_send()
+        data = codec.data_to_send(not self._failed)
         if data:
             transport.write(data)
         unsent = codec.unsent()

@@ -7,7 +7,7 @@ read is stored; while the write buffer is above its high watermark (`_write_bloc
 When the client has ended its direction (`SessionConnection.input_ended`), its earlier requests are answered, then the
 connection is closed. It holds its slot until the last of its queries is resolved and read: queries have the deadline of
 the service, a client that does not read has `message_timeout`. A request that is not complete will never be, so nothing
-waits for it.
+waits for it. The same holds when the client broke a rule after which nothing can be read (`_failed`).
 """
 
 import asyncio
@@ -53,6 +53,7 @@ class HttpSession:
         # Octets of the responses that were made in this turn.
         self._turn_octets = 0
         self._unread = b""
+        self._failed = False
         self._reading = True
         self._idle_since = connection.now()
         self._partial_since: float | None = None
@@ -75,9 +76,14 @@ class HttpSession:
         return not self._is_done()
 
     def _close_if_done(self) -> None:
-        """Close the connection of a client that has ended its direction when everything is answered."""
-        if self._connection.input_ended and not self._transport.is_closing() and self._is_done():
-            self._transport.close()
+        """Close the connection of a client from which nothing more is read when everything is answered."""
+        ended = self._failed or self._connection.input_ended
+        if ended and not self._transport.is_closing() and self._is_done():
+            self._end()
+
+    def _end(self) -> None:
+        """Close the connection."""
+        self._transport.close()
 
     def _is_done(self) -> bool:
         """Whether nothing that was received can lead to another response."""

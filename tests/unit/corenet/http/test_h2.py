@@ -113,6 +113,30 @@ def test_an_error_has_the_events_before_it() -> None:
     assert caught.value.events == []
 
 
+def test_a_server_may_answer_complete_requests_before_the_goaway() -> None:
+    """Also when their responses wait for windows. The others are forgotten, and after the GOAWAY nothing is sent."""
+    connection = server()
+    for stream in (1, 3, 5):
+        connection.feed(get(stream, end=stream != 3))
+    connection.send_response(5, Response(200, []))
+    assert connection.send_data(5, bytes(100_000), True) == 100_000 - 65_535
+    with pytest.raises(Http2Error):
+        connection.feed(get(7) + frame(PING, 0, 1, bytes(8)) + get(9))
+    assert [stream for stream in range(1, 10) if connection.is_open(stream)] == [1, 5, 7]
+    assert connection.open_streams == 3 and connection.unsent() == 100_000 - 65_535
+    with pytest.raises(LocalProtocolError):
+        connection.send_response(3, Response(200, []), True)
+    connection.data_to_send(False)
+    connection.send_response(1, Response(200, []), True)
+    assert [found[0] for found in frames(connection.data_to_send(False))] == [HEADERS]
+    assert goaway_code(connection.data_to_send()) == 1
+    assert connection.open_streams == connection.unsent() == 0
+    for stream in (5, 7):
+        with pytest.raises(LocalProtocolError):
+            connection.send_data(stream, b"", True)
+    assert connection.data_to_send() == b""
+
+
 # --- connection preface -----------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ The client is the library `h2`, which checks the server's frames; the wrong fram
 error ends the connection with a GOAWAY, a stream error ends one stream and the next request is answered all the same.
 """
 
+import asyncio
 import base64
 from typing import Any
 
@@ -32,6 +33,8 @@ from support.h2_frames import (
     WINDOW_UPDATE,
     frame,
 )
+
+from resolver import limits
 
 TARGET = "/dns-query?dns=" + base64.urlsafe_b64encode(QUERY).rstrip(b"=").decode()
 GET = [(":method", "GET"), (":scheme", "https"), (":authority", "x"), (":path", TARGET)]
@@ -147,8 +150,8 @@ PERMITTED = [
 class Client:
     """The library, which has sent its preface, and the server's connection."""
 
-    def __init__(self) -> None:
-        self.listener = Listener()
+    def __init__(self, listener: Listener | None = None) -> None:
+        self.listener = listener or Listener()
         self.connection, self.transport = connect(self.listener, "h2")
         self.library = H2Connection(H2Configuration(client_side=True, validate_outbound_headers=False))
         self.library.initiate_connection()
@@ -226,3 +229,75 @@ def test_permitted_and_ignorable_frames_have_no_effect(octets: bytes) -> None:
         assert client.is_served()
     assert not client.transport.closing
     client.connection.connection_lost(None)
+
+
+# Connection errors after a request on stream 1.
+FAULTS = {
+    "ping on a stream": frame(PING, 0, 1, bytes(8)),
+    "frame too large": frame(DATA, 0, 1, bytes(16_385)),
+    "window by 0": window(0, 0),
+    "fields that are no HPACK": frame(HEADERS, END_HEADERS | END_STREAM, 3, b"\x80"),
+    "even stream": request(2, *GET),
+    "frame inside a block": frame(HEADERS, END_STREAM, 3, block(*GET)) + window(0, 1),
+}
+BAD = FAULTS["ping on a stream"]
+FAULT = pytest.mark.parametrize("fault", [pytest.param(fault, id=name) for name, fault in FAULTS.items()])
+
+
+def ends(events: list[Any]) -> list[type]:
+    """Responses and GOAWAY, in order."""
+    return [type(event) for event in events if isinstance(event, ConnectionTerminated | ResponseReceived)]
+
+
+@FAULT
+def test_a_request_before_a_connection_error_is_answered_before_the_goaway(fault: bytes) -> None:
+    """RFC 9113 sections 5.4.1 and 6.8: also when both are in one segment. The library takes nothing after a GOAWAY."""
+    client = Client()
+    client.know(1)
+    events = client.send(DONE + fault)
+    assert ends(events) == [ResponseReceived, ConnectionTerminated]
+    assert events[-1].last_stream_id >= 1
+    assert client.transport.closing and client.listener.malformed == client.listener.requests == 1
+
+
+@FAULT
+def test_a_query_that_waits_is_answered_after_a_connection_error(fault: bytes) -> None:
+    """A request that is not complete never will be, and what follows the error is not read."""
+    client = Client(Listener(None))
+    client.know(1)
+    assert not client.send(DONE + request(3, *POST, flags=END_HEADERS) + fault.replace(b"\0\0\0\3", b"\0\0\0\5"))
+    assert not client.send(request(7, *GET) + BAD)
+    assert not client.transport.closing and client.listener.requests == client.listener.malformed == 1
+    [sink] = client.connection._session._waiting.values()  # type: ignore[union-attr]
+    sink.send(QUERY, ("", 0))
+    assert ends(client.send(b"")) == [ResponseReceived, ConnectionTerminated]
+    assert client.transport.closing
+
+
+def test_a_connection_error_holds_the_connection_no_longer_than_its_queries() -> None:
+    """A client that does not read has the message timeout, as without the error."""
+    client = Client(Listener(None))
+    client.know(1)
+    client.send(DONE + BAD)
+    connection, timeout = client.connection, client.listener.message_timeout
+    connection.pause_writing()
+    assert not connection.is_late(timeout) and connection.is_late(timeout + 0.1)
+    connection.connection_lost(None)
+    assert not client.listener.service.pending
+
+
+def test_many_requests_before_a_connection_error_are_answered_in_turns() -> None:
+    async def main() -> None:
+        listener, count = Listener(), 2 * limits.STREAM_TURN_MESSAGES
+        listener.pipeline = count
+        client = Client(listener)
+        for number in range(count):
+            client.know(2 * number + 1)
+        events = client.send(b"".join(request(2 * number + 1, *GET) for number in range(count)) + BAD)
+        assert ends(events) == [ResponseReceived] * limits.STREAM_TURN_MESSAGES
+        while not client.transport.closing:
+            await asyncio.sleep(0)
+        assert client.listener.requests == count
+        assert ends(client.send(b""))[-1] is ConnectionTerminated
+
+    asyncio.run(main())
