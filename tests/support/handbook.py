@@ -61,6 +61,7 @@ COMPLETE = {
     "resolverctl forward add ZONE SERVER...": "resolverctl forward add corp.example 192.0.2.1",
     "resolverctl import": "echo server: > unbound.conf; resolverctl import unbound.conf",
     "resolverctl load": "resolverctl save; resolverctl load",
+    "resolverctl local-data": "resolverctl local-data list",
     "resolverctl local-data add RECORD": "resolverctl local-data add a.example A 192.0.2.1",
     "resolverctl local-data remove NAME [TYPE]": "resolverctl local-data remove a.example A",
     "resolverctl nta": "resolverctl nta list",

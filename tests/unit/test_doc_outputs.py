@@ -43,9 +43,12 @@ SHOWN = {
     "encrypted-dns.md: ExecReload=": HERE,
     "encrypted-upstream.md: upstream: 9.9.9.9": HERE,
     "fleet.md: user resolver on": HERE,
+    "migrating-from-adguard-home.md: dns:": "a configuration of AdGuard Home; the page has ours beside it",
+    "migrating-from-adguard-home.md: $TTL 300": "tests/unit/test_doc_configurations.py",
     "migrating-from-knot-resolver.md: net.listen": "a configuration of Knot Resolver 5; the page has ours beside it",
     "migrating-from-knot-resolver.md: network:": "a configuration of Knot Resolver 6; the page has ours beside it",
     "monitoring.md: last 2.0 s": HERE,
+    "operating.md: #!/bin/sh\n# unshare": "it changes mounts, so it needs root and a machine of its own",
     "operating.md: [Socket]": COMMANDS,
     "policy.md: $ resolverctl lists": HERE,
     "policy.md: $TTL 300": "tests/unit/resolver/policy/test_rpz.py",
@@ -148,7 +151,7 @@ def zone(name: str, **fields: object) -> dict[str, object]:
 
 
 def test_lists_and_zones() -> None:
-    lists = {"lists": [{"name": "feed.example", "entries": 400001, "left_out": 1, "age": 182, "error": ""}]}
+    lists = {"lists": [{"name": "feed.example", "entries": 400001, "left_out": 1, "unsupported": 0, "age": 182, "error": ""}]}
     feed = zone("feed.example.", mode="policy", serial=2026112601, records=400004, age=182, next_refresh=56 * 60,
                 expires=23 * 3600 + 56 * 60)
     assert shown("policy.md", "$ resolverctl lists").splitlines() == [

@@ -20,7 +20,7 @@ NO_FILES = frozenset("""
     balance.target.clients balance.target.countries balance.when_down client_subnet.servers
     client_subnet.trusted_clients client_subnet.zones dnssec.negative_trust_anchors dnssec.trust_anchors dnstap.address
     dnstap.identity dnstap.messages dnstap.version forward.addresses forward.zone iteration.case_randomisation_exempt
-    iteration.do_not_query_addresses iteration.opportunistic_encryption iteration.query_source_v4
+    iteration.do_not_query_addresses iteration.nat64_prefix iteration.opportunistic_encryption iteration.query_source_v4
     iteration.query_source_v6 list.action list.format list.name list.url listener.address listener.allow listener.drop
     listener.path listener.protocol listener.proxy_protocol_from listener.refuse log.level metrics.listen policy.allow
     policy.dns64_exclude policy.dns64_exclude_a policy.dns64_ignore_aaaa policy.dns64_prefix policy.drop policy.lists
