@@ -41,8 +41,8 @@ _OF_ORIGIN = (b"authorization", b"proxy-authorization", b"cookie", b"host")
 class Timeout:
     """Seconds for the parts of a request; `math.inf` switches one off.
 
-    `connect`: waiting for a free connection, name resolution, TCP and TLS. `read`: the longest time without a byte in
-    either direction. `total`: from the call to the last byte, redirects included. `pool`: waiting for a free
+    `connect`: waiting for a free connection, name resolution, TCP and TLS. `read`: the longest time without a byte of
+    the request or its response. `total`: from the call to the last byte, redirects included. `pool`: waiting for a free
     connection, which then does not count as `connect`; None: no limit of its own.
     """
 
