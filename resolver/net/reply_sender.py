@@ -177,19 +177,9 @@ class ReplySender:
         return MESSAGE_MAX if sink.stream else PAYLOAD_MIN
 
     def _refuse_signature(self, data: bytes, signed: SignedQuery, peer: Peer, sink: Sink) -> None:
-        """Refuse a message whose signature is not accepted.
-
-        Anybody can send one from a forged address, so over UDP the reply is not larger than the message, unless the
-        error is signed: then the sender had a signature that is right. What is larger has TC and no records (RFC 8945
-        section 5.3).
-        """
-        reply = signed.refusal
-        assert reply is not None
+        """Refuse a message whose signature is not accepted."""
         limit = self._signed_limit(read_query(signed.message), sink)
-        if not sink.stream and signed.key is None:
-            limit = min(limit, len(data))
-        if len(reply) > limit:
-            reply = error_reply(data, c.NOTAUTH, signed.question_end, truncated=True)
+        reply = signed.bounded_refusal(len(data), limit, stream=sink.stream)
         self.observed.note_message(sink.origin[0])
         self.refused += 1
         self.emit(data, reply, peer, sink)

@@ -51,6 +51,20 @@ class SignedQuery(NamedTuple):
     mac: bytes
     refusal: bytes | None
 
+    def bounded_refusal(self, size: int, limit: int, *, stream: bool) -> bytes:
+        """`refusal` to a message of `size` octets, in at most `limit` octets. What is larger has TC and no records (RFC
+        8945 section 5.3).
+
+        Anybody can send such a message from a forged address, so over UDP the reply is not larger than the message,
+        unless the error is signed: then the sender had a signature that is right.
+        """
+        assert self.refusal is not None
+        if not stream and self.key is None:
+            limit = min(limit, size)
+        if len(self.refusal) <= limit:
+            return self.refusal
+        return error_reply(self.message, c.NOTAUTH, self.question_end, truncated=True)
+
 
 class SignedQueries:
     """Checks the signatures of client queries.

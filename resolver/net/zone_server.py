@@ -143,6 +143,8 @@ class ZoneServer:
         if not rules.permits(_host(peer), notify=opcode == c.NOTIFY) or (opcode == c.NOTIFY and qtype != c.SOA):
             if access == DROP or (opcode == c.QUERY and qtype == c.SOA):
                 return False
+            if signed is not None and signed.refusal is not None:
+                request = request._replace(signed=None)  # who is not permitted is not told about keys
             if opcode == c.NOTIFY:
                 self.ignored += 1
                 self._send(request, _reply(request, c.REFUSED))
@@ -172,11 +174,12 @@ class ZoneServer:
     def _send(self, request: _Request, packet: bytes) -> None:
         """Send one reply, signed if the message was; a signature that was not accepted has its own reply."""
         sink, signed = request.sink, request.signed
+        limit = MESSAGE_MAX if sink.stream else PAYLOAD_MIN
         if signed is not None:
             if signed.refusal is not None:
-                packet = signed.refusal
+                packet = signed.bounded_refusal(len(request.data), limit, stream=sink.stream)
             else:
-                sink = SigningSink(sink, signed, self._now, MESSAGE_MAX if sink.stream else PAYLOAD_MIN)
+                sink = SigningSink(sink, signed, self._now, limit)
         self._replies.emit(request.data, packet, request.peer, sink, request.view)
 
     def _take_notify(self, request: _Request) -> None:

@@ -151,7 +151,8 @@ def zone(name: str, **fields: object) -> dict[str, object]:
 
 
 def test_lists_and_zones() -> None:
-    lists = {"lists": [{"name": "feed.example", "entries": 400001, "left_out": 1, "unsupported": 0, "age": 182, "error": ""}]}
+    feed_list = {"name": "feed.example", "entries": 400001, "left_out": 1, "unsupported": 0, "age": 182, "error": ""}
+    lists = {"lists": [feed_list]}
     feed = zone("feed.example.", mode="policy", serial=2026112601, records=400004, age=182, next_refresh=56 * 60,
                 expires=23 * 3600 + 56 * 60)
     assert shown("policy.md", "$ resolverctl lists").splitlines() == [

@@ -167,6 +167,19 @@ def test_every_reply_to_a_message_that_a_known_key_has_signed_is_signed(
     assert Verifier(key, mac).check(sent[0], NOW)
 
 
+@pytest.mark.parametrize(("host", "expected"), [("198.51.100.7", c.NOTAUTH), ("203.0.113.7", c.REFUSED)])
+def test_a_refusal_is_not_larger_than_a_message_with_a_wrong_signature(host: str, expected: int) -> None:
+    """Anybody can send it from a forged address. The name of its key is a pointer to the question, and is expanded."""
+    rdata = OUT.algorithm_name + bytes(6) + b"\1\x2c\0\0" + b"\0\7\0\0\0\0"
+    record = b"\xc0\x0c\0\xfa\0\xff\0\0\0\0" + len(rdata).to_bytes(2, "big") + rdata
+    plain = query(c.AXFR)
+    packet = plain[:10] + b"\0\1" + plain[12:] + record
+    for stream in (False, True):
+        sent, _, handled = ask(packet, host, stream=stream)
+        assert handled and [rcode(one) for one in sent] == [expected]
+        assert (len(sent[0]) > len(packet)) is (stream and expected == c.NOTAUTH)
+
+
 def test_a_zone_without_a_key_accepts_every_known_one() -> None:
     zone = ZoneSettings(name="e.test.", file="unused", allow_transfer=("198.51.100.0/24",))
     table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
