@@ -151,15 +151,15 @@ def test_hit_udp(pair) -> None:
 
 
 @pytest.mark.skipif(not has_unbound(), reason="Unbound is not installed (Debian package unbound)")
-def test_hit_udp_lane(pair) -> None:
-    """As above, answered by a lane."""
+def test_hit_udp_loop(pair) -> None:
+    """As above, answered by the event loop instead of a lane."""
     with (
-        resolverd("lanes = 1\n") as (pid, port),
+        resolverd("lanes = 0\n") as (pid, port),
         unbound(port) as (base_pid, base_port),
         hits("resolverd", pid, port) as ours,
         hits("unbound", base_pid, base_port) as base,
     ):
-        pair("hit_udp_lane/unbound", ours, base)
+        pair("hit_udp_loop/unbound", ours, base)
 
 
 @pytest.mark.skipif(not has_unbound(), reason="Unbound is not installed (Debian package unbound)")

@@ -21,9 +21,12 @@ from flood_world import FloodWorld
 from resolver_servers import free_port, running, statistics, tls_options, unbound_with
 from support.certs import Leaf
 
-__all__ = ["SERVERS", "Server"]
+from resolver import limits
+
+__all__ = ["LANES", "SERVERS", "Server"]
 
 CONNECTIONS = 1000
+LANES = limits.LANES.default
 QUERIES_LIMIT = 200
 ANSWERS_LIMIT = 20
 SETTLE = 12.0
@@ -105,7 +108,7 @@ def statistics_of(control: Path) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def resolverd(world: FloodWorld, kind: Kind, leaf: Leaf, lanes: int = 0) -> Iterator[Server]:
+def resolverd(world: FloodWorld, kind: Kind, leaf: Leaf, lanes: int = LANES) -> Iterator[Server]:
     """Our daemon, with so many lanes."""
     ports = Ports(*(free_port() for _ in range(4)))
     listeners = f"""
@@ -158,7 +161,7 @@ level = "error"
 
 
 @contextlib.contextmanager
-def unbound(world: FloodWorld, kind: Kind, leaf: Leaf, lanes: int = 0) -> Iterator[Server]:
+def unbound(world: FloodWorld, kind: Kind, leaf: Leaf, lanes: int = LANES) -> Iterator[Server]:
     """Unbound, with caches of the same size. It has no lanes."""
     tls, https = free_port(), free_port()
     options = [

@@ -35,7 +35,7 @@ sys.path[:0] = [str(ROOT / "benchmarks" / "support"), str(ROOT / "tests")]
 from flood_kinds import KINDS, Kind, attack  # noqa: E402
 from flood_load import Load, compiled, measure, warm  # noqa: E402
 from flood_report import HEADINGS, SILENT, Outcome, drops, line, missed, worse  # noqa: E402
-from flood_servers import SERVERS, Server  # noqa: E402
+from flood_servers import LANES, SERVERS, Server  # noqa: E402
 from flood_world import FloodWorld, flood_world, missing_requirement  # noqa: E402
 from resolver_servers import has_unbound  # noqa: E402
 from support.certs import Authority, Leaf  # noqa: E402
@@ -87,7 +87,7 @@ def play(kind: Kind, server: Server, world: FloodWorld, load: Load, rate: int) -
 
 def rows(
     kinds: list[Kind], servers: list[str], load: Load, folder: Path, cores: tuple[list[int], list[int]], *,
-    rate: int = 0, lanes: int = 0,
+    rate: int = 0, lanes: int = LANES,
 ) -> Iterator[dict[str, Outcome]]:
     """For each flood the outcome of each resolver; `cores` are those of the load and of the resolver."""
     os.sched_setaffinity(0, cores[0])
@@ -126,7 +126,7 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     options.add_argument("--cached-rate", type=int, default=2000, help="honest queries for cached names a second")
     options.add_argument("--full", action="store_true", help="also measure the highest rate of cached answers")
-    options.add_argument("--lanes", type=int, default=0, help="server.lanes of our daemon")
+    options.add_argument("--lanes", type=int, default=LANES, help="server.lanes of our daemon")
     options.add_argument("--ours", action="store_true", help="without Unbound")
     options.add_argument("--json", type=Path, help="a file that gets all figures, a line for each flood and resolver")
     options.add_argument("--list", action="store_true", help="show the floods and end")

@@ -46,7 +46,7 @@ def cost(contender: Contender, count: int) -> float:
 def cached(scale: float) -> Iterator[tuple[str, float]]:
     """Costs of cached answers, by transport."""
     count = max(1, int(HITS * scale))
-    for title, config in (("cached, UDP", ""), ("cached, UDP, lane", "lanes = 1\n")):
+    for title, config in (("cached, UDP, lane", ""), ("cached, UDP, event loop", "lanes = 0\n")):
         with resolverd(config) as (pid, port), hits("resolverd", pid, port) as contender:
             yield title, cost(contender, count)
     with ExitStack() as stack:

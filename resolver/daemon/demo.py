@@ -1,7 +1,7 @@
 """``resolverd --show-example``: checks whether root servers are reachable and shows one answer.
 
 The query is sent to the daemon's own port, like those of clients. When no root server can be reached, the simulated
-Internet is used, and a line says so.
+Internet of `resolver.playground` is used, and a line says so.
 """
 
 import asyncio

@@ -33,8 +33,8 @@ class PolicyPipeline:
         self, settings: Settings, hosts: Iterable[HostEntry] = (), modules: Iterable[PolicyModule] = (),
         hooks: Mapping[int, Hooks] | None = None,
     ) -> None:
-        """Compile `settings`; `hosts` is the content of the hosts files it names; `modules` are further modules, which
-        the views in their attribute `views` have; `hooks` are those of operators, by the number of the view.
+        """Compile `settings`; `hosts` is the content of the hosts files it names; `modules` are further modules, each
+        for the views in its attribute `views`; `hooks` are those of operators, by the number of the view.
 
         Raises:
             ValueError: naming the setting that is wrong.

@@ -1,4 +1,4 @@
-"""The tables [[view]]: clients that get other answers, and in what these differ from those of [policy].
+"""The tables [[view]]: clients that get different answers, and how these differ from those of [policy].
 
 A view with servers or negative trust anchors of its own has its own part of the cache (`ViewSettings.part`).
 """
@@ -23,7 +23,7 @@ _VIEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class ViewSettings:
-    """A view: clients that get other answers, and how these differ from the answers of policy."""
+    """A view: clients that get different answers, and how these differ from the answers of policy."""
 
     name: str = option("", "Name of the view, for log and statistics.")
     clients: tuple[str, ...] = option(

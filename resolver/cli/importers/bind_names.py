@@ -35,14 +35,14 @@ def flag(value: str) -> bool:
 def duration(value: str) -> int:
     found = _TTL.fullmatch(value)
     if found is None:
-        raise ValueError(f"{value!r} is not a time")
+        raise ValueError(f"{value!r} is not a number with one unit; write the time by hand")
     return int(found[1]) * _SECONDS[found[2].lower()]
 
 
 def size(value: str) -> int:
     found = _SIZE.fullmatch(value)
     if found is None:
-        raise ValueError(f"{value!r} is not a size in bytes")
+        raise ValueError(f"{value!r} is not a number with a unit; write the size by hand")
     return max(limits.CACHE_SIZE.minimum, int(found[1]) << _UNITS[found[2].lower()])
 
 
