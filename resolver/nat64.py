@@ -67,11 +67,16 @@ class ServerNat64:
         address = ip_address(text)
         if not isinstance(address, IPv4Address) or address.is_loopback:
             return text
-        return str(IPv6Address(self._prefix.embed(address.packed)))
+        return self.embed(address.packed)
 
     def extract(self, address: bytes) -> bytes | None:
         """The IPv4 address of the server that is reached at `address`; None when that is not translated."""
         return self._prefix.extract(address)
+
+    def embed(self, address: bytes) -> str:
+        """The one address at which the server with the IPv4 address `address` is reached. The bits that a shorter
+        prefix leaves over are 0; in the AAAA records of a zone they may be anything."""
+        return str(IPv6Address(self._prefix.embed(address)))
 
 
 def _places(octets: int) -> tuple[int, ...]:

@@ -187,9 +187,12 @@ class DelegationCache:
         if self._nat64 is None:
             return str(address)
         embedded = self._nat64.extract(address.packed)
-        if embedded is not None and not self._may_query(IPv4Address(embedded)):
+        if embedded is None:
+            reached = self._nat64.reach(str(address))
+        elif self._may_query(IPv4Address(embedded)):
+            reached = self._nat64.embed(embedded)  # one server has one address, whatever fills its other bits
+        else:
             return None
-        reached = self._nat64.reach(str(address))
         return reached if self._may_query(ip_address(reached)) else None
 
     def _may_query(self, address: IPv4Address | IPv6Address) -> bool:

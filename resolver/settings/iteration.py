@@ -120,7 +120,10 @@ class IterationSettings:
                 if ip_address(text).version != version:
                     raise ValueError(f"iteration.{name}: {text!r} is not an IPv{version} address")
         if self.nat64_prefix:
-            parse_nat64(self.nat64_prefix, "iteration.nat64_prefix")
+            prefix = parse_nat64(self.nat64_prefix, "iteration.nat64_prefix")
+            if prefix.is_link_local or prefix.is_multicast or prefix.network_address.ipv4_mapped is not None:
+                raise ValueError(f"iteration.nat64_prefix: {self.nat64_prefix!r} is link-local, multicast or"
+                                 " IPv4-mapped, so nothing is routed to a NAT64 by it")
             if not self.do_ip6:
                 raise ValueError("iteration.nat64_prefix: do-ip6 is off, so a NAT64 cannot be reached; remove one of"
                                  " the two")

@@ -1,10 +1,12 @@
 """A host that has IPv6 only resolves names whose servers have IPv4 addresses, through a NAT64."""
 
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 
 import pytest
 from support.minet import COM_ZONE, NET_ZONE, ROOT_ADDRESS, STANDARD, addresses, build, standard
 
+from resolver.cache import Store
+from resolver.iterate import DelegationCache
 from resolver.iterate.forward import configured_cuts
 from resolver.nat64 import ServerNat64
 from resolver.settings import DnssecSettings, ForwardZone, IterationSettings, Settings, StubZone, ViewSettings
@@ -81,6 +83,26 @@ def test_a_zone_cannot_have_an_ipv4_address_queried_that_is_forbidden(glue, is_q
     m = build(population, nat64_prefix=PREFIX, do_not_query_addresses=("10.0.0.0/8",))
     assert (addresses(m.ask("odd.com.")) == ["192.0.2.99"]) is is_queried
     assert bool(m.net.asked(own)) is is_queried
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_one_server_has_one_address_whatever_fills_the_other_bits(prefix):
+    """Otherwise a zone could have many servers of one, and the limits of a server would not hold."""
+    delegations = DelegationCache(
+        Store.create(1 << 20, seed=bytes(16)), Settings(iteration=IterationSettings(nat64_prefix=prefix)), own=(),
+        configured={},
+    )
+    packed = bytearray(ip_address(behind(NS1, prefix)).packed)
+    if prefix != PREFIX:
+        packed[8] = 0x5A
+        packed[15] = 7
+    assert delegations.address_of(bytes(packed)) == behind(NS1, prefix)
+
+
+@pytest.mark.parametrize("prefix", ["fe80::/64", "ff0e::/96", "::ffff:0:0/96"])
+def test_a_prefix_to_which_nothing_is_routed_is_refused(prefix):
+    with pytest.raises(ValueError, match=r"iteration\.nat64_prefix: .* is link-local, multicast or IPv4-mapped"):
+        IterationSettings(nat64_prefix=prefix)
 
 
 def test_forward_and_stub_zones():
