@@ -11,7 +11,8 @@ the iterator raises after the upload was stopped, the exception goes to the loop
 
 The iterator is the user's code, which may ignore that it was cancelled. The request waits for its end at most until
 its deadline, and after a timeout only for `HTTP_UPLOAD_END_TURNS` iterations of the loop, in which an iterator that
-obeys is closed. Later it ends by itself. One that runs for `HTTP_CLOSE_TIMEOUT` is reported.
+obeys is closed. Later it ends by itself. One that runs for `HTTP_CLOSE_TIMEOUT` is reported. `close` may be cancelled
+wherever it waits: a task is kept from before it is waited for until its end (`_keep`).
 
 A body that can be read again is renewed for each further attempt of its request: `renew` gives the successor, and
 `close` closes all of them. An upload of a request with Expect waits for the server's 100 (Continue) before its first
@@ -101,29 +102,36 @@ class Upload:
         One that takes longer than `HTTP_CLOSE_TIMEOUT` is reported and not waited for.
         """
         self.stop()
+        loop = asyncio.get_running_loop()
+        if self.task is None:
+            self.task = loop.create_task(self._close_iterator(loop))
+        late = self._keep(loop, self.task)
         if self.successor is not None:
             await self.successor.close(deadline)
-        if self.task is not None and not await self._ended(self.task, deadline):
-            return
-        if not self.closed:
-            # Never started, or cancelled before its first step.
-            loop = asyncio.get_running_loop()
-            await self._ended(loop.create_task(self._close_iterator(loop)), deadline)
+        await self._wait(loop, self.task, min(late, deadline))
+        if self.task.done() and not self.closed:
+            # The task was cancelled before its first step.
+            self.task = loop.create_task(self._close_iterator(loop))
+            late = self._keep(loop, self.task)
+            await self._wait(loop, self.task, min(late, deadline))
 
-    async def _ended(self, task: asyncio.Task[None], deadline: float) -> bool:
-        """Return whether `task` ends in time."""
+    def _keep(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> float:
+        """Keep `task` until it ends, whether or not it is waited for. Returns when it is reported as late."""
+        late = loop.time() + HTTP_CLOSE_TIMEOUT
+        if not task.done():
+            timer = loop.call_at(late, self._report_late, loop, task)
+            _left_behind.add(task)
+            task.add_done_callback(_left_behind.discard)
+            task.add_done_callback(lambda _: timer.cancel())
+        return late
+
+    async def _wait(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None], until: float) -> None:
+        """Wait for the end of `task`, at most until `until`, a time of the loop's clock."""
         for _ in range(HTTP_UPLOAD_END_TURNS):
             if task.done():
-                return True
+                return
             await asyncio.sleep(0)
-        loop = asyncio.get_running_loop()
-        late = loop.time() + HTTP_CLOSE_TIMEOUT
-        timer = loop.call_at(late, self._report_late, loop, task)
-        _left_behind.add(task)
-        task.add_done_callback(_left_behind.discard)
-        task.add_done_callback(lambda _: timer.cancel())
-        await asyncio.wait((task,), timeout=max(0.0, min(late, deadline) - loop.time()))
-        return task.done()
+        await asyncio.wait((task,), timeout=max(0.0, until - loop.time()))
 
     def _report_late(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
         loop.call_exception_handler(

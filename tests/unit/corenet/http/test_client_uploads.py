@@ -28,7 +28,7 @@ from corenet.http import (
     Timeout,
     TimeoutExceeded,
 )
-from corenet.limits import HTTP_CLOSE_TIMEOUT
+from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_UPLOAD_END_TURNS
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -524,6 +524,25 @@ def test_a_cancel_in_any_iteration_closes_the_body(loop: str, turns: int) -> Non
     run_on(loop, bounded(main))
 
 
+@pytest.mark.parametrize("turns", range(1, 14))
+def test_a_cancel_of_all_tasks_in_any_iteration_closes_the_body(loop: str, turns: int) -> None:
+    """As the end of the loop does, so also of an upload before its first step."""
+    async def main() -> None:
+        body = Body(b"one", b"two", b"three")
+        async with serving(always_ok) as server, HttpClient() as client:
+            before = asyncio.all_tasks()
+            task = asyncio.ensure_future(client.post(server.url, body))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for other in asyncio.all_tasks() - before:
+                if other is task or other.get_coro().__qualname__ == "Upload._run":  # type: ignore[union-attr]
+                    other.cancel()
+            await asyncio.wait((task,))
+            assert body.closed == 1
+
+    run_on(loop, bounded(main))
+
+
 def test_generators_are_closed_and_files_are_not(loop: str) -> None:
     ended = []
 
@@ -663,6 +682,50 @@ def test_a_body_that_ignores_its_cancellation_does_not_delay_a_timeout(
                 await spin(lambda: not upload._left_behind, "the end of the body")
             await aborted.wait()
         assert not asked_again, "nothing more is taken from a body that was stopped"
+        return heard
+
+    (told,) = run_on(loop, bounded(main))
+    assert "did not end in time" in told["message"]
+
+
+@pytest.mark.parametrize("again", [1, 2, 8, HTTP_UPLOAD_END_TURNS - 1])
+def test_a_body_that_ignores_its_cancellation_is_kept_and_reported_after_a_second_cancel(loop: str, again: int) -> None:
+    """The request does not wait any more. The loop has only a weak reference to the task of the body."""
+    from corenet.http import upload
+
+    async def main() -> list[Any]:
+        heard: list[Any] = []
+        go, stalls = asyncio.Event(), asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context))
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"x"
+            while not go.is_set():
+                stalls.set()
+                try:
+                    await go.wait()
+                except asyncio.CancelledError:
+                    continue
+
+        async def serve(peer: Peer) -> None:
+            with pytest.raises(ConnectionResetError):
+                await peer.reader.read()
+
+        async with serving(serve) as server, HttpClient() as client:
+            with stopped_clock() as clock:
+                task = asyncio.ensure_future(client.post(server.url, body()))
+                await spin(stalls.is_set, "a body that waits")
+                task.cancel()
+                for _ in range(again):
+                    await asyncio.sleep(0)
+                assert not task.done()
+                task.cancel()
+                await spin(task.done, "the end of the request")
+                assert len(upload._left_behind) == 1 and not heard
+                clock.move(HTTP_CLOSE_TIMEOUT)
+                await spin(lambda: bool(heard), "the report")
+                go.set()
+                await spin(lambda: not upload._left_behind, "the end of the body")
         return heard
 
     (told,) = run_on(loop, bounded(main))
