@@ -160,6 +160,7 @@ class DnsConnection(StreamConnection):
         # A half-closed client still gets its replies (RFC 7766 section 6.2.4); before TLS 1.3 it is closed anyway.
         self._eof_received = True
         self._discarding = False  # nothing is left to discard
+        self.partial_since = None  # the rest of a message will not come; earlier queries have their own time
         return (self.has_early or self._has_work()) and self.can_answer_after_end()
 
     def pause_writing(self) -> None:

@@ -184,6 +184,7 @@ class Http2Session(HttpSession):
             self._connection.listener.malformed += 1
             self._failed = True
             self._unread = b""
+            self._requests = {number: begun for number, begun in self._requests.items() if self._codec.is_open(number)}
             return error.events
 
     def _end(self) -> None:
@@ -219,9 +220,12 @@ class Http2Session(HttpSession):
     def is_late(self, now: float) -> bool:
         """Whether a timeout has passed: of an incomplete request, of responses that are not read, or when idle."""
         listener = self._connection.listener
-        oldest = next(iter(self._requests.values()), None)
-        began = None if oldest is None else oldest.began
-        for since in (began, self._partial_since, self._unsent.since, self._write_blocked_since):
+        began = partial = None
+        if not self._input_ended:
+            oldest = next(iter(self._requests.values()), None)
+            began = None if oldest is None else oldest.began
+            partial = self._partial_since
+        for since in (began, partial, self._unsent.since, self._write_blocked_since):
             if since is not None and now - since > listener.message_timeout:
                 return True
         return not (self._waiting or self._complete) and now - self._idle_since > listener.idle_timeout

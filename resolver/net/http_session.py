@@ -7,7 +7,8 @@ read is stored; while the write buffer is above its high watermark (`_write_bloc
 When the client has ended its direction (`SessionConnection.input_ended`), its earlier requests are answered, then the
 connection is closed. It holds its slot until the last of its queries is resolved and read: queries have the deadline of
 the service, a client that does not read has `message_timeout`. A request that is not complete will never be, so nothing
-waits for it. The same holds when the client broke a rule after which nothing can be read (`_failed`).
+waits for it, and its time does not end the connection before the others are answered. The same holds when the client
+broke a rule after which nothing can be read (`_failed`).
 """
 
 import asyncio
@@ -75,10 +76,14 @@ class HttpSession:
         """The client has ended its direction. Returns whether the connection has to stay open for its replies."""
         return not self._is_done()
 
+    @property
+    def _input_ended(self) -> bool:
+        """Whether nothing more is read from the client, so that no further request becomes complete."""
+        return self._failed or self._connection.input_ended
+
     def _close_if_done(self) -> None:
         """Close the connection of a client from which nothing more is read when everything is answered."""
-        ended = self._failed or self._connection.input_ended
-        if ended and not self._transport.is_closing() and self._is_done():
+        if self._input_ended and not self._transport.is_closing() and self._is_done():
             self._end()
 
     def _end(self) -> None:

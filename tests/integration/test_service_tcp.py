@@ -513,6 +513,26 @@ def test_client_may_close_its_side_and_still_gets_replies(run: Callable[[Body], 
     run(body)
 
 
+def test_an_incomplete_message_before_the_end_of_a_client_has_no_timeout(run: Callable[[Body], None]) -> None:
+    """It can never be completed, and must not end the connection before the reply to an earlier query."""
+
+    async def body() -> None:
+        parts = Parts()
+        listener = await serve(parts)
+        client = dns_connection.DnsConnection(listener)
+        client.connection_made(Arrived("127.0.0.1"))  # type: ignore[arg-type]
+        packet = query()
+        client.data_received(len(packet).to_bytes(2, "big") + packet + b"\0")
+        await submitted(parts, 1)
+        late = listener.now() + listener.message_timeout + 0.1
+        assert client.is_late(late)
+        assert client.eof_received() and not client.is_late(late)
+        listener.close()
+        client.connection_lost(None)
+
+    run(body)
+
+
 def test_queries_of_a_client_that_disconnects_are_cancelled(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         parts = Parts()

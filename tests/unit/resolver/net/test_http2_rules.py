@@ -286,6 +286,33 @@ def test_a_connection_error_holds_the_connection_no_longer_than_its_queries() ->
     assert not client.listener.service.pending
 
 
+def test_a_request_that_a_connection_error_cuts_off_has_no_timeout() -> None:
+    """It can never be completed, also when it came in an earlier segment. Its memory is released."""
+    client = Client(Listener(None))
+    client.know(1)
+    client.send(DONE)
+    client.send(request(3, *POST, flags=END_HEADERS) + frame(DATA, 0, 3, bytes(10_000)))
+    connection, timeout = client.connection, client.listener.message_timeout
+    before = connection.held
+    client.send(BAD)
+    assert connection.held <= before - 10_000
+    client.listener.clock = timeout + 0.1
+    assert not connection.is_late(client.listener.clock)
+    [sink] = connection._session._waiting.values()  # type: ignore[union-attr]
+    sink.send(QUERY, ("", 0))
+    assert ends(client.send(b"")) == [ResponseReceived, ConnectionTerminated]
+    assert client.transport.closing
+
+
+def test_a_request_whose_end_is_read_before_the_connection_error_is_answered() -> None:
+    client = Client()
+    client.know(1)
+    client.send(request(1, *POST, flags=END_HEADERS))
+    events = client.send(frame(DATA, END_STREAM, 1, QUERY) + BAD)
+    assert ends(events) == [ResponseReceived, ConnectionTerminated]
+    assert client.transport.closing
+
+
 def test_many_requests_before_a_connection_error_are_answered_in_turns() -> None:
     async def main() -> None:
         listener, count = Listener(), 2 * limits.STREAM_TURN_MESSAGES

@@ -14,6 +14,8 @@ from resolver.net.stream_connection import StreamConnection
 
 TARGET = b"/dns-query?dns=" + base64.urlsafe_b64encode(QUERY).rstrip(b"=")
 GET1 = b"GET " + TARGET + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+TYPE = (b"Content-Type", b"application/dns-message")
+POST1 = b"POST /dns-query HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n%s: %s\r\n\r\n" % TYPE
 BOTH = pytest.mark.parametrize("alpn", ["h2", "http/1.1"])
 
 
@@ -23,15 +25,17 @@ def after_close_notify(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StreamConnection, "can_answer_after_end", lambda connection: True)
 
 
-def requests(alpn: str, transport: Any, count: int, *, cut: int = 0) -> bytes:
-    """`count` requests; the last one lacks `cut` octets."""
+def requests(alpn: str, transport: Any, count: int, *, cut: int = 0, begun: bool = False) -> bytes:
+    """`count` requests; the last one lacks `cut` octets. `begun`: then one without its body."""
     if alpn == "http/1.1":
-        octets = GET1 * count
+        octets = GET1 * count + (POST1 if begun else b"")
     else:
         codec = H2Connection(CLIENT)
         codec.feed(b"".join(transport.written))
         for _ in range(count):
             codec.send_request(Request(b"GET", TARGET, [(b"Host", b"x")]), end=True)
+        if begun:
+            codec.send_request(Request(b"POST", b"/dns-query", [(b"Host", b"x"), TYPE]))
         octets = bytes(codec.data_to_send())
     return octets[:-cut] if cut else octets
 
@@ -99,6 +103,26 @@ def test_an_incomplete_request_after_a_waiting_one_does_not_hold_the_connection(
         connection, transport = connect(listener, alpn)
         connection.received(requests(alpn, transport, 2, cut=3))
         assert connection.eof_received()
+        sinks(connection)[0].send(QUERY, ("", 0))
+        await settle()
+        assert transport.closing and listener.requests == 1
+
+    asyncio.run(body())
+
+
+@BOTH
+@pytest.mark.parametrize(("count", "options"), [(1, {"begun": True}), (2, {"cut": 3})], ids=["no body", "cut off"])
+def test_an_incomplete_request_does_not_end_the_connection_before_the_reply(
+    alpn: str, count: int, options: dict[str, Any]
+) -> None:
+    """The message timeout is for what may still be completed."""
+
+    async def body() -> None:
+        listener = Listener(None)
+        connection, transport = connect(listener, alpn)
+        connection.received(requests(alpn, transport, count, **options))
+        assert connection.eof_received()
+        assert not connection.is_late(listener.message_timeout + 0.1)
         sinks(connection)[0].send(QUERY, ("", 0))
         await settle()
         assert transport.closing and listener.requests == 1
