@@ -1132,8 +1132,8 @@ DOH_HEAD = 16 << 10
 DOH_FIELDS = 64
 """fields: Header fields of one request. Browsers send about 15; each is an object."""
 DOH_WINDOW = 256 << 10
-"""bytes: Incomplete bodies of requests on one HTTP/2 connection hold at most this much. A query in a body has some
-hundred octets."""
+"""bytes: Incomplete bodies of requests on one HTTP/2 connection hold at most this much, and as much is discarded after
+an error of the client. A query in a body has some hundred octets."""
 QUIC_HELLO = 4
 """datagrams: From so many first datagrams of a connection the name that the client asks for is read, when there are
 several certificates. A ClientHello with post-quantum keys fills two; a repeated one, or one that belongs to something

@@ -58,7 +58,6 @@ class Http1Session(HttpSession):
         self._answering = False
         self._answered = False
         self._discarding = False
-        self._discarded = 0
 
     # --- from the connection ---------------------------------------------------------------------------------------
 
@@ -70,9 +69,7 @@ class Http1Session(HttpSession):
     def receive(self, data: bytes) -> None:
         """Process octets of requests, split at any position."""
         if self._discarding:
-            self._discarded += len(data)
-            if self._discarded > limits.DOH_WINDOW:
-                self._connection.abort()
+            self._discard(data)
             return
         self._unread = self._unread + data if self._unread else data
         if self._is_open() and self._turns.enter(self._connection):

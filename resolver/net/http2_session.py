@@ -13,7 +13,8 @@ has as long to open its windows.
 Nothing is read while the client does not read.
 
 After a connection error (RFC 9113 section 5.4.1) the requests that were complete before it are answered, in the same
-bounds, then the GOAWAY follows, because some clients take nothing after it. What the client sends meanwhile is dropped.
+bounds, then the GOAWAY follows, because some clients take nothing after it. What the client sends meanwhile is
+discarded, at most `DOH_WINDOW` octets (`HttpSession`).
 
 A turn gives one `STREAM_READ_CHUNK` to the codec, or continues with the events of the last one; it answers
 `STREAM_TURN_MESSAGES` requests, and stops when it has made `STREAM_TURN_OCTETS` of responses. Then others have their
@@ -141,6 +142,7 @@ class Http2Session(HttpSession):
     def receive(self, data: bytes) -> None:
         """Take octets of frames, cut anywhere."""
         if self._failed:
+            self._discard(data)
             return
         self._unread = self._unread + data if self._unread else data
         if self._write_blocked_since is None and self._turns.enter(self._connection):

@@ -8,7 +8,8 @@ When the client has ended its direction (`SessionConnection.input_ended`), its e
 connection is closed. It holds its slot until the last of its queries is resolved and read: queries have the deadline of
 the service, a client that does not read has `message_timeout`. A request that is not complete will never be, so nothing
 waits for it, and its time does not end the connection before the others are answered. The same holds when the client
-broke a rule after which nothing can be read (`_failed`).
+broke a rule after which nothing can be read (`_failed`). What it sends then is discarded, because closing with unread
+octets would make the kernel send RST, and the client could lose responses: at most `DOH_WINDOW` octets.
 """
 
 import asyncio
@@ -55,6 +56,7 @@ class HttpSession:
         self._turn_octets = 0
         self._unread = b""
         self._failed = False
+        self._discarded = 0
         self._reading = True
         self._idle_since = connection.now()
         self._partial_since: float | None = None
@@ -80,6 +82,12 @@ class HttpSession:
     def _input_ended(self) -> bool:
         """Whether nothing more is read from the client, so that no further request becomes complete."""
         return self._failed or self._connection.input_ended
+
+    def _discard(self, data: bytes) -> None:
+        """Drop what the client sends although nothing more is read. Abort the connection when it is too much."""
+        self._discarded += len(data)
+        if self._discarded > limits.DOH_WINDOW:
+            self._connection.abort()
 
     def _close_if_done(self) -> None:
         """Close the connection of a client from which nothing more is read when everything is answered."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support import waiting
 from support.certs import Authority
+from support.h2_frames import PING, frame
 from support.loop_clock import stopped_clock
 from support.service_parts import Parts, address, failed, positive, query
 from support.tls_engines import ENGINES
@@ -1096,6 +1097,38 @@ def test_each_wrong_request_over_http2(
         assert (found, got["cache-control"]) == (status, "no-store")
         assert listener.refused == {status: 1}
         await client.close()
+        listener.close()
+
+    run(body)
+
+
+@pytest.mark.parametrize("then", ["reply", "flood", "reset"])
+def test_after_a_connection_error_a_query_is_answered_or_cancelled(
+    run: Callable[[Body], None], contexts: Contexts, then: str
+) -> None:
+    """It waits for its reply whatever little the client sends; too much, or a reset, ends the connection."""
+
+    async def body() -> None:
+        parts = Parts()
+        listener = await serve(parts, contexts.server("h2"), https=True)
+        client = await Http2.start(listener, contexts)
+        stream = client.request(b"GET", target(query()))
+        await until(lambda: bool(parts.mesh.tickets))
+        client.writer.write(frame(PING, 0, stream, bytes(8)) + bytes(limits.DOH_WINDOW // 2))
+        await until(lambda: listener.malformed == 1)
+        if then == "reply":
+            parts.mesh.finish(positive())
+            assert (await client.response(stream))[0] == 200
+        elif then == "flood":
+            client.writer.write(bytes(limits.DOH_WINDOW))
+        else:
+            client.writer.transport.abort()
+        if then != "reply":
+            await until(lambda: bool(parts.mesh.cancelled))
+        if then != "reset":
+            assert await ended(client.reader)
+            await client.close()
+        assert parts.service.waiting == listener.timed_out == 0
         listener.close()
 
     run(body)

@@ -313,6 +313,21 @@ def test_a_request_whose_end_is_read_before_the_connection_error_is_answered() -
     assert client.transport.closing
 
 
+def test_what_follows_a_connection_error_is_bounded() -> None:
+    """It is read, so that the end of the client is noticed and unread octets cause no RST; not without bound."""
+    client = Client(Listener(None))
+    client.know(1)
+    client.send(DONE + BAD)
+    piece = bytes(limits.DOH_WINDOW // 4)
+    for _ in range(4):
+        client.connection.received(piece)
+    assert client.transport.reading and not client.transport.closing
+    client.connection.received(b"x")
+    assert client.transport.closing
+    client.connection.connection_lost(None)
+    assert not client.listener.service.pending
+
+
 def test_many_requests_before_a_connection_error_are_answered_in_turns() -> None:
     async def main() -> None:
         listener, count = Listener(), 2 * limits.STREAM_TURN_MESSAGES
