@@ -7,6 +7,7 @@ error of the configuration, and a reload keeps the old one.
 
 import secrets
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from resolver import limits
@@ -144,6 +145,8 @@ class Observation:
         """Let the outputs write what was recorded."""
         if self.observer is not None:
             self.observer.flush()
+        for output in self.outputs:
+            output.check_room(time.monotonic())
 
     def reopen(self) -> None:
         """Open the file of the query log again.

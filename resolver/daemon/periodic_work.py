@@ -11,7 +11,7 @@ State: the timers belong to the worker (`Timers`), which closes them when it sto
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver import limits
@@ -60,6 +60,8 @@ class PeriodicWork:
     def __init__(self, host: PeriodicHost) -> None:
         self._host = host
         self._expiry_watch = ExpiryWatch()
+        self._rates_due = 0.0
+        """When limited prefixes may be logged again, also after reloads, on the monotonic clock."""
 
     def follow(self, before: "BalanceChecks | None" = None) -> None:
         """Begin, or continue with the configuration now in force. `before` are the checks of balanced names of the
@@ -113,13 +115,20 @@ class PeriodicWork:
         rates = host.current.rates
         if not rates.active or host.stopping.done():
             return
-        for prefix, kind, verdict in rates.take_events():
+        left = self._rates_due - time.monotonic()
+        if left <= 0:
+            left = max(host.configured.log.rate_limit_interval, limits.RATE_LOG_INTERVAL)
+            self._rates_due = time.monotonic() + left
+            self._log_rates(rates.take_events())
+        host.timers.start("rates", left, self._log_limited_rates)
+
+    @staticmethod
+    def _log_rates(events: Iterable[tuple[str, str, str]]) -> None:
+        for prefix, kind, verdict in events:
             if kind in ("unverified", "verified"):
                 logger.warning("rate limit: %s queries of %s exceed the limit: %s", kind, prefix, verdict)
             else:
                 logger.warning("rate limit: replies (%s) to %s exceed the limit: %s", kind, prefix, verdict)
-        interval = max(host.configured.log.rate_limit_interval, limits.RATE_LOG_INTERVAL)
-        host.timers.start("rates", interval, self._log_limited_rates)
 
     def _check_targets(self, before: "BalanceChecks | None") -> None:
         """Check the targets of balanced names in this worker, with the states of `before`, which is stopped."""

@@ -156,7 +156,7 @@ class WorkerCommands:
             "queries": fast["hits"] + service["queries"],
             "pending": service["pending"],
             "watchers": self._host.watching.watchers,
-            **({} if log is None or not log.failure else {"query-log": log.failure}),
+            **({} if log is None or not (log.failure or log.stalled) else {"query-log": log.failure or log.stalled}),
             **({} if self._host.current.balance is None else {"balance": self._host.current.balance.describe()}),
         }
 

@@ -19,7 +19,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from corenet.core.libc cimport (
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
@@ -170,12 +170,19 @@ cdef bint is_exempt(const RateState *state, const uint8_t *ip, size_t ip_size) n
 
 
 cdef int note(RateState *state, int verdict, int kind, uint32_t limited, const uint8_t *key) noexcept nogil:
-    """Count a query or reply that exceeds a limit, and note its prefix when it is the first in a row."""
+    """Count a query or reply that exceeds a limit, and note its prefix when it is the first in a row, once until
+    `take_events`."""
     cdef RateTable *table = state.table
     cdef RateEvent *event
+    cdef size_t at
     if state.log_only:
         verdict = RATE_PASS
     table.counts[verdict][kind] += 1
+    if limited == 1:
+        for at in range(table.event_count):
+            event = table.events + at
+            if event.kind == kind and event.ip_size == key[2] and not memcmp(event.ip, key + KEY_HEAD, key[2]):
+                return verdict
     if limited == 1 and table.event_count < table.event_limit:
         event = table.events + table.event_count
         table.event_count += 1

@@ -15,6 +15,7 @@ import select
 import threading
 import time
 
+from resolver import limits
 from resolver.observe.pieces import Pieces
 
 __all__ = ["Output"]
@@ -43,6 +44,12 @@ class Output:
         """Octets written."""
         self.lost = 0
         """Records lost because writing failed."""
+        self.stalled = ""
+        """What the log has said when records began to be dropped, because the buffer was full; empty when they fit
+        again. The loop sets it."""
+        self._dropped = 0
+        """Records dropped until the last `check_room`."""
+        self._room_since = 0.0
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -74,6 +81,19 @@ class Output:
         left = self.unwritten
         if left:
             logger.warning("%s: it has ended, and the last %d records were not written", self.name, left)
+
+    def check_room(self, now: float) -> None:
+        """Log when records begin to be dropped because the buffer is full, and when they fit again. Called by the loop
+        at the moment `now` of the monotonic clock. A writer that fails says so itself."""
+        dropped = self.pieces.overrun
+        if dropped > self._dropped:
+            self._dropped, self._room_since = dropped, now
+            if not self.stalled and not self.failure:
+                self.stalled = "records are dropped: the buffer is full, because the reader does not take them in time"
+                logger.warning("%s: %s", self.name, self.stalled)
+        elif self.stalled and now - self._room_since >= limits.OBSERVE_STALL / 1000:
+            self.stalled = ""
+            logger.info("%s: records are written again; %d were dropped so far", self.name, dropped)
 
     def stop(self, seconds: float) -> None:
         """Let the thread write what is left, for at most `seconds`, and end. The producer must have flushed."""

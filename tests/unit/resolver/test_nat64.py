@@ -5,6 +5,7 @@ from ipaddress import IPv6Network, ip_address
 import pytest
 
 from resolver.nat64 import WELL_KNOWN_PREFIX, Nat64Prefix, ServerNat64
+from resolver.settings import IterationSettings, PolicySettings
 from resolver.settings.dns64 import LENGTHS
 
 # RFC 6052 section 2.4, table 1: 192.0.2.33
@@ -48,3 +49,12 @@ def test_without_a_prefix_there_is_no_translator() -> None:
 def test_the_well_known_prefix() -> None:
     prefix = Nat64Prefix(IPv6Network("64:ff9b::/96"))
     assert prefix.embed(bytes(4))[:12] == WELL_KNOWN_PREFIX
+
+
+@pytest.mark.parametrize(("prefix", "why"), [
+    ("64:ff9b::%eth0/96", "has an interface"), ("2001:db8:1:2:300::/96", "has bits 64 to 71 that are not zero"),
+])
+def test_a_prefix_that_rfc_6052_does_not_permit_is_refused(prefix: str, why: str) -> None:
+    for check in (lambda: IterationSettings(nat64_prefix=prefix), lambda: PolicySettings(dns64_prefix=(prefix,))):
+        with pytest.raises(ValueError, match=why):
+            check()

@@ -288,6 +288,9 @@ def test_events_name_each_prefix_once() -> None:
         ("192.0.2.0/24", "answers", "dropped"), ("192.0.2.0/24", "unverified", "refused"),
         ("192.0.2.0/24", "errors", "dropped"), ("2001:db8::/56", "answers", "dropped")]
     assert limited.rates.take_events() == []
+    for second in range(10):
+        limited.ask_often(10, now=NOW + 60 + 2 * second)
+    assert [kind for _, kind, _ in limited.rates.take_events()] == ["answers", "unverified", "errors"]
     for number in range(40):
         limited.ask_often(2, host=f"10.0.{number}.1")
     assert len(limited.rates.take_events()) == 16

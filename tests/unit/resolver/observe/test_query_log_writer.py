@@ -54,6 +54,38 @@ def test_lines_are_appended_and_the_rest_is_written_at_the_end(tmp_path: Path) -
     }
 
 
+def test_a_reader_that_stops_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    pieces = Pieces(limits.OBSERVE_BUFFER.minimum)
+    writer = QueryLogWriter(QueryLogSettings(file=str(tmp_path / "log")), pieces)  # its thread is not started
+    late = limits.OBSERVE_STALL / 1000
+    writer.check_room(0.0)
+    assert (writer.stalled, caplog.messages) == ("", [])
+    for second in range(3):
+        while pieces.overrun <= second:
+            pieces.add(b"x" * 1000)
+        writer.check_room(100.0 + second)
+    assert len(caplog.messages) == 1 and caplog.messages[0].startswith("query log: records are dropped: the buffer is")
+    assert writer.stalled
+    writer.check_room(101.0 + late)
+    assert writer.stalled
+    writer.check_room(102.0 + late)
+    assert not writer.stalled
+    assert caplog.messages[1:] == ["query log: records are written again; 3 were dropped so far"]
+    writer.close()
+
+
+def test_a_writer_that_fails_reports_only_that(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pieces = Pieces(limits.OBSERVE_BUFFER.minimum)
+    writer = QueryLogWriter(QueryLogSettings(file=str(tmp_path / "log")), pieces)
+    writer.note_failure("lines are lost: a fault")
+    while not pieces.overrun:
+        pieces.add(b"x" * 1000)
+    writer.check_room(1.0)
+    assert len(caplog.messages) == 1 and not writer.stalled
+    writer.close()
+
+
 def test_lines_for_a_thread_that_has_ended_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: QueryLogWriter, octets: memoryview) -> None:
         raise KeyError("a fault")
