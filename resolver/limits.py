@@ -1196,8 +1196,8 @@ OBSERVE_FLUSH = 200
 """milliseconds: A record is written at most this late, so that a log can be followed by eye. A shorter time costs more
 system calls on idle servers."""
 OBSERVE_STALL = 60_000
-"""milliseconds: When nothing was dropped because the buffer is full for this long, the log says that records are written
-again. A reader that is a little too slow drops some in each second."""
+"""milliseconds: When no record was dropped for this long because the buffer is full, the log says that records are
+written again. With a reader that is a little too slow, some are dropped in each second."""
 OBSERVE_STOP = 150
 """milliseconds: When the daemon stops, the query log and dnstap have this long for what is left. STOP_GRACE must be
 longer."""
