@@ -4,8 +4,9 @@ Each message is one datagram: an object of JSON whose ``kind`` says what it is, 
 The old process sends ``hello`` with the format first, then ``listener`` for each address of each worker, ``control``,
 ``metrics`` and ``web``, ``cache``, and ``end``. The new one replies ``ready``, or ``failed`` with the reason. Then the
 old one sends ``main``: from then on the new process is the main process of the service. ``flushed`` in it says that
-something was flushed from the cache after the copy in ``cache`` was begun. The end of file before it means that the
-other side has ended, which is a failure of the upgrade.
+something was flushed from the cache after the copy in ``cache`` was begun. The old one ends the channel when the
+service manager knows the new one, which takes over then. The end of file before ``main`` means that the other side has
+ended, which is a failure of the upgrade.
 
 The two processes may be of different versions. `FORMAT` changes when an older one would misunderstand a message. Keys
 that a reader does not know are ignored. The cache has a version of its own (`resolver.cache.snapshot`).

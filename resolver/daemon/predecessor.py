@@ -1,6 +1,6 @@
 """The new side of an upgrade: takes the sockets and the cache of the process that has started this one.
 
-Until the old process has confirmed (`confirmed`), it is the main process of the service. Until then this one does not
+Until the old process has confirmed (`confirmed`), that is the main process of the service. Until then this one does not
 use the service manager, does not serve the control socket or remove it, writes no state of trust anchors or run-time
 changes, and ends when the old one or one of its own workers ends.
 
@@ -12,7 +12,8 @@ the old one):
 | no handlers yet | ends at once (1) | pending (2) | pending | pending | seen when it serves |
 | it starts, has not said "ready" | withdraws, stops (3) | waits (2) | logs counters | refused | stops, status 1 (4) |
 | has said "ready" | withdraws, stops (3) | waits (2) | logs counters | refused | stops, status 1 (4) |
-| has read "main" | stops | reloads | logs counters | begins an upgrade | expected |
+| has read "main" | takes over, stops (5) | waits (2) | logs counters | refused | takes over (5) |
+| has taken over | stops | reloads | logs counters | begins an upgrade | expected |
 | stopping | nothing more | nothing: it ends | logs counters | refused | nothing more |
 
 1. It has read no queries. The old process sees the end of the channel, and keeps serving.
@@ -23,6 +24,11 @@ the old one):
    process that stops never says "ready".
 4. The service manager does not know this process yet, and starts the service again. Queries that it has are completed.
    A single worker that is not ready yet sees it when it is.
+5. The old process ends the channel when it has told the service manager the number of this one (`Successor.confirm`).
+   This one takes over at that end, and not at "main", because the manager would ignore what it says before. The channel
+   also ends when the old process dies in between: "main" was read, so this one serves. systemd then stops the unit, as
+   the head of `successor` says. One that stops, or loses a worker, in these microseconds takes over at once, and what
+   the manager ignores then are STOPPING=1, or READY=1 of a service that it knows as ready.
 
 All sockets of an address that is still configured are served, because the kernel keeps distributing clients over them:
 each worker takes those of an old one, or of several when there are fewer workers now. When there are more, they share
@@ -73,6 +79,9 @@ class Predecessor:
         self.takes_control = False
         #: whether the old process has flushed something that `load_cache` may have loaded; known with `confirmed`.
         self.flushed = False
+        #: "main" was read.
+        self._told_main = False
+        self._reload_asked = False
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str] = os.environ) -> Self | None:
@@ -216,39 +225,51 @@ class Predecessor:
         logger.info("cache: took %d entries over from the old process", loaded.entries)
 
     def fileno(self) -> int:
-        """The descriptor that is readable when the old process has confirmed or ended."""
+        """The descriptor that is readable when `confirmed` is to be called."""
         return self._channel.fileno()
 
     def ready(self) -> None:
         """Tell the old process that clients are served."""
         self._send("ready", {"control": self.takes_control})
 
-    def fail(self, why: str, *, reload: bool = False) -> None:
-        """Tell the old process why this one cannot serve, unless it is the main process already. `reload`: a SIGHUP has
-        come to this one. One that is pending, because there is no handler yet, counts."""
-        if self._channel.fileno() >= 0:
-            reload = reload or signal.SIGHUP in signal.sigpending()
-            self._send("failed", {"error": why[:limits.HANDOVER_TEXT], "reload": reload})
+    def fail(self, why: str, *, reload: bool = False) -> bool:
+        """This process ends because of `why`: withdraw, and tell the old process the reason. False when this is the
+        main process already. `reload`: a SIGHUP has come to this one. One that is pending, because there is no handler
+        yet, counts; all threads block it until then, else it would end this process (`early_signals`)."""
+        if not self.withdraw(reload=reload):
+            return False
+        reload = self._reload_asked or signal.SIGHUP in signal.sigpending()
+        self._send("failed", {"error": why[:limits.HANDOVER_TEXT], "reload": reload})
+        return True
 
     def _send(self, kind: str, content: Mapping[str, object]) -> None:
         with suppress(OSError):  # it has ended, which `confirmed` finds
             handover.send(self._channel, kind, content)
 
-    def confirmed(self) -> bool:
-        """When `fileno` is readable: whether this is the main process now. Else the old one has ended."""
+    def confirmed(self) -> bool | None:
+        """When `fileno` is readable: True when this process is to take over, False when the old one has ended without
+        a confirmation, None when it is to be called again."""
         try:
-            message = self._next()[0]
+            message, descriptors = self._next()
         except HandoverError:
-            return False
-        self.flushed = message.get("flushed") is True
-        return bool(message["kind"] == "main")
+            return self._told_main
+        for descriptor in descriptors:  # sockets that are not needed, after a failure
+            os.close(descriptor)
+        if message["kind"] == "main":
+            self._told_main, self.flushed = True, message.get("flushed") is True
+        return None
 
-    def withdraw(self) -> bool:
+    def withdraw(self, *, reload: bool) -> bool:
         """Before this process ends by itself: make sure that the old one keeps serving. Afterwards it cannot confirm;
-        False when it has done so already, and this is the main process."""
-        with suppress(OSError):
-            self._channel.shutdown(socket.SHUT_RD)  # nothing more arrives, and the old process cannot send
-        return not self.confirmed()
+        False when it has done so already, and this is the main process. `reload`: as for `fail`, which is to follow."""
+        self._reload_asked = self._reload_asked or reload
+        if self._channel.fileno() < 0:
+            return not self._told_main
+        self._channel.shutdown(socket.SHUT_RD)  # nothing more arrives, and the old process cannot send
+        confirmed = None
+        while confirmed is None:  # the end of file follows what has arrived
+            confirmed = self.confirmed()
+        return not confirmed
 
     def close(self) -> None:
         """Close the channel, and what was not taken."""

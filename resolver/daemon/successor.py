@@ -8,8 +8,23 @@ together with its workers.
 States: `outcome` is None while the new process starts; "" when it has said that it serves; else the reason of the
 failure, and then no process of it is left. `confirm` makes it the main process, and the caller must then stop. A new
 process is about to end (`ending`) when it has said why it cannot serve, has closed its end of the pair, does not take
-the confirmation, or is stopped (`stop`). It may have read queries, which it completes meanwhile: its status is asked
-for until it has one, and after `limits.STOP_GRACE` it is killed.
+the confirmation, or is stopped (`stop`, or the confirmation cannot be sent). It may have read queries, which it
+completes meanwhile: its status is asked for until it has one, and after `limits.STOP_GRACE` it is killed.
+
+`confirm` does three things in this order, and each only when the one before has succeeded:
+
+1. "main" to the new process. The kernel refuses it when that process has withdrawn or ended: this one stays the main
+   process, and the service manager has heard of nothing.
+2. ``MAINPID=`` to the service manager. From then on it ignores what this process says (NotifyAccess=main), so this
+   cannot be taken back.
+3. The end of the channel. The new process notifies the manager when it sees that, so no notification comes before
+   ``MAINPID=``.
+
+If this process dies between 1 and 2, the new one sees the end of the channel, too, and serves on as the main process.
+systemd has seen the end of the main process that it knows: it stops what is left of the unit with SIGTERM, so the new
+process completes its queries, and starts the service again as ``Restart=`` says. Without a manager nothing is lost. If
+the new process dies in between, the manager ignores a number without a process, this one ends, and the service ends
+with it, as when a main process dies at any other time.
 
 What the old process does with signals (`resolver.daemon.predecessor` has the table of the new one):
 
@@ -17,7 +32,7 @@ What the old process does with signals (`resolver.daemon.predecessor` has the ta
 |---|---|---|---|---|
 | no upgrade | stops | reloads | logs counters | begins an upgrade |
 | upgrade begun | stops, and the new process (1) | waits (2) | logs counters | refused |
-| handed over | ends sooner (3) | passed on (4) | logs counters | refused |
+| "main" is sent | ends sooner (3) | passed on (4) | logs counters | refused |
 | stopping | nothing more | nothing: it ends | logs counters | refused |
 
 1. A signal that has come before "ready" was read is handled before it, so it cannot be confirmed that the new process
@@ -254,19 +269,26 @@ class Successor:
 
     def confirm(self, now: float) -> bool:
         """When it has said that it serves: make the new process the main one. Afterwards this process must not use the
-        service manager, nor remove the control socket. False when the new process does not take it, because it ends:
-        this one must keep serving, and `advance` finds the reason."""
-        self._manager.main_process(self.pid)
+        service manager, nor remove the control socket. False when the new process does not get the confirmation: it
+        ends, this one must keep serving, and `advance` finds the reason."""
+        # A snapshot with flushed entries must not be used. Whatever flushes is no concern here: lists, zones, ends of
+        # negative trust anchors, other resolvers.
+        flushed = self._copied is not None and self._copied != self._serial()
         try:
-            # A snapshot with flushed entries must not be used. Whatever flushes is no concern here: lists, zones, ends
-            # of negative trust anchors, other resolvers.
-            flushed = self._copied is not None and self._copied != self._serial()
             handover.send(self._channel, "main", {"flushed": flushed})
-        except OSError:
-            self._manager.main_process(os.getpid())
+        except (BrokenPipeError, ConnectionResetError):
             self.outcome = None
             self._expect_end(now)
             return False
+        except OSError as error:  # no memory: the new process serves, and has read queries
+            self.outcome = None
+            self._end(now, f"it cannot be made the main process: {error.strerror or error}")
+            return False
+        # Not before: the manager takes MAINPID= from the main process only, so this one could not take it back.
+        self._manager.main_process(self.pid)
+        # Not before either: the new process then notifies the manager, which would ignore that. `close` would not be
+        # enough as long as a worker that was just forked has the descriptor, too.
+        self._channel.shutdown(socket.SHUT_WR)
         if self._management is not None and self._takes_control:
             self._management.owns_path = False
         logger.info("upgrade: process %d serves; this one answers the queries it has, and ends", self.pid)

@@ -229,17 +229,17 @@ class _Supervisor(Processes):
         """Restart the worker; when its end shows that the start or an upgrade to this process fails, say so and end."""
         if not child.ready:
             self.count_failed_start(child.slot.number)
-        if self.predecessor is not None and self.status is None and not self.predecessor.withdraw():
+        why = f"worker {child.slot.number} ended ({describe_exit(code)}) before all served; the log says why"
+        if self.predecessor is not None and self.status is None:
+            if self.predecessor.fail(why, reload=self.reload_after):
+                logger.error("upgrade: %s", why)
+                self.finish(1)
+                return
             self.take_over(self.predecessor)  # it has confirmed already, so no other process serves
         if self.predecessor is None and self.reported_ready:
             super().on_death(child, code)
         elif self.status is None:
-            why = f"worker {child.slot.number} ended ({describe_exit(code)}) before all served; the log says why"
-            if self.predecessor is None:
-                logger.error("start: %s", why)
-            else:
-                logger.error("upgrade: %s", why)
-                self.predecessor.fail(why, reload=self.reload_after)
+            logger.error("start: %s", why)
             self.finish(1)
 
     def count_failed_start(self, number: int) -> None:
@@ -307,8 +307,10 @@ class _Supervisor(Processes):
 
     def on_predecessor(self, predecessor: Predecessor) -> None:
         """The old process has confirmed, or has ended."""
-        if predecessor.confirmed():
+        confirmed = predecessor.confirmed()
+        if confirmed:
             self.take_over(predecessor)
+        if confirmed is not False:
             return
         self.poll.unregister(predecessor.fileno())
         predecessor.close()
@@ -319,11 +321,9 @@ class _Supervisor(Processes):
     def leave_upgrade(self, number: signal.Signals) -> None:
         """This process stops. Before the confirmation that ends the upgrade, and the old process keeps serving. After
         it, also when it was not read yet, this is the main process that stops."""
-        if self.predecessor is None:
-            return
-        if self.predecessor.withdraw():
-            self.predecessor.fail(f"stopped on {number.name}", reload=self.reload_after)
-        else:
+        if self.predecessor is not None and not self.predecessor.fail(
+            f"stopped on {number.name}", reload=self.reload_after
+        ):
             self.take_over(self.predecessor)
 
     def take_over(self, predecessor: Predecessor) -> None:

@@ -456,8 +456,11 @@ class _Worker:
 
     def on_predecessor(self, predecessor: "Predecessor") -> None:
         """The old process has confirmed, or has ended."""
+        confirmed = predecessor.confirmed()
+        if confirmed is None:
+            return
         self.loop.remove_reader(predecessor.fileno())
-        if not predecessor.confirmed():
+        if not confirmed:
             self.status = 1
             self.on_stop("end of the old process during the upgrade")
             return
@@ -470,9 +473,7 @@ class _Worker:
         if predecessor is None:
             return
         self.loop.remove_reader(predecessor.fileno())
-        if predecessor.withdraw():
-            predecessor.fail(f"stopped on {reason}", reload=self.upgrades.reload_after)
-        else:
+        if not predecessor.fail(f"stopped on {reason}", reload=self.upgrades.reload_after):
             self.take_over(predecessor)
 
     def take_over(self, predecessor: "Predecessor") -> None:

@@ -53,6 +53,12 @@ from resolver.daemon.main import main
 worker._Worker.report_ready = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 sys.exit(main())
 """
+# The new process has the confirmation then, and the service manager does not know it.
+DIES_CONFIRMING = """
+import os, signal
+from resolver.daemon.service_manager import ServiceManager
+ServiceManager.main_process = lambda self, pid: os.kill(os.getpid(), signal.SIGKILL)
+""" + GOOD
 # It serves when the test has unlocked the file "gate".
 WAITS_AT_GATE = """
 import fcntl, os, sys
@@ -231,6 +237,37 @@ def running(daemon: Daemon, env: dict[str, str] | None = None) -> Iterator[Daemo
             for found in re.findall(r"process (\d+) is starting", daemon.text()):
                 with suppress(ProcessLookupError):
                     os.killpg(int(found), signal.SIGKILL)
+
+
+class Manager:
+    """Receives notifications, and who has sent them. As systemd with NotifyAccess=main, it takes those of the main
+    process only, which `main` is; `ignored` has the others."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path / "notify")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.socket.settimeout(TIMEOUT)
+        self.main = 0
+        self.ignored: list[tuple[int, str]] = []
+
+    def environment(self) -> dict[str, str]:
+        return {**daemon_environment(), "NOTIFY_SOCKET": self.path, "WATCHDOG_USEC": "20000000"}
+
+    def next(self, keep: Callable[[str], bool] = lambda text: text != "WATCHDOG=1") -> tuple[int, str]:
+        """The next notification that is taken and kept: process and text."""
+        while True:
+            data, control, _, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(12))
+            sender, text = int.from_bytes(control[0][2][:4], sys.byteorder), data.decode()
+            self.main = self.main or sender
+            if sender != self.main:
+                self.ignored.append((sender, text))
+                continue
+            if text.startswith("MAINPID="):
+                self.main = int(text.removeprefix("MAINPID="))
+            if keep(text):
+                return sender, text
 
 
 class Load:
@@ -590,10 +627,18 @@ def test_the_new_process_ends_when_the_old_one_is_killed(tmp_path: Path, upstrea
 
 
 @pytest.fixture
-def window(tmp_path: Path, upstream: Upstream, workers: int) -> Iterator[tuple[Daemon, int]]:
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    made = Manager(tmp_path)
+    with made.socket:
+        yield made
+
+
+@pytest.fixture
+def window(tmp_path: Path, upstream: Upstream, manager: Manager, workers: int) -> Iterator[tuple[Daemon, int]]:
     """An old process that has stopped, so that it does not read "ready", and the number of the new one, which has said
-    so."""
-    with running(Daemon(tmp_path, upstream, workers=workers)) as daemon:
+    so. The manager has seen the start."""
+    with running(Daemon(tmp_path, upstream, workers=workers), manager.environment()) as daemon:
+        assert manager.next()[1].startswith("READY=1")
         os.kill(daemon.pid, signal.SIGUSR2)
         # Only when all was passed on can it be stopped.
         wait_until(lambda: "cache: took " in daemon.text(), "the cache in the new process", log=daemon.log)
@@ -606,7 +651,9 @@ def window(tmp_path: Path, upstream: Upstream, workers: int) -> Iterator[tuple[D
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_to_the_new_process_before_the_confirmation(window: tuple[Daemon, int], workers: int) -> None:
+def test_sigterm_to_the_new_process_before_the_confirmation(
+    window: tuple[Daemon, int], manager: Manager, workers: int
+) -> None:
     daemon, new = window
     os.kill(new, signal.SIGTERM)
     wait_until(lambda: "stopping on SIGTERM" in daemon.text(), "the end of the new process", log=daemon.log)
@@ -616,6 +663,26 @@ def test_sigterm_to_the_new_process_before_the_confirmation(window: tuple[Daemon
     daemon.asks("served.by.the.old.one.tests.net.")
     daemon.upgrade()
     daemon.asks("served.by.the.next.one.tests.net.")
+    assert manager.next() == (daemon.pids[0], f"MAINPID={daemon.pid}"), "it has not heard of the one that has failed"
+    assert manager.next()[1].startswith("READY=1") and manager.main == daemon.pid and manager.ignored == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_new_process_serves_on_when_the_old_one_dies_after_the_confirmation(
+    tmp_path: Path, upstream: Upstream, manager: Manager, workers: int
+) -> None:
+    daemon = Daemon(tmp_path, upstream, workers=workers)
+    daemon.install(DIES_CONFIRMING)
+    with running(daemon, manager.environment()):
+        assert manager.next()[0] == daemon.pid
+        daemon.install(GOOD)
+        os.kill(daemon.pid, signal.SIGUSR2)
+        wait_for_end(daemon.pid)
+        daemon.pids.append(int(re.findall(r"process (\d+) is starting", daemon.text())[-1]))
+        wait_until(lambda: daemon.ctl("status").returncode == 0, "commands of the new process", log=daemon.log)
+        daemon.asks("served.by.the.new.one.tests.net.")
+        daemon.stop()
+        assert not Path(daemon.control).exists() and manager.main == daemon.pids[0]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -635,29 +702,10 @@ def test_sigterm_to_the_old_process_before_the_confirmation(window: tuple[Daemon
 # --- the service manager, and the program on disk -------------------------------------------------------------------
 
 
-class Manager:
-    """Receives notifications, and who has sent them."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path / "notify")
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(self.path)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self.socket.settimeout(TIMEOUT)
-
-    def next(self, keep: Callable[[str], bool] = lambda text: text != "WATCHDOG=1") -> tuple[int, str]:
-        """The next notification that is kept: process and text."""
-        while True:
-            data, control, _, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(12))
-            if keep(data.decode()):
-                return int.from_bytes(control[0][2][:4], sys.byteorder), data.decode()
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_notifications(tmp_path: Path, upstream: Upstream, workers: int) -> None:
     manager = Manager(tmp_path)
-    env = {**daemon_environment(), "NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "20000000"}
-    with manager.socket, running(Daemon(tmp_path, upstream, workers=workers), env) as daemon:
+    with manager.socket, running(Daemon(tmp_path, upstream, workers=workers), manager.environment()) as daemon:
         assert manager.next()[0] == daemon.pid
         for _ in range(2):
             daemon.upgrade()
@@ -670,6 +718,7 @@ def test_notifications(tmp_path: Path, upstream: Upstream, workers: int) -> None
         daemon.fails("SIGABRT")
         daemon.stop()
         assert manager.next() == (daemon.pid, "STOPPING=1\nSTATUS=stopping")
+        assert manager.ignored == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -10,11 +10,13 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.subject import daemon_environment
 
 from resolver import limits
 from resolver.api import make_store
@@ -34,7 +36,7 @@ from resolver.daemon.worker_options import Options
 from resolver.daemon.worker_reload import WorkerReloads
 from resolver.daemon.worker_upgrade import REFUSAL, WorkerUpgrades
 from resolver.log_limit import LimitedWarning
-from resolver.settings import CacheSettings, ControlSettings, MetricsSettings, Settings
+from resolver.settings import CacheSettings, ControlSettings, MetricsSettings, Settings, replace
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -277,17 +279,37 @@ def test_ready_failure_and_confirmation(pair):
     assert handover.receive(ours) == ({"kind": "ready", "control": False}, [])
     predecessor.fail("why" * limits.HANDOVER_TEXT)
     assert len(handover.receive(ours)[0]["error"]) == limits.HANDOVER_TEXT
-    handover.send(ours, "main", {})
-    assert predecessor.confirmed()
     predecessor.close()
-    predecessor.fail("later")
+    assert predecessor.fail("later")
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_the_main_process_does_not_withdraw(pair, closed):
+    ours, predecessor = pair
+    handover.send(ours, "main", {})
+    if closed:
+        assert predecessor.confirmed() is None
+        predecessor.close()
+    assert not predecessor.fail("later")
+    ours.setblocking(False)
+    with pytest.raises(BlockingIOError) if not closed else ExitStack():
+        assert handover.receive(ours) is None
+
+
+def test_a_failure_at_the_start_leaves_nothing_open(pair):
+    """What the old process has sent is not read as messages any more."""
+    ours, predecessor = pair
+    count = descriptors()
+    for kind, content, given in [HELLO, ("listener", LISTENER, [0]), ("cache", {}, [0])]:
+        handover.send(ours, kind, content, given)
+    assert predecessor.fail("wrong configuration") and descriptors() == count
 
 
 def test_the_end_of_the_old_process_is_no_confirmation(pair):
     ours, predecessor = pair
     ours.close()
     predecessor.ready()
-    assert not predecessor.confirmed()
+    assert predecessor.confirmed() is False
 
 
 def test_the_manager_is_passed_on():
@@ -466,8 +488,8 @@ def upgrade(monkeypatch):
     process.killed = []
     monkeypatch.setattr(Successor, "kill", lambda self: process.killed.append(self.pid))
 
-    def begin(cache=None, serial=lambda: 1):
-        opened.append(Successor([], None, ServiceManager(), cache, math.inf, serial))
+    def begin(cache=None, serial=lambda: 1, manager=None):
+        opened.append(Successor([], None, manager or ServiceManager(), cache, math.inf, serial))
         return opened[1], opened[0], process
 
     yield begin
@@ -497,7 +519,7 @@ def test_what_is_flushed_during_an_upgrade_does_not_come_back(upgrade, flush, fl
     successor.advance(0.0)
     assert successor.outcome == ""
     assert successor.confirm(0.0)
-    assert predecessor.confirmed() and predecessor.flushed is flushed
+    assert [predecessor.confirmed(), predecessor.confirmed()] == [None, True] and predecessor.flushed is flushed
 
 
 @pytest.mark.parametrize(("status", "why"), [(-6, r"it ended \(signal SIGABRT\) before it served"),
@@ -523,10 +545,10 @@ def test_a_new_process_that_ends_before_the_confirmation_says_why(upgrade):
     predecessor.ready()
     while successor.outcome is None:
         successor.advance(0.0)
-    assert predecessor.withdraw()
+    predecessor.withdraw(reload=True)
     assert not successor.confirm(0.0)
     assert successor.outcome is None
-    predecessor.fail("worker 1 ended", reload=True)
+    predecessor.fail("worker 1 ended")
     successor.advance(0.0)
     assert successor.outcome is None and not process.killed, "it completes the queries that it has read"
     process.status = 1
@@ -574,26 +596,155 @@ def test_a_new_process_that_is_late_is_stopped_and_tells_of_a_reload(upgrade):
     successor._deadline = 0.0
     successor.advance(0.0)
     predecessor.ready()
-    assert predecessor.withdraw()
     predecessor.fail("stopped on SIGTERM", reload=True)
     process.status = 0
     successor.advance(0.0)
     assert "server.upgrade-timeout has passed" in successor.outcome and successor.reload_asked
 
 
-def test_a_pending_reload_is_told_with_the_failure(pair):
-    """The new process has failed before it had handlers."""
+FAILS_EARLY = """
+import os, signal, threading
+from resolver.daemon.early_signals import hold_signals
+hold_signals()
+from resolver.daemon.predecessor import Predecessor
+ends = threading.Event()
+thread = threading.Thread(target=ends.wait)
+thread.start()
+predecessor = Predecessor.take()
+predecessor.fail("one")
+os.kill(os.getpid(), signal.SIGHUP)
+predecessor.fail("two")
+ends.set()
+thread.join()
+"""
+
+
+def test_a_pending_reload_is_told_with_the_failure():
+    """The new process has failed before it had handlers, but threads. The kernel gives a signal for a process to any
+    thread that does not block it (signal(7)), so the process of the tests, which has such threads, cannot be used."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        subprocess.run([sys.executable, "-c", FAILS_EARLY], check=True, pass_fds=[theirs.fileno()], timeout=60,
+                       env={**daemon_environment(), UPGRADE_VARIABLE: str(theirs.fileno())})
+        theirs.close()
+        assert [handover.receive(ours)[0]["reload"] for _ in range(2)] == [False, True]
+
+
+# --- the order of the confirmation ------------------------------------------------------------------------------------
+
+
+class Manager:
+    """A service manager that takes notifications from the main process only (NotifyAccess=main of systemd.service(5)).
+    `main` is the number of that process."""
+
+    def __init__(self, main):
+        self.main = main
+        self.taken, self.ignored = [], []
+
+    def seen_by(self, sender):
+        """What process `sender` has of it."""
+        made = ServiceManager("/")
+        made._send = lambda *lines: self.take(sender, lines[0])
+        return made
+
+    def take(self, sender, line):
+        (self.taken if sender == self.main else self.ignored).append(line)
+        if sender == self.main and line.startswith("MAINPID="):
+            self.main = int(line.removeprefix("MAINPID="))
+
+
+def until_ready(successor, predecessor):
+    """The new process has said that it serves, and the old one has read it."""
+    predecessor.ready()
+    while successor.outcome is None:
+        successor.advance(0.0)
+    assert successor.outcome == ""
+
+
+def test_the_manager_is_told_of_a_new_process_that_has_the_confirmation_only(upgrade):
+    """It would not take it back: what the old process says is ignored then."""
+    manager = Manager(os.getpid())
+    successor, predecessor, process = upgrade(manager=manager.seen_by(os.getpid()))
+    until_ready(successor, predecessor)
+    predecessor.fail("stopped on SIGTERM")
+    assert not successor.confirm(0.0)
+    assert manager.taken == manager.ignored == []
+
+
+def test_the_new_process_notifies_when_the_manager_knows_it(upgrade, monkeypatch):
+    manager = Manager(os.getpid())
+    successor, predecessor, process = upgrade(manager=manager.seen_by(os.getpid()))
+    supervised, _ = supervising(predecessor)
+    supervised.manager, supervised.shares, supervised.reload_after = manager.seen_by(process.pid), [[]], False
+    until_ready(successor, predecessor)
+    before = []
+
+    def main_process(pid):
+        """All that has arrived is read before the manager is told."""
+        while predecessor.fileno() >= 0 and select.select([predecessor], [], [], 0)[0]:
+            supervised.on_predecessor(predecessor)
+            before.append(supervised.predecessor)
+        manager.take(os.getpid(), f"MAINPID={pid}")
+
+    monkeypatch.setattr(successor._manager, "main_process", main_process)
+    copy = successor._channel.dup()  # a worker that was just forked
+    with copy:
+        assert successor.confirm(0.0)
+        assert before == [predecessor], "it has read the confirmation"
+        assert select.select([predecessor], [], [], 0)[0], "the end of the channel"
+        supervised.on_predecessor(predecessor)
+    assert manager.taken == [f"MAINPID={process.pid}", "READY=1"] and not manager.ignored
+    assert supervised.predecessor is None and supervised.options.management.owns_path
+
+
+def test_a_new_worker_notifies_when_the_manager_knows_it(pair):
     ours, predecessor = pair
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
-    handler = signal.signal(signal.SIGHUP, lambda number, frame: None)
-    try:
-        predecessor.fail("one")
-        os.kill(os.getpid(), signal.SIGHUP)
-        predecessor.fail("two")
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        signal.signal(signal.SIGHUP, handler)
-    assert [handover.receive(ours)[0]["reload"] for _ in range(2)] == [False, True]
+    manager = Manager(os.getpid())
+
+    async def main():
+        new = Starting(predecessor)
+        new.options, new.endpoints = replace(new.options, manager=manager.seen_by(os.getpid())), []
+        new.report_ready()
+        handover.send(ours, "main", {})
+        new.on_predecessor(predecessor)
+        assert manager.taken == [] and not new.is_main
+        ours.shutdown(socket.SHUT_WR)
+        new.on_predecessor(predecessor)
+        assert manager.taken == ["READY=1"] and new.is_main
+        for task in new.tasks:
+            task.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_new_process_serves_on_when_the_old_one_dies_after_the_confirmation(pair):
+    ours, predecessor = pair
+    supervised, done = supervising(predecessor)
+    supervised.begin_notifications = lambda: done.append("serves")
+    supervised.reload_after = False
+    handover.send(ours, "main", {})
+    ours.close()
+    for _ in range(2):
+        supervised.on_predecessor(predecessor)
+    assert done == ["serves"] and supervised.status is None and supervised.predecessor is None
+
+
+@pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN])
+def test_a_confirmation_that_cannot_be_sent_ends_the_new_process_in_order(upgrade, monkeypatch, number):
+    """It serves and has read queries, and does not know that it is to end."""
+    manager = Manager(os.getpid())
+    successor, predecessor, process = upgrade(manager=manager.seen_by(os.getpid()))
+    until_ready(successor, predecessor)
+
+    def fail(*given):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(handover, "send", fail)
+    assert not successor.confirm(0.0)
+    assert process.terminated == 1 and successor.ending and not process.killed and manager.taken == []
+    process.status = 0
+    successor.advance(0.0)
+    assert f"it cannot be made the main process: {os.strerror(number)}; the old" in successor.outcome
 
 
 # --- signals between "ready" and "main" -------------------------------------------------------------------------------
@@ -776,7 +927,7 @@ def test_one_of_the_two_processes_keeps_serving(pair):
     """A worker of the new process dies when the old one has confirmed, which the new one has not read."""
     ours, predecessor = pair
     handover.send(ours, "main", {"flushed": True})
-    assert not predecessor.withdraw() and predecessor.flushed
+    assert not predecessor.withdraw(reload=False) and predecessor.flushed
     with pytest.raises(BrokenPipeError):
         handover.send(ours, "main", {})  # too late
 
