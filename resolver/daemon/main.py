@@ -350,6 +350,7 @@ def _serve(
             logger.error("%s", trouble)
         else:
             logger.critical("stopping after an unexpected exception; this is a bug", exc_info=True)
+        _report_failure(predecessor, trouble or log.describe_unexpected(error))
         return EXIT_FAILED
 
 

@@ -30,6 +30,9 @@ the old one):
    the head of `successor` says. One that stops, or loses a worker, in these microseconds takes over at once, and what
    the manager ignores then are STOPPING=1, or READY=1 of a service that it knows as ready.
 
+An exception that ends this process withdraws it, too, before anything is torn down: else the old process could confirm
+one that does not serve any more, and would end as well. `fail` withdraws before it tells the reason.
+
 All sockets of an address that is still configured are served, because the kernel keeps distributing clients over them:
 each worker takes those of an old one, or of several when there are fewer workers now. When there are more, they share
 sockets. So the number of sockets changes at a restart only. No worker serves a socket twice: what the old process has

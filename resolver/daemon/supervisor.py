@@ -122,6 +122,15 @@ class _Supervisor(Processes):
                 self.take_results()  # the last changes
                 cache_file.save_at_stop(self.store, self.in_force)
 
+    def poll_once(self) -> None:
+        """An exception ends this process: before its workers are killed, it withdraws from an upgrade."""
+        try:
+            super().poll_once()
+        except BaseException:
+            if self.predecessor is not None:
+                self.predecessor.withdraw(reload=self.reload_after)
+            raise
+
     def poll_timeout(self) -> float | None:
         """Milliseconds until the next deadline, check of the watchdog, or change of session ticket keys."""
         keys = self.rotate_ticket_keys()

@@ -251,6 +251,7 @@ class _Worker:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, unblocked)  # blocked by main
             self.anchors.probe()
             self.periodic_work.follow()
+            stack.push(self.withdraw_on_error)  # the last one is the first to be called
             self.report_ready()
             self.keep_regularly()
             if not self.number:
@@ -475,6 +476,11 @@ class _Worker:
         self.loop.remove_reader(predecessor.fileno())
         if not predecessor.fail(f"stopped on {reason}", reload=self.upgrades.reload_after):
             self.take_over(predecessor)
+
+    def withdraw_on_error(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """An exception ends this process: before anything is torn down, it withdraws from an upgrade."""
+        if error is not None and self.options.predecessor is not None:
+            self.options.predecessor.withdraw(reload=self.upgrades.reload_after)
 
     def take_over(self, predecessor: "Predecessor") -> None:
         """This is the main process now."""

@@ -664,7 +664,7 @@ def until_ready(successor, predecessor):
 def test_the_manager_is_told_of_a_new_process_that_has_the_confirmation_only(upgrade):
     """It would not take it back: what the old process says is ignored then."""
     manager = Manager(os.getpid())
-    successor, predecessor, process = upgrade(manager=manager.seen_by(os.getpid()))
+    successor, predecessor, _ = upgrade(manager=manager.seen_by(os.getpid()))
     until_ready(successor, predecessor)
     predecessor.fail("stopped on SIGTERM")
     assert not successor.confirm(0.0)
@@ -745,6 +745,66 @@ def test_a_confirmation_that_cannot_be_sent_ends_the_new_process_in_order(upgrad
     process.status = 0
     successor.advance(0.0)
     assert f"it cannot be made the main process: {os.strerror(number)}; the old" in successor.outcome
+
+
+# --- exceptions in the new process ------------------------------------------------------------------------------------
+
+
+def test_an_exception_in_a_new_supervisor_withdraws_before_the_workers_are_killed(pair, monkeypatch):
+    ours, predecessor = pair
+    supervised, _ = supervising(predecessor)
+
+    def fail(self):
+        raise MemoryError
+
+    monkeypatch.setattr(supervisor.Processes, "poll_once", fail)
+    with pytest.raises(MemoryError):
+        supervised.poll_once()
+    with pytest.raises(BrokenPipeError):
+        handover.send(ours, "main", {})
+    predecessor.fail("out of memory")
+    assert handover.receive(ours)[0] == {"kind": "failed", "error": "out of memory", "reload": True}
+
+
+# A single worker that serves has an unexpected exception. It tears down what it has when the test has closed its input.
+FAILS_LATE = """
+import sys
+from resolver.daemon import worker
+from resolver.daemon.main import main
+
+def fail(self):
+    self.upgrades.reload_after = True
+    raise AssertionError("a fault for the test")
+
+async def end():
+    print("ends", flush=True)
+    sys.stdin.read()
+
+worker._Worker.keep_regularly = fail
+worker._end_tasks_and_threads = end
+sys.exit(main())
+"""
+
+
+def test_an_exception_in_a_new_worker_withdraws_before_anything_is_torn_down():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        for kind, content, given in [HELLO, ("end", {}, [])]:
+            handover.send(ours, kind, content, given)
+        command = [sys.executable, "-c", FAILS_LATE, "--listen", "127.0.0.1:0"]
+        with subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL,
+                              env={**daemon_environment(), UPGRADE_VARIABLE: str(theirs.fileno())}) as process:
+            theirs.close()
+            assert process.stdout.readline() == b"ends\n"
+            with pytest.raises(BrokenPipeError):
+                handover.send(ours, "main", {})
+            process.stdin.close()
+            assert process.wait(60) == 1
+        assert handover.receive(ours)[0]["kind"] == "ready"
+        said = handover.receive(ours)[0]
+        assert said["kind"] == "failed" and said["reload"]
+        assert said["error"] == "unexpected AssertionError: a fault for the test; this is a bug"
 
 
 # --- signals between "ready" and "main" -------------------------------------------------------------------------------
