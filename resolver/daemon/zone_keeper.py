@@ -539,7 +539,7 @@ class ZoneKeeper:
         """Save what a primary has said, and put it in force.
 
         Raises:
-            ValueError, OSError, MemoryError: its rules, its chain or its history cannot be made.
+            ValueError, OSError, MemoryError: its rules or its chain cannot be made.
         """
         zone = found.new.zone or found.base
         rules = None if zone is None else await self._prepare(status, zone)
@@ -721,7 +721,7 @@ def _forget_task(tasks: "dict[str, asyncio.Task[None]]", key: str, task: "asynci
 
 async def _free(free: Callable[[], None]) -> None:
     """Free memory in a thread."""
-    with suppress(OSError):  # without a thread the loop frees it, and waits
+    with suppress(OSError, MemoryError):  # without a thread, or memory for the call, the loop frees it, and waits
         await in_thread(free)
 
 

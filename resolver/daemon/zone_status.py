@@ -10,6 +10,7 @@ States of a zone (`ZoneStatus.state`):
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -26,6 +27,8 @@ from resolver.zones.tsig import Key
 from resolver.zones.zone import Difference, SoaFields
 
 __all__ = ["ZoneStatus"]
+
+logger = logging.getLogger(__name__)
 
 
 class ZoneStatus:
@@ -102,14 +105,15 @@ class ZoneStatus:
 
     async def history_with(self, differences: Sequence[Difference], *, whole: bool) -> History:
         """The history for IXFR to secondaries after `differences`, made in a thread; a policy zone has none. `whole`:
-        the zone was replaced.
-
-        Raises:
-            OSError: there is no thread.
-        """
+        the zone was replaced. Without a thread or memory it is empty, because the content serves without it, too."""
         if self.policy:
             return self.history
-        return await in_thread(partial(self.history.following, differences, whole=whole))
+        try:
+            return await in_thread(partial(self.history.following, differences, whole=whole))
+        except (OSError, MemoryError) as error:
+            logger.warning("zone %s: secondaries get all of it, because its differences cannot be kept: %s",
+                           names.to_text(self.origin), getattr(error, "strerror", None) or "out of memory")
+            return self.history.following((), whole=True)
 
     # --- what is shown --------------------------------------------------------------------------------------------
 

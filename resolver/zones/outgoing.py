@@ -6,6 +6,7 @@ differences when the version of the client is in the history, else by the whole 
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from resolver import limits
@@ -66,9 +67,10 @@ class History:
         self._records = self.octets = 0
 
         def free() -> None:
-            for _ in range(dropped):
-                sizes.popleft()
-                _free_first(differences)
+            with suppress(MemoryError):  # none for the short lists: what is left is freed in one step
+                for _ in range(dropped):
+                    sizes.popleft()
+                    _free_first(differences)
             for rest in (differences, sizes, numbers):  # most of it is in the successor, too
                 rest.clear()
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import fcntl
+import gc
 import io
 import os
 import re
@@ -23,10 +24,9 @@ from support.waiting import spin, turns
 from support.zone_versions import ORIGIN, difference, version
 
 from resolver import limits
-from resolver.daemon import zone_files, zone_keeper
+from resolver.daemon import zone_files, zone_keeper, zone_status
 from resolver.daemon.zone_files import ZoneFiles, file_name, read_memory, write_to_memory
 from resolver.daemon.zone_keeper import ZoneKeeper
-from resolver.daemon.zone_status import ZoneStatus
 from resolver.net.zone_client import Fetched, ZoneClient
 from resolver.settings import Settings, ZoneSettings, ZonesSettings
 from resolver.upstream_address import UpstreamAddress
@@ -645,24 +645,79 @@ def test_differences_are_counted_and_freed_in_a_thread(tmp_path: Path, monkeypat
     asyncio.run(main())
 
 
-def test_without_a_thread_for_the_differences_nothing_is_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [OSError(errno.EAGAIN, "the system gives no thread"), MemoryError()])
+def test_without_a_thread_for_the_differences_the_content_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
+    """Secondaries then get the whole zone. Neither a copy on disk nor what a primary has sent is refused for that."""
+    async def fail(*_: object) -> None:
+        raise error
+
     async def main() -> None:
         keeper, table = leader(tmp_path, monkeypatch, ZoneFiles(), Steps())
         await refreshed(keeper)
-
-        async def fail(*_: object, **__: object) -> None:
-            raise OSError(errno.EAGAIN, "the system gives no thread")
-
-        written = [path.read_bytes() for path in tmp_path.iterdir()]
-        monkeypatch.setattr(ZoneStatus, "history_with", fail)
         await refreshed(keeper)
-        assert serial_of(table) == 5 and [path.read_bytes() for path in tmp_path.iterdir()] == written
-        assert "the system gives no thread" in keeper.describe()[0]["error"]
+        history = keeper.history_of(ORIGIN)
+        assert history is not None and len(history.since(5)) == 1
+        for again in (keeper.reload, keeper.refresh):
+            with monkeypatch.context() as patched:
+                patched.setattr(zone_status, "in_thread", fail)
+                again("e.test.")
+                while keeper._tasks:
+                    await asyncio.gather(*keeper._tasks)
+            [state] = keeper.describe()
+            assert state["state"] == "serving" and not state["error"] and not keeper.counts["load_failures"]
+            assert "e.test.: secondaries get all of it, because its differences cannot be kept: " in caplog.text
+            await refreshed(keeper)
+            serial = serial_of(table)
+            history = keeper.history_of(ORIGIN)
+            assert serial is not None and history is not None
+            assert [len(history.since(serial - back)) for back in (1, 2)] == [1, 0]
+        saved = read_journal((tmp_path / "e.test.zone").read_bytes(), ORIGIN)
+        assert saved.zone.serial == serial and len(saved.differences) == serial - 5, "the file was not written anew"
         keeper.stop()
 
     asyncio.run(main())
+
+
+def test_without_memory_to_free_differences_in_steps_they_are_freed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    problems: list[object] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+        keeper, _ = leader(tmp_path, monkeypatch, ZoneFiles(), Steps())
+        for _ in range(3):
+            await refreshed(keeper)
+        history = keeper.history_of(ORIGIN)
+        assert history is not None
+        given, real = history._differences, zone_keeper.in_thread
+
+        async def no_call(function: Any, *rest: object) -> Any:
+            if function.__name__ == "free":
+                raise MemoryError
+            return await real(function, *rest)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(outgoing, "_free_first", fail)
+            keeper.reload("e.test.")  # with a history of its own
+            while keeper._tasks:
+                await asyncio.gather(*keeper._tasks)
+            assert not given
+            patched.setattr(zone_keeper, "in_thread", no_call)
+            keeper.reload("e.test.")
+            while keeper._tasks:
+                await asyncio.gather(*keeper._tasks)
+        assert keeper.describe()[0]["state"] == "serving"
+        keeper.stop()
+
+    asyncio.run(main())
+    gc.collect()
+    assert not problems
 
 
 def test_a_reload_and_a_refresh_do_not_use_the_file_at_the_same_time(
