@@ -11,20 +11,20 @@ process is about to end (`ending`) when it has said why it cannot serve, has clo
 the confirmation, or is stopped (`stop`, or the confirmation cannot be sent). It may have read queries, which it
 completes meanwhile: its status is asked for until it has one, and after `limits.STOP_GRACE` it is killed.
 
-`confirm` does three things in this order, and each only when the one before has succeeded:
+`confirm` does three things in this order, and nothing of 2 and 3 when 1 fails:
 
 1. "main" to the new process. The kernel refuses it when that process has withdrawn or ended: this one stays the main
-   process, and the service manager has heard of nothing.
+   process, and the service manager was told nothing.
 2. ``MAINPID=`` to the service manager. From then on it ignores what this process says (NotifyAccess=main), so this
    cannot be taken back.
 3. The end of the channel. The new process notifies the manager when it sees that, so no notification comes before
    ``MAINPID=``.
 
-If this process dies between 1 and 2, the new one sees the end of the channel, too, and serves on as the main process.
-systemd has seen the end of the main process that it knows: it stops what is left of the unit with SIGTERM, so the new
-process completes its queries, and starts the service again as ``Restart=`` says. Without a manager nothing is lost. If
-the new process dies in between, the manager ignores a number without a process, this one ends, and the service ends
-with it, as when a main process dies at any other time.
+If this process dies between 1 and 2, the new one sees the end of the channel, too, and keeps serving as the main
+process. systemd has seen the end of the main process that it knows: it stops what is left of the unit with SIGTERM, so
+the new process completes its queries, and starts the service again as ``Restart=`` says. Without a manager nothing is
+lost. If the new process dies in between, the manager ignores a number without a process, this one ends, and the service
+ends with it, as when a main process dies at any other time.
 
 What the old process does with signals (`resolver.daemon.predecessor` has the table of the new one):
 
