@@ -84,6 +84,8 @@ class Processes:
         self.slots = [WorkerSlot(number) for number in range(count)]
         self.signals = {*signals, signal.SIGCHLD}
         self.start_timeout = start_timeout
+        self.start_hint = ""
+        """What the log says after the time that a process was not ready: where to look."""
         self.stop_timeout = stop_timeout
         self.log = log
         self.status: int | None = None
@@ -288,7 +290,8 @@ class Processes:
             if child.kill_at and child.kill_at <= now:
                 self.log.warning("worker %d: %s; killing process %d", child.slot.number,
                                  "does not stop" if child.stopping or child.ready else
-                                 f"is not ready {now - child.started:.0f} s after its start", child.pid)
+                                 f"is not ready {now - child.started:.0f} s after its start{self.start_hint}",
+                                 child.pid)
                 child.kill_at = 0.0
                 os.kill(child.pid, signal.SIGKILL)
 

@@ -23,6 +23,7 @@ from corenet._version import __version__
 from resolver import limits
 from resolver.daemon import stdout
 from resolver.daemon.early_signals import hold_signals
+from resolver.daemon.exit_status import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, print_problems
 from resolver.daemon.upgrade_variable import UPGRADE_VARIABLE
 from resolver.options import parse_endpoint
 from resolver.settings import Settings, replace
@@ -30,17 +31,12 @@ from resolver.settings import Settings, replace
 if TYPE_CHECKING:
     import socket
 
-    from resolver.daemon.config import ConfigError
     from resolver.daemon.management_sockets import ManagementSockets
     from resolver.daemon.predecessor import Predecessor
     from resolver.daemon.sockets import Endpoint
     from resolver.net.client_contexts import TlsContexts
 
-__all__ = ["EXIT_CONFIG", "EXIT_FAILED", "EXIT_OK", "main"]
-
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_CONFIG = 2
+__all__ = ["main"]
 
 logger = logging.getLogger("resolver.daemon")
 
@@ -147,13 +143,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             _report_failure(predecessor, error)
             raise
     except ValueError as error:
-        _print_problems("", error)
+        print_problems("", error)
         return EXIT_CONFIG
     if arguments.check:
         try:
             return check(arguments, settings)
         except ValueError as error:
-            _print_problems(arguments.config, error)
+            print_problems(arguments.config, error)
             return EXIT_CONFIG
     if arguments.print_config:
         from resolver.daemon import config_writer
@@ -337,7 +333,7 @@ def _serve(
         finally:
             sockets.close_all(shares)
     except ValueError as error:
-        _print_problems(arguments.config, error)
+        print_problems(arguments.config, error)
         _report_failure(predecessor, error)
         return EXIT_CONFIG
     except OSError as error:
@@ -453,13 +449,3 @@ def _show(text: str) -> int:
         print(f"resolverd: cannot write {stdout.reason(error)}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK
-
-
-def _print_problems(path: str | None, error: "ValueError | ConfigError") -> None:
-    """Print `error`, with file and line if the settings came from the file `path`."""
-    if path and not str(error).startswith("environment variable "):
-        from resolver.daemon import config
-
-        error = config.add_location(path, error)
-    for line in str(error).splitlines():
-        print(f"resolverd: {stdout.printable(line)}", file=sys.stderr)

@@ -264,7 +264,7 @@ class Successor:
         if self._stopping:
             self.outcome = STOPS
             return
-        self.outcome = f"the new process {self.pid} was refused: {why}; the old process keeps serving"
+        self.outcome = f"the new process {self.pid} was refused: {why.rstrip('.')}; the old process keeps serving"
         logger.error("upgrade: %s", self.outcome)
 
     def confirm(self, now: float) -> bool:

@@ -30,6 +30,7 @@ from corenet.serving.processes import Child, Processes, WorkerSlot, describe_exi
 from resolver import limits
 from resolver.api import make_store
 from resolver.daemon import cache_file, config_reload, preflight, privileges, worker
+from resolver.daemon.exit_status import EXIT_CONFIG, EXIT_FAILED, print_problems
 from resolver.daemon.predecessor import Predecessor
 from resolver.daemon.runtime_changes import in_force
 from resolver.daemon.service_manager import ServiceManager
@@ -67,6 +68,7 @@ class _Supervisor(Processes):
         self, settings: Settings, shares: list[list[Endpoint]], reload: Callable[[], Settings], options: Options
     ) -> None:
         super().__init__(len(shares), SIGNALS, settings.server.start_timeout, limits.STOP_GRACE / 1000, logger)
+        self.start_hint = " (server.start-timeout); a hook module, a list or a file may hold it up"
         self.settings = settings
         #: `settings` with the run-time changes, on which the content of the cache depends.
         self.in_force = in_force(settings)
@@ -163,6 +165,9 @@ class _Supervisor(Processes):
                 self.settings, self.shares[number], reload=self.reload, store=self.store, channel=channel,
                 options=options,
             )
+        except ValueError as error:
+            print_problems(self.options.config, error)
+            return EXIT_CONFIG
         except (OSError, ImportError) as error:
             name = self.settings.server.user
             explanation = privileges.explain(name, error) if name else ""
@@ -171,7 +176,7 @@ class _Supervisor(Processes):
                     raise
                 explanation = preflight.explain(error)
             logger.error("worker %d: %s", number, explanation)
-            return 1
+            return EXIT_FAILED
 
     def start(self, slot: WorkerSlot) -> None:
         """Fork a worker, with the settings that are in force now."""
@@ -238,18 +243,19 @@ class _Supervisor(Processes):
         """Restart the worker; when its end shows that the start or an upgrade to this process fails, say so and end."""
         if not child.ready:
             self.count_failed_start(child.slot.number)
+        status = EXIT_CONFIG if code == EXIT_CONFIG else EXIT_FAILED
         why = f"worker {child.slot.number} ended ({describe_exit(code)}) before all served; the log says why"
         if self.predecessor is not None and self.status is None:
             if self.predecessor.fail(why, reload=self.reload_after):
                 logger.error("upgrade: %s", why)
-                self.finish(1)
+                self.finish(status)
                 return
             self.take_over(self.predecessor)  # it has confirmed already, so no other process serves
         if self.predecessor is None and self.reported_ready:
             super().on_death(child, code)
         elif self.status is None:
             logger.error("start: %s", why)
-            self.finish(1)
+            self.finish(status)
 
     def count_failed_start(self, number: int) -> None:
         """Count the start of a worker that has ended before it could count itself. Its successor continues with it."""

@@ -7,7 +7,8 @@ from support.certs import Authority
 from support.documents import DOCS, FENCE, blocks
 
 from resolver.daemon import config
-from resolver.daemon.main import EXIT_OK, main
+from resolver.daemon.exit_status import EXIT_OK
+from resolver.daemon.main import main
 
 pytestmark = pytest.mark.checkout
 

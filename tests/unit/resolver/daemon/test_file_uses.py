@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 
 from resolver.daemon import config, file_uses, main
+from resolver.daemon.exit_status import EXIT_CONFIG
 from resolver.daemon.file_uses import ACCESS, Access
 from resolver.daemon.zone_files import SUFFIX, file_name
 from resolver.settings import Settings, TargetSettings
@@ -182,7 +183,7 @@ def test_files_that_no_setting_names_itself(
     (tmp_path / "hints").write_text(". 60 NS a.test.\na.test. 60 A 192.0.2.1\n")
     (tmp_path / "anchors").write_text(f". 60 DS 20326 8 2 {'E0' * 32}\n")
     path = write(tmp_path, text)
-    assert main.main(["--check", "-c", str(path)]) == main.EXIT_CONFIG
+    assert main.main(["--check", "-c", str(path)]) == EXIT_CONFIG
     said = capsys.readouterr().err
     assert said.startswith(f"resolverd: {path}:{line}: "), said
     assert all(name in said for name in names), said
@@ -219,7 +220,7 @@ def test_a_device_and_what_is_no_file_may_have_any_use(tmp_path: Path) -> None:
 def test_a_start_refuses_it_and_destroys_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, SNAPSHOT.replace("/one", "/resolverd.toml"))
     before = path.read_bytes()
-    assert main.main(["-c", str(path)]) == main.EXIT_CONFIG
+    assert main.main(["-c", str(path)]) == EXIT_CONFIG
     assert f"{path}:2: cache.snapshot-file: " in capsys.readouterr().err and path.read_bytes() == before
 
 

@@ -18,7 +18,8 @@ from support.ports import free_port
 
 from resolver import limits
 from resolver.daemon import demo, preflight, privileges, sockets, worker
-from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, _drop_root, _print_problems, main
+from resolver.daemon.exit_status import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, print_problems
+from resolver.daemon.main import _drop_root, main
 from resolver.daemon.management_sockets import ManagementSockets
 from resolver.daemon.preflight import clock_problem
 from resolver.daemon.worker_options import Options
@@ -461,6 +462,20 @@ def test_an_internal_error_logs_its_traceback():
         assert process.wait(timeout=30) == EXIT_FAILED
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("text", "says"), [
+    ('[[list]]\nname = "l"\nfile = "/nonexistent/list"\n', r"6: list\[0\]\.file: l: '/nonexistent/list': No such file"),
+    ('[policy]\nhosts-files = ["/nonexistent/hosts"]\n', r"5: policy\.hosts-files.*/nonexistent/hosts"),
+])
+def test_a_wrong_file_is_named_however_many_workers_read_it(tmp_path, workers, text, says):
+    path = tmp_path / "resolverd.toml"
+    path.write_text(f'[server]\nlisten = ["127.0.0.1:0"]\nworkers = {workers}\n{text}')
+    with daemon("--config", str(path)) as process:
+        process.wait_for(rf"resolverd: {re.escape(str(path))}:{says}")
+        assert process.wait(timeout=30) == EXIT_CONFIG
+        assert "traceback" not in "".join(process.seen).lower()
+
+
 # One of the workers hangs before it is ready, if there is a file "hangs", which it removes.
 HANGS = """
 import os, signal, sys
@@ -503,7 +518,7 @@ def test_a_worker_that_hangs_before_it_is_ready_is_killed(tmp_path, monkeypatch,
             hangs.touch()
             os.kill(pids[1], signal.SIGKILL)
             process.wait_for(r"ended \(signal SIGKILL\); starting it again in 0.1 s")
-        process.wait_for(r"level=warning .*worker \d: is not ready \d s after its start; killing process \d+")
+        process.wait_for(r"level=warning .*worker \d: is not ready \d s after its start \(server\.start-timeout\).*; killing")
         if at_start:
             process.wait_for(r"start: worker \d ended \(signal SIGKILL\) before all served; the log says why")
             assert process.wait(timeout=30) == EXIT_FAILED
@@ -895,7 +910,7 @@ def test_threads_give_the_interpreter_back_to_the_loop_soon(monkeypatch):
 def test_an_error_of_the_environment_is_not_one_of_the_file(tmp_path, capsys):
     path = tmp_path / "resolverd.toml"
     path.write_text("")
-    _print_problems(str(path), ValueError("environment variable LISTEN_FDS: 'x' is not a number"))
+    print_problems(str(path), ValueError("environment variable LISTEN_FDS: 'x' is not a number"))
     assert capsys.readouterr().err == "resolverd: environment variable LISTEN_FDS: 'x' is not a number\n"
 
 
