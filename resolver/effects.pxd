@@ -149,6 +149,7 @@ cdef class Budget:
     cdef public object packets
     cdef public long queries
     cdef public object exhausted
+    cdef public bint shortened
     cdef public object verifications
     cdef public object subnet
 

@@ -569,7 +569,8 @@ class Budget:
     the delegations that were proved insecure, with the `SecurityStatus` of each. `octets` is an upper bound of what all
     jobs of the query hold; `accounted_octets` is the part that the mesh has added to its sum. `fetching` is for how
     long the query has waited for the second-level cache, in seconds. `missing` is how many name servers turned out to
-    have no usable address. `subnet` is that of the client (`Query.subnet`).
+    have no usable address. `subnet` is that of the client (`Query.subnet`). `shortened`: the query began with less than
+    `FULL_TIME` percent of the time of the settings, so it is not cached that it ran out of something.
     """
 
     __slots__ = (
@@ -586,6 +587,7 @@ class Budget:
         "octets",
         "packets",
         "queries",
+        "shortened",
         "subnet",
         "verifications",
     )
@@ -611,6 +613,7 @@ class Budget:
         self.accounted_octets = 0
         self.fetching = 0.0
         self.missing = 0
+        self.shortened = False
         self.subnet: tuple[bytes, int] | None = None
 
     def take_lookup(self) -> bool:

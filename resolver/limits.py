@@ -463,6 +463,10 @@ JOSTLE = 200
 queries that most servers would have answered."""
 JOSTLE_SCAN = 8
 """queries: Old queries examined when no job slot is free for a new one. More makes refusing a query expensive."""
+FULL_TIME = 50
+"""percent: When a query that began with less than this share of the query timeout runs out of time, the failure is not
+cached: other clients have more. With 100, none would be cached where hooks are asked before, because the time that they
+take is charged to the query."""
 PREFETCH_JOBS = 64
 """questions: Answers renewed early at the same time. More would take job slots from waiting clients."""
 PREFETCH_RATE = 200

@@ -23,6 +23,8 @@ Rules:
   (`query_quota`). When the budget of a client query runs out, the parents and clients of other client queries that
   joined its jobs start again with their own budgets (`_restart_for_clients`).
 * A fault (an unexpected exception) ends one query, with SERVFAIL and a log record with traceback, never the worker.
+* When a query that begins with little time (`Budget.shortened`), by `Query.deadline` or again, runs out of its budget,
+  that is not cached, and clients that joined it start again.
 * The octets that running jobs hold are counted when they are handed to the job, and summed here. Above `JOBS_OCTETS`
   the queries that hold most are ended (`_shed_load`).
 
@@ -103,6 +105,7 @@ JOB_OVERHEAD = limits.JOB_OVERHEAD
 FAILED_OVERHEAD = limits.FAILED_OVERHEAD
 PREFETCH_JOBS = limits.PREFETCH_JOBS
 PREFETCH_RATE = limits.PREFETCH_RATE
+FULL_TIME = limits.FULL_TIME
 FAULT_INTERVAL = limits.LOG_INTERVAL.default
 UNVALIDATED = frozenset({Purpose.NS_ADDRESS, Purpose.PRIMING})
 # Failures for which stale data is no substitute: faults of this program, cycles, and the end of the mesh.
@@ -256,6 +259,7 @@ class Mesh(JobTable):
             return
         budget = Budget(self._packets, request.deadline)
         budget.subnet = subnet
+        budget.shortened = request.deadline - self._context.monotonic < self._deadline * FULL_TIME / 100
         try:
             outcome = find_outcome(question, context, budget, cd=cd)
         except Exception as error:  # noqa: BLE001 - the caller relies on getting an outcome, and holds a slot until then

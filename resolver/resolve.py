@@ -529,13 +529,16 @@ def _failed(task: Task, context: Context, failure: Failure, *, has_alias: bool) 
     # qname when the whole query ran out of its budget.
     shortage = task.local_error
     owner = question.qname
-    of_chain = failure.name is None or kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted
+    spent = kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted
+    of_chain = failure.name is None or spent
     if failure.name is not None and not of_chain:
         owner = failure.name
     differs = has_alias and (of_chain or shortage is not None) and not context.shares_failures
+    # What a query could not do that had little time from the beginning, others may.
+    too_short = spent and task.budget.shortened
     # Failures of a prefetch are not cached: the answer that it was to replace is still valid.
     if is_for_subnet(task, failure):
-        if task.purpose is not FOR_PREFETCH:
+        if task.purpose is not FOR_PREFETCH and not too_short:
             note_subnet_failure(owner, question.qtype, context, task.budget)
     elif shortage is not None:
         # The shortage may be over at the next query, so the failure is cached only for LOCAL_ERROR_TTL. It is not
@@ -554,10 +557,8 @@ def _failed(task: Task, context: Context, failure: Failure, *, has_alias: bool) 
         and not differs
         and not task.cycle  # it is due to the jobs that wait for this one
         and task.purpose is not FOR_PREFETCH
-        and (
-            not (kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted)
-            or (task.purpose is FOR_CLIENT and not task.depth)
-        )
+        and not too_short
+        and (not spent or (task.purpose is FOR_CLIENT and not task.depth))
     ):
         store_failure(owner, question.qtype, failure, context)
     return failure_outcome(question, failure)

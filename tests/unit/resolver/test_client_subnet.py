@@ -663,6 +663,19 @@ def test_a_failure_for_one_subnet_is_not_that_of_others(rcode: int) -> None:
     assert last(ask(m, A)) == 100
 
 
+def test_that_a_query_with_little_time_ran_out_of_it_is_not_remembered_for_its_subnet() -> None:
+    m, _ = world()
+    ask(m, None, "other.example.com.")
+    for address in SERVERS:
+        m.net.links[address] = Link(delay=0.3)
+    found: list[Outcome] = []
+    query = Query(subnet=A, deadline=m.net.monotonic() + 0.1)
+    m.mesh.submit(Question(names.from_text(WWW), c.A), query=query, on_done=found.append)
+    m.net.run(m.mesh, until=lambda: bool(found))
+    assert found[0].failure is not None
+    assert last(ask(m, A)) == 100
+
+
 def test_clients_that_wait_with_a_refused_subnet_are_answered() -> None:
     m, tailor = world()
     serve(m, tailor, refuse())

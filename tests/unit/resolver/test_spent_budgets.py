@@ -145,6 +145,34 @@ def test_a_query_that_has_little_time_left_fails_no_other_clients_question(targe
     assert 10 < failed < 60
 
 
+@pytest.mark.parametrize(("seconds", "cached"), [(0.005, False), (0.4, False), (0.6, True), (0.0, True)])
+def test_that_a_query_with_little_time_ran_out_of_it_is_not_cached(seconds: float, cached: bool) -> None:
+    """It may have spent its time in hooks or on another name; 0.0 is the time of the settings."""
+    m = slow_world()
+    m.mesh._deadline = 1.0
+    m.net.links[SLOW] = m.net.links["192.0.2.1"] = Link(loss=1.0)
+    name = names.from_text("www.example.com.")
+    found: list[Outcome] = []
+    query = Query(deadline=m.net.monotonic() + seconds if seconds else 0.0)
+    m.mesh.submit(Question(name, c.A), query=query, on_done=found.append)
+    m.net.run(m.mesh, until=lambda: bool(found))
+    assert found[0].failure is not None and found[0].failure.kind is FailureKind.DEADLINE
+    assert (m.store.rrsets.find_failure(name, c.A, m.net.time()) is not None) is cached
+
+
+def test_a_query_with_little_time_fails_none_that_has_joined_it() -> None:
+    m = slow_world()
+    hasty: list[Outcome] = []
+    found: list[Outcome] = []
+    question = Question(names.from_text("www.example.com."), c.A)
+    m.mesh.submit(question, query=Query(deadline=m.net.monotonic() + 0.1), on_done=hasty.append)
+    m.mesh.submit(question, on_done=found.append)
+    assert m.mesh.statistics()["joined"] == 1
+    m.net.run(m.mesh, until=lambda: bool(found))
+    assert hasty[0].failure is not None and hasty[0].failure.kind is FailureKind.DEADLINE
+    assert minet.addresses(found[0]) == ["192.0.2.80"]
+
+
 def test_the_failure_of_dead_servers_is_cached_for_their_zone_however_little_time_is_left() -> None:
     """No query has the time of their timeouts; without the cache each would wait for them (RFC 9520)."""
     m = slow_world()
