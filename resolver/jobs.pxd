@@ -7,6 +7,7 @@ from resolver.query_quota cimport QueryQuota, QueryUsage
 
 cdef class MeshRequest:
     cdef public bint _cd
+    cdef public bint _follows
     cdef public Job _job
     cdef public object _on_done
     cdef public Query _query

@@ -65,9 +65,9 @@ class MeshRequest:
     `deadline`, in seconds of the monotonic clock.
 
     `subnet` is that of its query, None after it has started again too often (`restarts`) because the answers that it
-    waited for were for other subnets."""
+    waited for were for other subnets. `_follows`: it has an answer, and waits for the target of the alias in it."""
 
-    __slots__ = ("_cd", "_job", "_on_done", "_query", "_trace", "deadline", "done", "restarts", "subnet")
+    __slots__ = ("_cd", "_follows", "_job", "_on_done", "_query", "_trace", "deadline", "done", "restarts", "subnet")
 
     def __init__(self, on_done: Callable[[Outcome], None], query: Query = PROGRAM, deadline: float = 0.0) -> None:
         self.deadline = deadline
@@ -78,6 +78,7 @@ class MeshRequest:
         self._trace: MutableSequence[TraceStep] | None = None
         self._job: Job | None = None
         self._cd = False
+        self._follows = False
         self.done = False
 
 

@@ -23,6 +23,7 @@ cdef class Mesh(JobTable):
     cdef public object _deadline
     cdef public bint _draining
     cdef public object _fault_lines
+    cdef public object _following
     cdef public list _parts
     cdef public object _stale_timers
     cdef public object _needs_check
@@ -58,3 +59,6 @@ cdef class Mesh(JobTable):
     cpdef _resume_parent(self, Job parent, Job job, Outcome outcome)
     cpdef _deliver_all(self, Job job, Outcome outcome)
     cpdef _deliver(self, MeshRequest request, Outcome outcome, serial)
+    cpdef _queue_alias(self, MeshRequest request, Outcome alias)
+    cpdef _follow(self, MeshRequest request)
+    cpdef _answer(self, MeshRequest request, Outcome outcome)

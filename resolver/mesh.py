@@ -2,8 +2,8 @@
 
 `resolver/jobs.py` has the tables of the jobs in progress and their invariants. The invariants here are:
 
-* A request is in `requests` of its job, is done, or is an argument of the call that answers it. Its callback is called
-  once, unless the request is cancelled.
+* A request is in `requests` of its job or in `_following`, is done, or is an argument of the call that answers it. Its
+  callback is called once, unless the request is cancelled.
 * After `close` no job exists, and none starts.
 
 A callback may call any method of the mesh, including `tick` and `close`. So the current job or request may have ended
@@ -23,10 +23,13 @@ Rules:
   (`query_quota`). When the budget of a client query runs out, the parents and clients of other client queries that
   joined its jobs start again with their own budgets (`_restart_for_clients`).
 * A fault (an unexpected exception) ends one query, with SERVFAIL and a log record with traceback, never the worker.
-* When a query that begins with little time (`Budget.shortened`), by `Query.deadline` or again, runs out of its budget,
-  that is not cached, and clients that joined it start again.
 * The octets that running jobs hold are counted when they are handed to the job, and summed here. Above `JOBS_OCTETS`
   the queries that hold most are ended (`_shed_load`).
+* When a policy has answered one client with an alias (`Applied.follow`), its request is queued in `_following`, and
+  `_drain` resolves the target for it, in what is left of its time. That ends no other query to get a slot, and is not
+  done after a failure: else queries that were ended for lack of slots or memory would end each other.
+* When a query that begins with little time (`Budget.shortened`), by `Query.deadline`, behind an alias, or again, runs
+  out of its budget, that is not cached, and clients that joined it start again.
 
 Effects are performed by callbacks, because a task for each query would cost more than all work of the mesh, and because
 tests can then step through everything in virtual time. Time is read once for each call from outside.
@@ -114,6 +117,7 @@ TOO_MANY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "too many queries are 
 MEMORY_LIMIT_EXCEEDED = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "the query held too much memory")
 REPLACED = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "ended to free a job slot for a newer query")
 OUT_OF_MEMORY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "this resolver is short of memory")
+SECOND_ALIAS = Failure(FailureKind.POLICY, c.EDE_OTHER, "a policy answers with an alias to a name with another one")
 INTERNAL_FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
 CLOSING = Failure(FailureKind.CANCELLED, c.EDE_NOT_READY, "the resolver is closing")
 BUDGET_EXHAUSTED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.OVERLOAD})
@@ -143,9 +147,10 @@ class Mesh(JobTable):
 
     __slots__ = (
         "_clock", "_closed", "_context", "_contexts", "_counts", "_crypto", "_deadline", "_delegations", "_draining",
-        "_fault_lines", "_is_short", "_needs_check", "_octets_limit", "_packets", "_parts", "_prefetched_in",
-        "_prefetching", "_queries", "_rrsets", "_serve_stale", "_shedding", "_shortage_lines", "_stale_delay",
-        "_stale_timers", "_stale_ttl", "_steps_left", "_table", "_views", "latency", "subnets", "validation",
+        "_fault_lines", "_following", "_is_short", "_needs_check", "_octets_limit", "_packets", "_parts",
+        "_prefetched_in", "_prefetching", "_queries", "_rrsets", "_serve_stale", "_shedding", "_shortage_lines",
+        "_stale_delay", "_stale_timers", "_stale_ttl", "_steps_left", "_table", "_views", "latency", "subnets",
+        "validation",
     )
 
     def __init__(
@@ -183,6 +188,7 @@ class Mesh(JobTable):
         self._queries = QuerySharing(exchange, self._delegations.fetches, clock.monotonic, self.on_results)
         self._closed = False
         self._draining = False
+        self._following: deque[MeshRequest] = deque()
         self._steps_left = 0
         # RFC 8767: a client that waited for `_stale_delay` seconds gets stale data. All jobs have the same delay, so
         # the timers are a queue.
@@ -217,11 +223,11 @@ class Mesh(JobTable):
         """Resolve `question`; `on_done` is called with the outcome, before this returns when the cache has it.
 
         `query` is who asks. Its view and subnet are a part of the question, its network is charged for the jobs, and
-        its deadline, when it has one, may shorten that of the settings. If it has an alias, only the target of that is
-        resolved, and the outcome has both. `cd` asks for
-        data without validation (the CD bit). With `trace`, every step is appended to it, and the query does not join
-        the job of another client query, so that the trace is complete. After `close` the outcome is a failure, unless
-        it is cached. When an exception is raised, `on_done` is not called later.
+        its deadline, when it has one, may shorten that of the settings. If it has an alias, which must be made of the
+        current policies, only the target of that is resolved, and the outcome has both. `cd` asks for data without
+        validation (the CD bit). With `trace`, every step is appended to it, and the query does not join the job of
+        another client query, so that the trace is complete. After `close` the outcome is a failure, unless it is
+        cached. When an exception is raised, `on_done` is not called later.
         """
         self._update_time()
         self._counts["submitted"] += 1
@@ -235,9 +241,12 @@ class Mesh(JobTable):
         request._cd = cd
         try:
             if query.alias is not None:
-                self._follow(request, query.alias)
+                query.alias.serial = self._serial
+                self._follow(request)
             else:
                 self._begin(request, question, cd, trace)
+                if self._following:
+                    self._drain()
         except BaseException:
             self.cancel(request)
             raise
@@ -295,7 +304,9 @@ class Mesh(JobTable):
                 self._deliver(request, outcome, self._serial)
                 return
         share = self._quota.share_of(request._query.network)
-        if short or (not self._quota.has_free_slot(share) and not self._free_slot(share, None)):
+        if short or (
+            not self._quota.has_free_slot(share) and (request._follows or not self._free_slot(share, None))
+        ):
             if request.done:
                 return
             counts["refused"] += 1
@@ -317,6 +328,8 @@ class Mesh(JobTable):
             return
         usage = QueryUsage(share, self._context.monotonic)
         job = self._start(key, task, usage, self._serial, request, None)
+        if request._query.alias is not None:
+            self._count_alias(job, request)
         if self._serve_stale:
             self._start_stale_timer(job)
         self._drain()
@@ -434,6 +447,9 @@ class Mesh(JobTable):
         job, request._job = request._job, None
         if job is not None:
             job.requests.remove(request)
+            if request._query.alias is not None and not job.finished:
+                job.task.account_octets(-_octets_in(request._query.alias))
+                self._count(job.task.budget)
             self._cancel_if_unused(job)
 
     def tick(self, now: float) -> float | None:
@@ -458,7 +474,7 @@ class Mesh(JobTable):
         due = self._next_deadline()
         if waiting and (due is None or waiting[0][0] < due):
             due = waiting[0][0]
-        if self._ready and not self._draining:
+        if (self._ready or self._following) and not self._draining:
             return now  # `STEPS_PER_TURN` was reached with work left
         return due
 
@@ -467,7 +483,7 @@ class Mesh(JobTable):
 
         It may be earlier than the first timer that is still needed: `tick` removes those of ended jobs.
         """
-        if self._ready and not self._draining:
+        if (self._ready or self._following) and not self._draining:
             return 0.0
         due = self._first_timer()
         waiting = self._stale_timers
@@ -511,6 +527,8 @@ class Mesh(JobTable):
             job.waits_for = NOTHING
         while self._unfinished:  # callbacks may cancel requests, which changes `_unfinished`
             self._finish(next(iter(self._unfinished)), CLOSING)
+        while self._following:
+            self._follow(self._following.popleft())  # it starts no job any more
         self._ready.clear()
         self._timers.clear()
         self._stale_timers.clear()
@@ -578,7 +596,7 @@ class Mesh(JobTable):
         return job
 
     def _drain(self) -> None:
-        """Resume the jobs of `_ready` in order, each with its result.
+        """Resume the jobs of `_ready` in order, each with its result, after the requests of `_following`.
 
         It is not recursive: jobs that become ready meanwhile are queued. After `STEPS_PER_TURN` steps the rest waits
         for the next `tick`, so that deadlines and other clients are served however much work one query has that needs
@@ -587,10 +605,14 @@ class Mesh(JobTable):
         if self._draining:
             return
         self._draining = True
-        ready = self._ready
+        ready, following = self._ready, self._following
         self._steps_left = STEPS_PER_TURN
         try:
-            while ready and self._steps_left > 0:
+            while (ready or following) and self._steps_left > 0:
+                if following:
+                    self._steps_left -= 1
+                    self._follow(following.popleft())
+                    continue
                 job, value = ready.popleft()
                 if not job.finished:
                     self._run(job, value)
@@ -969,31 +991,59 @@ class Mesh(JobTable):
                 self._deliver(request, outcome, job.serial)
 
     def _deliver(self, request: MeshRequest, outcome: Outcome, serial: Any) -> None:
+        """Answer `request`, or queue it when a policy has answered it with an alias whose target is to be resolved.
+
+        After a failure the target is not resolved: the client gets the failure, and nothing of the policy. The first
+        name has to be resolved for such a rule to apply, and its answer is unknown. For the target the same holds: a
+        second alias of this kind is a failure, because an answer without data would say that the target has none.
+        """
         request.done = True
+        alias, failure = request._query.alias, outcome.failure
         outcome = self._respond(outcome, request._query, request._trace)
         outcome.serial = serial
-        if request._query.alias is not None:
-            outcome = join_alias(request._query.alias, outcome)
-        elif outcome.applied is not None and outcome.applied.follow:
-            self._follow(request, outcome)
-            return
+        if outcome.applied is not None and outcome.applied.follow:
+            if alias is None and failure is None:
+                self._queue_alias(request, outcome)
+                return
+            outcome = failure_outcome(outcome.question, failure or SECOND_ALIAS)
+            outcome.serial = serial
+        self._answer(request, outcome if alias is None else join_alias(alias, outcome))
+
+    def _answer(self, request: MeshRequest, outcome: Outcome) -> None:
         try:
             request._on_done(outcome)
         except Exception as error:  # noqa: BLE001 - a fault of one callback must not cost the others their answer
             self._fault(error, "delivering", outcome)
 
-    def _follow(self, request: MeshRequest, alias: Outcome) -> None:
-        """Resolve the target of an alias by which a policy has answered one client; then `_deliver` joins both."""
-        request.done = False
+    def _queue_alias(self, request: MeshRequest, alias: Outcome) -> None:
+        """Queue a request that a policy has answered with `alias`. `_drain` starts it: the caller may be freeing
+        a slot."""
         try:
-            request._query = copy(request._query)
-            request._query.alias = alias
+            query = copy(request._query)
+            query.alias = alias
+            self._following.append(request)
+        except MemoryError as error:
+            self._fault(error, "following the alias of", alias)
+            self._answer(request, failure_outcome(alias.question, OUT_OF_MEMORY))
+            return
+        request._query = query
+        request._follows = True
+        request.done = False
+
+    def _follow(self, request: MeshRequest) -> None:
+        """Resolve the target of the alias of a query, unless it has been cancelled; then `_deliver` joins both."""
+        if request.done:
+            return
+        alias: Outcome = request._query.alias
+        try:
             question = Question(alias.answer[-1].targets()[0], alias.question.qtype)
             self._begin(request, question, request._cd, request._trace)
-        except Exception as error:  # noqa: BLE001 - the caller delivers to other clients, too
+        except Exception as error:  # noqa: BLE001 - the caller works for other clients, too
             self._fault(error, "following the alias of", alias)
-            self._leave(request)
-            self._deliver(request, failure_outcome(alias.question, INTERNAL_FAULT), alias.serial)
+            if not request.done:
+                self._leave(request)
+                request.done = True
+                self._answer(request, failure_outcome(alias.question, INTERNAL_FAULT))
 
     def _respond(
         self, outcome: Outcome, query: Query, trace: MutableSequence[TraceStep] | None
@@ -1094,6 +1144,11 @@ class Mesh(JobTable):
         if self._octets > self._octets_limit and not self._shedding:
             self._shed_load()
 
+    def _count_alias(self, job: Job, request: MeshRequest) -> None:
+        """Count what `request` holds while it waits for `job`, the target of its alias. `_leave` subtracts it."""
+        job.task.account_octets(_octets_in(request._query.alias))
+        self._count(job.task.budget)
+
     def _shed_load(self) -> None:
         """End client queries until the others hold `JOBS_OCTETS_KEPT` percent of the limit.
 
@@ -1125,6 +1180,8 @@ class Mesh(JobTable):
         first = not job.requests
         job.requests.append(request)
         request._job = job
+        if request._query.alias is not None:
+            self._count_alias(job, request)
         if first and self._serve_stale:
             self._start_stale_timer(job)
 

@@ -11,16 +11,18 @@ from resolver import limits
 from resolver.cache.scoped import narrower
 from resolver.effects import Failure, FailureKind, Outcome, Question, RawReply, Validation
 from resolver.verdict import VERDICT_BOGUS, VERDICT_INDETERMINATE, VERDICT_INSECURE, VERDICT_SECURE
-from resolver.wire.consts import ANY, CNAME, DNAME, EDE_OTHER, SERVFAIL
+from resolver.wire.consts import ANY, CNAME, DNAME, EDE_INVALID_DATA, EDE_OTHER, SERVFAIL
 from resolver.wire.name import lower
 from resolver.wire.rrset import RRset
 
 if TYPE_CHECKING:
     from resolver.cache.scoped import Scope
 
-__all__ = ["CNAME_IS_ANSWER", "PartialResponse", "failure_outcome", "join_alias"]
+__all__ = ["ALIAS_LOOP", "CNAME_IS_ANSWER", "PartialResponse", "failure_outcome", "join_alias"]
 
 ALIASES = limits.MAX_ALIASES
+# RFC 1034 section 3.6.2: a loop of aliases is signalled as an error.
+ALIAS_LOOP = Failure(FailureKind.LAME, EDE_INVALID_DATA, "the aliases form a loop")
 # For these types a CNAME is the answer and is not followed (RFC 1034 section 4.3.2).
 CNAME_IS_ANSWER = frozenset({CNAME, ANY})
 
@@ -130,7 +132,12 @@ class PartialResponse:
 def join_alias(alias: Outcome, target: Outcome) -> Outcome:
     """The outcome of a query that a policy has answered with `alias`, and the outcome of the target of that. As with
     local aliases, the verdict of the target remains unless it is secure: bogus data must not become unvalidated data.
+    The serial is the older one: a flush after either concerns the whole.
     """
+    owners = {lower(rrset.name) for rrset in alias.answer if rrset.rtype == CNAME}
+    chain = [rrset.targets()[0] for rrset in (*alias.answer[-1:], *target.answer) if rrset.rtype == CNAME]
+    if any(lower(name) in owners for name in chain):
+        return failure_outcome(alias.question, ALIAS_LOOP)
     outcome = Outcome(alias.question, target.rcode, alias.answer + target.answer, target.authority,
                       min(int(VERDICT_INSECURE), target.verdict), min(alias.ttl, target.ttl), failure=target.failure,
                       from_cache=target.from_cache)
@@ -139,7 +146,7 @@ def join_alias(alias: Outcome, target: Outcome) -> Outcome:
     outcome.applied = target.applied or alias.applied
     outcome.stale = target.stale
     outcome.scope = narrower(alias.scope, target.scope)
-    outcome.serial = alias.serial
+    outcome.serial = min(alias.serial, target.serial)
     return outcome
 
 

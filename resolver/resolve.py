@@ -39,7 +39,7 @@ from resolver.effects import (
     Zone,
 )
 from resolver.iterate import iterate, known_path
-from resolver.partial_response import CNAME_IS_ANSWER, PartialResponse, failure_outcome
+from resolver.partial_response import ALIAS_LOOP, CNAME_IS_ANSWER, PartialResponse, failure_outcome
 from resolver.scoped_replies import is_changed_inside, note_subnet_failure
 from resolver.verdict import (
     VERDICT_BOGUS,
@@ -56,7 +56,6 @@ from resolver.wire.consts import (
     DNSKEY,
     DS,
     EDE_DNSSEC_BOGUS,
-    EDE_INVALID_DATA,
     EDE_NOT_SUPPORTED,
     EDE_OTHER,
     IN,
@@ -90,8 +89,6 @@ NEVER_CACHED = frozenset({
 CACHED_FOR_CLIENT_ONLY = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
 # The types of the chain of trust. No alias is followed for them: an alias shows that no zone begins at the name.
 CHAIN_TYPES = frozenset({DS, DNSKEY})
-# RFC 1034 section 3.6.2: a loop of aliases is signalled as an error.
-ALIAS_LOOP = Failure(FailureKind.LAME, EDE_INVALID_DATA, "the aliases form a loop")
 TOO_MANY_ALIASES = Failure(FailureKind.BUDGET, EDE_OTHER, "too many aliases")
 
 Known = Outcome | ChainStep | RawReply | Failure | None
@@ -228,6 +225,8 @@ def follow_aliases(
         if len(response.seen) > most:
             return TOO_MANY_ALIASES
         name = raw.alias
+        if lower(name) in response.seen:
+            return ALIAS_LOOP  # the data there may not be shown as an alias: a policy had answered for the name
         if task is not None and task.trace is not None:
             task.note("alias", f"on to {to_text(name)}", qname=name, qtype=qtype)
 

@@ -416,6 +416,8 @@ class Service(ReplySender):
         edes = extended_errors(outcome.ede)
         # A CNAME chain may be partly cached: the alias, which expires first, while the target was resolved.
         held = self._prefetch and (outcome.from_cache or len(outcome.answer) > 1)
+        # A prefetch would query the servers of a name that a rule for the client has answered.
+        held = held and client.alias is None
         if outcome.ttl > 0 and outcome.scope is None and not (held and self._renew(query, client, outcome)):
             self._remember(query, client.view, packet, outcome.ttl, edes, pending.serial or outcome.serial)
         if not sink.stream:

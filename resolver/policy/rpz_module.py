@@ -11,8 +11,8 @@ are not queried at all.
 
 Rules are applied for each client (`per_client`). A CNAME of a rule with a qname trigger is the same for all clients
 when no zone has rules for clients and no zone before it needs the answer. Then `RpzAliases` answers with it at
-`question`, and it is followed at once. Each other CNAME is an answer for one client, or one of `name_server`, and the
-mesh follows it for its client (`Applied.follow`).
+`question`, or `alias` for the target of an alias, and it is followed at once. Each other CNAME is an answer for one
+client, or one of `name_server`, and the mesh follows it for its client (`Applied.follow`).
 
 One rule only decides about an answer: that for the first name of the alias chain that has one, a rule for the client
 being one for the first name (section 5.1 of the draft). So the target of a CNAME of a rule has no rule for a client
@@ -112,19 +112,28 @@ class ResponsePolicyZones(PolicyModule):
         return respond(match, question) if match is not None and final and self._is_followed(match, question) else None
 
     def alias(self, query: Query, question: Question) -> Decision:
-        """As `alias_after`, for the first name that may have a rule."""
-        return self.alias_after(query, question, ())
+        """As `alias_after`, for the first name that may have a rule. Nothing is logged, as this may not be applied."""
+        match = self._match_alias(question, ())
+        return None if match is None else self._made(question, match)
 
     def alias_after(self, query: Query, question: Question, earlier: Collection[bytes]) -> Decision:
         """The target of an alias, as a qname. With rules for clients, `response` decides."""
-        decision = self._zones.before(None, question.qname)
-        if decision.match is None or not decision.final or decision.match.rule.action is RuleAction.TCP_ONLY:
+        match = self._match_alias(question, earlier)
+        if match is None:
+            return None
+        made = self._apply(query, question, match)
+        made.follow = False  # it is the same for all clients, so the chain continues at once
+        return made
+
+    def _match_alias(self, question: Question, earlier: Collection[bytes]) -> Match | None:
+        """The rule for the target of an alias that is applied for all clients. An exception from policy zones is none
+        from other policies: `question` does not stop those, either."""
+        match, final, _ = self._zones.before(None, question.qname)
+        if match is None or not final or match.rule.action is RuleAction.TCP_ONLY or _is_exception(match, question):
             return None
         if self._zones.asks_clients or any(self._zones.before(None, name).match is not None for name in earlier):
             return None
-        made = self._apply(query, question, decision.match)
-        # An exception from policy zones is none from other policies: `question` does not stop those, either.
-        return None if made is PASS else made
+        return match
 
     def name_server(
         self, query: Query, question: Question, zone: bytes, servers: Sequence[bytes], addresses: Sequence[Server]
@@ -178,7 +187,10 @@ class ResponsePolicyZones(PolicyModule):
         if applied is None or applied.point == "response":
             return None
         name, client = outcome.question.qname, query.packed or None
-        for position, rrset in enumerate(outcome.answer):
+        chain = outcome.answer
+        if isinstance(applied.detail, Match) and _has_cname(applied.detail) and outcome.rcode == c.NOERROR:
+            chain = chain[:-1]  # the last alias is the answer of the rule; it does not lead to the name of it
+        for position, rrset in enumerate(chain):
             if rrset.rtype != c.CNAME:
                 continue
             match, final, _ = self._zones.before(client, name)
@@ -201,7 +213,8 @@ class ResponsePolicyZones(PolicyModule):
             return PASS
         made = self._apply(query, question, match)
         if made.outcome is not None:
-            chain = outcome.answer[:before]
+            # Without signatures, which prove nothing in a changed answer: the client may wait long for the target.
+            chain = [rrset.without_sigs() for rrset in outcome.answer[:before]]
             made.outcome.question, made.outcome.answer = outcome.question, chain + made.outcome.answer
             made.outcome.ttl = min([made.outcome.ttl, *(rrset.ttl for rrset in chain)])
         return made
@@ -213,6 +226,11 @@ class ResponsePolicyZones(PolicyModule):
     def _apply(self, query: Query, question: Question, match: Match) -> Action:
         if match.zone.log:
             self._log(query, question, (match,))
+        return self._made(question, match)
+
+    @staticmethod
+    def _made(question: Question, match: Match) -> Action:
+        """What the rule of `match` does with `question`."""
         reason, action = str(match), match.rule.action
         if _is_exception(match, question):
             return PASS

@@ -1,13 +1,18 @@
 """Aliases of policy zones that one client gets: the mesh follows them. One rule only decides about an answer."""
 
+import logging
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.fakenet import Link
 from support.minet import EXAMPLE_ZONE, Minet, addresses, build, standard
 from support.service_parts import Sink
 
+from resolver import limits
 from resolver.effects import Failure, FailureKind, Outcome, Question
+from resolver.jobs import MeshRequest
 from resolver.mesh import Mesh
 from resolver.net.fastpath import FastPath, read_query
 from resolver.net.reply import compose
@@ -24,6 +29,7 @@ from resolver.wire import name as names
 from resolver.wire import present
 from resolver.wire.build import make_query
 from resolver.wire.message import MessageView
+from resolver.wire.rrset import octets_of
 
 WWW = names.from_text("www.example.com.")
 EXAMPLE = EXAMPLE_ZONE + """garden 300 IN A 192.0.2.99
@@ -39,10 +45,15 @@ GARDEN = " CNAME garden.example.com.\n"
 FOR_GUEST = "32.2.100.51.198.rpz-client-ip"
 FOR_ADDRESS = "32.80.2.0.192.rpz-ip"
 FOR_SERVER = "ns.evil.example.com.rpz-nsdname"
+WAITS = "32.1.0.0.10.rpz-ip CNAME .\n"
+"""A zone that needs the answer, so that the rules of those behind it wait for it."""
+EVIL_NAME, GARDEN_NAME = names.from_text("www.evil.example.com."), names.from_text("garden.example.com.")
 
 
-def compiled(*zones: str, override: str = "") -> tuple[tuple[RpzSettings, ...], ResponsePolicyZones]:
-    settings = tuple(RpzSettings(name=f"rpz{number}.test", file=f"/unused{number}", override=override)
+def compiled(
+    *zones: str, override: str = "", log: bool = False
+) -> tuple[tuple[RpzSettings, ...], ResponsePolicyZones]:
+    settings = tuple(RpzSettings(name=f"rpz{number}.test", file=f"/unused{number}", override=override, log=log)
                      for number in range(len(zones)))
     made = {}
     for one, rules in zip(settings, zones, strict=True):
@@ -55,8 +66,8 @@ def compiled(*zones: str, override: str = "") -> tuple[tuple[RpzSettings, ...], 
     return settings, module
 
 
-def world(*zones: str, **policy: Any) -> Minet:
-    """A network whose resolver has the policy zones in view 1."""
+def world(*zones: str, records: str = "", capacity: int = limits.JOBS, **policy: Any) -> Minet:
+    """A network whose resolver has the policy zones in view 1, and ``example.com`` more records."""
     settings, module = compiled(*zones)
     everybody = ("0.0.0.0/0",)
     made = Settings(
@@ -64,11 +75,26 @@ def world(*zones: str, **policy: Any) -> Minet:
         view=(ViewSettings(name="guarded", clients=everybody, allow=everybody,
                            lists=tuple(one.name for one in settings)),),
     )
-    served = [("example.com.", EXAMPLE)]
+    served = [("example.com.", EXAMPLE + records)]
     m = build(standard(a192_0_2_1=served, a192_0_2_2=served, a192_0_2_66=[("evil.example.com.", EVIL)]), settings=made)
     m.mesh = Mesh(exchange=m.net, crypto=m.net, clock=m.net, rng=m.mesh._context.rng, store=m.store, settings=made,
-                  policy=PolicyPipeline(made, modules=(module, RpzAliases(module))))
+                  policy=PolicyPipeline(made, modules=(module, RpzAliases(module))), capacity=capacity)
     return m
+
+
+def serve(m: Minet, *zones: str, prefetch: bool = False) -> tuple[Service, FastPath, ResponsePolicyZones]:
+    """A service of view 1 with the policy `zones`, beside the mesh of `m`, its fast path and its policy."""
+    _, module = compiled(*zones)
+    plan = PolicyPipeline(m.settings, modules=(module, RpzAliases(module)))
+    fast = FastPath(m.store.answers, plan.access, prefetch=prefetch)
+    return Service(m.settings, mesh=m.mesh, plan=plan, fast=fast, clock=m.net), fast, module
+
+
+def submit(m: Minet, found: list[Outcome], name: bytes = WWW, **query: Any) -> MeshRequest:
+    made = Query(GUEST, view=1)
+    for key, value in query.items():
+        setattr(made, key, value)
+    return m.mesh.submit(Question(name, c.A), query=made, on_done=found.append)
 
 
 def ask(m: Minet, name: str = "www.example.com.", qtype: int = c.A, *, client: str = GUEST, view: int = 1) -> Outcome:
@@ -119,6 +145,40 @@ def test_a_rule_for_the_client_precedes_one_for_the_servers_of_the_name() -> Non
     assert ask(m, "www.evil.example.com.").rcode == c.NXDOMAIN, "the zone of the rule for the servers is the first"
 
 
+def test_a_rule_for_the_client_precedes_an_alias_for_the_servers_in_a_later_zone() -> None:
+    zones = WAITS, FOR_GUEST + " CNAME .\n", FOR_SERVER + GARDEN
+    for qtype in (c.A, c.CNAME):
+        m = world(*zones, records="far 300 IN CNAME www.evil\n")
+        for name in ("www.evil.example.com.", "far.example.com."):
+            assert ask(m, name, qtype).rcode == c.NXDOMAIN
+        made = ask(m, "www.evil.example.com.", qtype, client=OTHER)
+        assert (made.rcode, targets(made)) == (c.NOERROR, ["garden.example.com."])
+
+
+@pytest.mark.parametrize("dns64", [(), ("64:ff9b::/96",)])
+def test_an_alias_to_a_name_that_is_not_followed_either_is_a_failure(dns64: tuple[str, ...]) -> None:
+    m = world(FOR_ADDRESS + " CNAME www.evil.example.com.\n" + FOR_SERVER + GARDEN, dns64_prefix=dns64)
+    for qtype in (c.A, c.AAAA)[:1 + bool(dns64)]:
+        made = ask(m, qtype=qtype)
+        assert (made.rcode, targets(made), made.ttl) == (c.SERVFAIL, ["www.evil.example.com."], 0)
+        assert made.failure is not None and made.failure.kind is FailureKind.POLICY
+        assert (made.failure.ede, made.failure.text) in made.ede
+
+
+@pytest.mark.parametrize("zones", [
+    ["www.example.com CNAME alias.example.com.\n"],
+    [FOR_GUEST + " CNAME alias.example.com.\n"],
+    [FOR_ADDRESS + " CNAME alias.example.com.\n"],
+    [WAITS, "www.example.com CNAME alias.example.com.\n"],
+])
+def test_an_alias_to_a_name_that_is_an_alias_to_the_first_is_a_loop(zones: list[str]) -> None:
+    for qtype in (c.A, c.TXT):  # there is no TXT record
+        if qtype == c.A or "rpz-ip" not in zones[0] + "rpz-ip" * (len(zones) > 1):
+            made = ask(world(*zones), qtype=qtype)
+            assert made.rcode == c.SERVFAIL and made.failure is not None
+            assert made.failure.text == "the aliases form a loop"
+
+
 def test_the_target_has_no_rule_of_its_own() -> None:
     m = world(FOR_ADDRESS + GARDEN + "garden.example.com CNAME .\n32.99.2.0.192.rpz-ip CNAME .\n")
     assert addresses(ask(m)) == ["192.0.2.99"]
@@ -132,7 +192,10 @@ def test_what_all_clients_share_holds_for_the_target_too() -> None:
         assert ask(m).rcode == c.NXDOMAIN
     alias = "garden.example.com CNAME ns1.example.com.\n"
     assert targets(ask(world("www.example.com" + GARDEN + alias))) == ["garden.example.com."]
-    assert targets(ask(world(FOR_ADDRESS + GARDEN + alias))) == ["garden.example.com.", "ns1.example.com."]
+    for direct, extra in (("garden", ""), ("walled", "walled 300 IN CNAME garden\n")):
+        made = ask(world(f"{FOR_ADDRESS} CNAME {direct}.example.com.\n{alias}", records=extra))
+        assert targets(made)[-2:] == ["garden.example.com.", "ns1.example.com."]
+        assert addresses(made) == ["192.0.2.1"]
 
 
 def test_dns64_makes_addresses_for_the_target() -> None:
@@ -224,6 +287,220 @@ def test_nothing_is_asked_for_a_name_whose_rule_is_known(zone: str) -> None:
     assert not any("evil" in entry.qname for entry in m.net.log)
 
 
+# --- what the mesh does for an alias ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_no_alias_is_followed_after_a_failure(kind: FailureKind) -> None:
+    """Queries that are ended for lack of slots or memory would end each other, and time has run out."""
+    m = world(WAITS, "www.example.com" + GARDEN)
+    found: list[Outcome] = []
+    failure = Failure(kind, c.EDE_OTHER, "it failed")
+    request = MeshRequest(found.append, Query(GUEST, view=1))
+    m.mesh._deliver(request, failure_outcome(Question(WWW, c.A), failure), 1)
+    assert [(one.rcode, one.answer, one.failure, one.ttl) for one in found] == [(c.SERVFAIL, [], failure, 0)]
+    assert request.done and not m.mesh._following
+
+
+def lame_world(capacity: int = limits.JOBS) -> Minet:
+    """The server of ``lame.example.com`` is dead, and its names have a rule that waits for the answer."""
+    m = world(WAITS, "*.lame.example.com" + GARDEN + FOR_ADDRESS + GARDEN, capacity=capacity)
+    m.net.links["192.0.2.77"] = Link(loss=1.0)
+    ask(m, view=0)
+    return m
+
+
+def fill(m: Minet, found: list[Outcome]) -> None:
+    """Start queries of many networks until no slot is free, and let them be old enough to be ended."""
+    number = 0
+    while m.mesh._quota.free():
+        number += 1
+        submit(m, found, names.from_text(f"x{number}.lame.example.com."), network=number)
+    m.net.sleep(m.mesh, limits.JOSTLE / 1000 + 0.05)
+    assert found == [] and not m.mesh._quota.free()
+
+
+def test_a_query_that_is_ended_for_a_newer_one_ends_no_other() -> None:
+    m = lame_world(capacity=12)
+    ended: list[Outcome] = []
+    fill(m, ended)
+    submit(m, [], names.from_text("new.lame.example.com."), network="new")
+    assert m.mesh.statistics()["evicted"] == 1
+    assert [(one.failure.kind, one.answer) for one in ended if one.failure] == [(FailureKind.OVERLOAD, [])]
+
+
+def test_a_query_for_the_target_of_an_alias_ends_no_other() -> None:
+    m = lame_world(capacity=12)
+    ended: list[Outcome] = []
+    fill(m, ended)
+    found: list[Outcome] = []
+    submit(m, found, network="new")
+    assert ended == [] and m.mesh.statistics()["evicted"] == 0
+    assert [(one.rcode, targets(one)) for one in found] == [(c.SERVFAIL, ["garden.example.com."])]
+
+
+def test_the_target_gets_what_is_left_of_the_time() -> None:
+    m = world(FOR_ADDRESS + " CNAME www.lame.example.com.\n")
+    m.net.links["192.0.2.77"] = Link(loss=1.0)
+    ask(m, view=0)
+    found: list[Outcome] = []
+    begun = m.net.monotonic()
+    submit(m, found, deadline=begun + 1.0)
+    m.net.run(m.mesh, until=lambda: bool(found))
+    assert found[0].failure is not None and found[0].failure.kind is FailureKind.DEADLINE
+    assert m.net.monotonic() - begun < 1.5
+    target = names.from_text("www.lame.example.com.")
+    assert m.store.rrsets.find_failure(target, c.A, m.net.time()) is None
+
+
+def in_callback(m: Minet, action: Callable[[], None]) -> None:
+    """Call `action` while the mesh resumes jobs."""
+    m.mesh.submit(Question(names.from_text("mail.example.com."), c.A), on_done=lambda _: action())
+    m.net.run(m.mesh, seconds=3)
+
+
+def test_a_queued_request_can_be_cancelled_or_closed() -> None:
+    m = world(FOR_ADDRESS + GARDEN)
+    for name in ("www.example.com.", "garden.example.com."):
+        ask(m, name, view=0)
+    found: list[Outcome] = []
+
+    def cancel() -> None:
+        request = submit(m, found)
+        assert list(m.mesh._following) == [request] and not request.done
+        m.mesh.cancel(request)
+
+    in_callback(m, cancel)
+    assert found == [] and not m.mesh._following and not m.mesh._unfinished
+
+    def close() -> None:
+        submit(m, found)
+        m.mesh.close()
+
+    m.store.clear()
+    ask(m, view=0)
+    in_callback(m, close)
+    assert [one.failure.kind for one in found if one.failure] == [FailureKind.CANCELLED]
+    assert targets(found[0]) == ["garden.example.com."]
+
+
+def test_requests_that_are_left_over_have_the_next_turn() -> None:
+    m = world(FOR_ADDRESS + GARDEN)
+    ask(m, view=0)
+    ask(m, "garden.example.com.", view=0)
+    found: list[Outcome] = []
+    m.mesh._draining = True
+    for _ in range(limits.STEPS_PER_TURN + 1):
+        submit(m, found)
+    m.mesh._draining = False
+    now = m.net.monotonic()
+    assert found == [] and m.mesh.next_timer() == 0.0
+    assert m.mesh.tick(now) == now and len(found) == limits.STEPS_PER_TURN
+    m.mesh.tick(now)
+    assert len(found) == limits.STEPS_PER_TURN + 1 and m.mesh.next_timer() > now
+    m.mesh._draining = True
+    submit(m, found)
+    m.mesh._draining = False
+    m.mesh.close()
+    assert len(found) == limits.STEPS_PER_TURN + 2
+
+
+def test_without_memory_for_an_alias_the_query_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    m = world(FOR_ADDRESS + GARDEN)
+    ask(m, view=0)
+
+    def fail(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("resolver.mesh.copy", fail)
+    found: list[Outcome] = []
+    assert submit(m, found).done
+    assert [(one.rcode, one.answer) for one in found] == [(c.SERVFAIL, [])]
+    assert m.mesh.statistics()["out_of_memory"] == 1 and not m.mesh._following
+
+
+SIGNED = "".join(
+    f"c{number} 300 IN CNAME c{number + 1}\n"
+    f"c{number} 300 IN RRSIG CNAME 8 3 300 20400101000000 20200101000000 1 example.com. {'A' * 4000}\n"
+    for number in range(4)
+) + "c4 300 IN A 192.0.2.80\n"
+
+
+def signed_world(clients: int) -> tuple[Minet, list[MeshRequest], list[Outcome]]:
+    """Queries whose chain of aliases has signatures, and whose policy has an alias that no server answers."""
+    m = world(FOR_ADDRESS + " CNAME www.lame.example.com.\n", records=SIGNED)
+    m.net.links["192.0.2.77"] = Link(loss=1.0)
+    found: list[Outcome] = []
+    return m, [submit(m, found, names.from_text("c0.example.com.")) for _ in range(clients)], found
+
+
+def test_what_a_query_holds_while_its_alias_is_followed_is_counted() -> None:
+    m, requests, _ = signed_world(20)
+    m.net.run(m.mesh, until=lambda: all(one._query.alias is not None for one in requests))
+    assert all(rrset.sig_len == 0 for one in requests for rrset in one._query.alias.answer)
+    held = [octets_of(one._query.alias.answer) for one in requests]
+    before = m.mesh._octets
+    assert sum(held) < before
+    for one in requests[1:]:
+        m.mesh.cancel(one)
+    assert held[0] <= m.mesh._octets <= before - sum(held[1:])
+    m.mesh.cancel(requests[0])
+    assert m.mesh._octets == 0
+
+
+def test_queries_whose_alias_is_followed_are_ended_when_they_hold_too_much() -> None:
+    m, requests, found = signed_world(200)
+    m.mesh._octets_limit = 100_000  # the first resolution holds less
+    m.net.run(m.mesh, until=lambda: all(one._query.alias is not None for one in requests))
+    assert m.mesh._octets <= 100_000 and m.mesh.statistics()["ended_for_memory"] > 0
+    assert found and {one.failure.kind for one in found if one.failure} == {FailureKind.OVERLOAD}
+
+
+# --- what is cached -----------------------------------------------------------------------------------------------
+
+
+def test_an_alias_from_before_a_flush_is_not_cached() -> None:
+    zones = "www.evil.example.com" + GARDEN, "32.9.9.9.9.rpz-client-ip CNAME .\n"
+    m = world(*zones)
+    service, fast, module = serve(m, *zones)
+    query, sink = make_query(1, EVIL_NAME, c.A), Sink()
+    service.handle(query, (GUEST, 5353), sink)
+    module.replace({})
+    m.store.clear()
+    m.net.run(m.mesh, until=lambda: bool(sink.packets))
+    assert len(sink.last.answer) == 2
+    assert fast.answer(query, (GUEST, 4242), now=m.net.time()) is None
+    service, fast, _ = serve(m, *zones)
+    for _ in range(2):
+        sink = Sink()
+        service.handle(query, (GUEST, 5353), sink)
+        m.net.run(m.mesh, until=lambda sink=sink: bool(sink.packets))
+    assert fast.answer(query, (GUEST, 4242), now=m.net.time()) is not None, "the control"
+
+
+@pytest.mark.parametrize("serials", [(3, 4), (4, 3)])
+def test_the_older_serial_is_that_of_the_whole(serials: tuple[int, int]) -> None:
+    alias, target = (Outcome(Question(WWW, c.A), c.NOERROR, [], [], Verdict.INDETERMINATE, 60) for _ in serials)
+    alias.serial, target.serial = serials
+    assert join_alias(alias, target).serial == 3
+
+
+def test_no_prefetch_asks_the_servers_of_a_name_that_a_rule_has_answered() -> None:
+    zones = "www.evil.example.com CNAME brief.example.com.\n", "32.9.9.9.9.rpz-client-ip CNAME .\n"
+    m = world(*zones, records="brief 60 IN A 192.0.2.98\n")
+    service, fast, _ = serve(m, *zones, prefetch=True)
+    query = make_query(1, EVIL_NAME, c.A)
+    for seconds in (0, 57):
+        m.net.sleep(m.mesh, seconds)
+        sink = Sink()
+        assert fast.answer(query, (GUEST, 5353), now=m.net.time()) is None, "not there, or due"
+        service.handle(query, (GUEST, 5353), sink)
+        m.net.run(m.mesh, until=lambda sink=sink: bool(sink.packets))
+    m.net.run(m.mesh, seconds=1)
+    assert not any("evil" in entry.qname for entry in m.net.log)
+    assert m.mesh.statistics()["prefetches"] == 0
+
+
 # --- one rule for an answer ---------------------------------------------------------------------------------------
 
 
@@ -284,6 +561,16 @@ def test_an_alias_to_the_own_name_is_an_exception(rules: str, override: str) -> 
     assert view.answer_alias(question) is None
     given = chain("www.example.com. 300 A 192.0.2.80")
     assert view.response(Query(GUEST), given) is given
+
+
+def test_whether_a_rule_may_apply_is_found_out_without_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    _, module = compiled("www.example.com CNAME .\n", log=True)
+    view = Pipeline(1, "", (module, RpzAliases(module)))
+    with caplog.at_level(logging.WARNING):
+        assert view.changes(Question(WWW, c.A))
+        assert not caplog.records and not view.counts
+        assert view.answer_alias(Question(WWW, c.A)) is not None
+        assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("minimal", [True, False])
