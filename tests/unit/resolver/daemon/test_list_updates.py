@@ -538,7 +538,7 @@ def test_an_address_that_dns64_translates_is_judged(tmp_path, monkeypatch):
     question = Question(names.from_text("other.example."), c.AAAA)
     none = Outcome(question, c.NOERROR, [], [], Verdict.INSECURE, 60)
     for octet, changed in ((8, False), (9, True)):
-        found = Dns64(("64:ff9b::/96",)).synthesise(question, none, finished("other.example.", (192, 0, 2, octet)))
+        found = Dns64(("2001:db8:64::/96",)).synthesise(question, none, finished("other.example.", (192, 0, 2, octet)))
         assert found.answer[0].rtype == c.AAAA
         judged = view.response(Query("10.0.0.9", transport="udp"), found)
         assert (judged is not found) is changed
