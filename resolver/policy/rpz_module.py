@@ -2,7 +2,7 @@
 
 | point | triggers |
 |---|---|
-| `question`, `alias` | client address and qname, when no zone before the match has triggers that need the answer |
+| `question`, `alias` | client address and qname, when no zone before the match needs the answer, or the type is ANY |
 | `name_server` | names and addresses of name servers; they apply before the servers are queried |
 | `response` | response addresses, and the matches that had to wait for them |
 
@@ -98,9 +98,10 @@ class ResponsePolicyZones(PolicyModule):
         """The client and the qname."""
         decision = self._zones.before(query.packed or None, question.qname)
         self._log(query, question, decision.observed)
-        if decision.match is None or not decision.final:
+        # ANY is answered by `MinimalAny`, or with one set of the name: no address of an answer decides about it.
+        if decision.match is None or not (decision.final or question.qtype == c.ANY):
             return None
-        if self._is_followed(decision.match, question):
+        if decision.final and self._is_followed(decision.match, question):
             if decision.match.zone.log:
                 self._log(query, question, (decision.match,))
             return None  # `RpzAliases` answers with it

@@ -101,6 +101,31 @@ def test_an_exception_from_policy_zones_is_none_from_other_policies() -> None:
     assert pipeline.changes(asked)
 
 
+@pytest.mark.parametrize(("rule", "rcode", "kind"), [
+    ("www.test CNAME .", c.NXDOMAIN, None), ("www.test CNAME rpz-drop.", None, ActionKind.DROP),
+    ("www.test A 192.0.2.66", c.NOERROR, None), ("www.test CNAME walled.example.", c.NOERROR, None),
+])
+def test_any_obeys_a_rule_behind_a_zone_that_needs_the_answer(
+    rule: str, rcode: int | None, kind: ActionKind | None
+) -> None:
+    """No address decides about it, because `MinimalAny` would answer it without one."""
+    texts = {"first.example": "32.1.2.0.192.rpz-ip CNAME .", "second.example": rule}
+    made = {}
+    for name, text in texts.items():
+        whole = f"$TTL 60\n@ SOA ns.example. admin.example. 1 3600 600 86400 60\n{text}\n"
+        made[name], errors = compile_zone(ORIGIN, present.zone_from_text(whole, ORIGIN), bytes(16), OPTIONS)
+        assert errors == []
+    zones = ResponsePolicyZones([RpzSettings(name=name, file="unused") for name in texts])
+    zones.replace(made)
+    pipeline = Pipeline(0, "", (zones, RpzAliases(zones), MinimalAny()))
+    asked = Question(names.from_text("www.test."), c.ANY)
+    found = pipeline.own_question(DATAGRAM, asked)
+    assert found is not None and found.applied is not None and found.applied.module == "rpz"
+    assert found.applied.kind is kind if kind is not None else found.rcode == rcode
+    assert not any(one.rtype == c.HINFO for one in found.answer)
+    assert pipeline.own_question(DATAGRAM, Question(asked.qname, c.A)) is None, "its answer may have the address"
+
+
 def test_any_queries_are_judged() -> None:
     pipeline = view("www.test CNAME rpz-drop.", MinimalAny())
     stopped = pipeline.own_question(DATAGRAM, Question(names.from_text("www.test."), c.ANY))
