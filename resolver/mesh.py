@@ -418,7 +418,9 @@ class Mesh(JobTable):
             return None if question.qclass != c.IN else self._referral(question, query)
         if outcome.failure is not None:
             outcome = self._stale_or_failure(question, outcome.failure, budget, context, cd=cd) or outcome
-        return self._respond(outcome, query, None)
+        responded = self._respond(outcome, query, None)
+        follows = responded.applied is not None and responded.applied.follow
+        return outcome if follows and outcome.failure is not None else responded  # as `_deliver`
 
     def _referral(self, question: Question, query: Query) -> Outcome | None:
         rrsets, now = self._contexts[query.view].store.rrsets, self._context.now
@@ -950,7 +952,11 @@ class Mesh(JobTable):
         clients with separate queries.
         """
         now = self._context.monotonic
-        self._restart(job, [one for one in job.requests if one is not job.payer and one.deadline > now])
+        others = [one for one in job.requests if one is not job.payer and one.deadline > now]
+        # The one with most time first: others join its job. The job of one with little time would fail at once, and as
+        # its failure is not cached, all would start again for as long as new clients join.
+        others.sort(key=_by_deadline, reverse=True)
+        self._restart(job, others)
 
     def _restart_without_subnet(self, job: Job, failure: Failure) -> None:
         """Start again without a subnet for the clients of `job`, because `failure` may be that of one subnet only.
@@ -998,16 +1004,23 @@ class Mesh(JobTable):
         second alias of this kind is a failure, because an answer without data would say that the target has none.
         """
         request.done = True
-        alias, failure = request._query.alias, outcome.failure
-        outcome = self._respond(outcome, request._query, request._trace)
-        outcome.serial = serial
-        if outcome.applied is not None and outcome.applied.follow:
-            if alias is None and failure is None:
-                self._queue_alias(request, outcome)
-                return
-            outcome = failure_outcome(outcome.question, failure or SECOND_ALIAS)
+        try:
+            alias, failure = request._query.alias, outcome.failure
+            outcome = self._respond(outcome, request._query, request._trace)
             outcome.serial = serial
-        self._answer(request, outcome if alias is None else join_alias(alias, outcome))
+            if outcome.applied is not None and outcome.applied.follow:
+                if alias is None and failure is None:
+                    self._queue_alias(request, outcome)
+                    return
+                outcome = failure_outcome(outcome.question, failure or SECOND_ALIAS)
+                outcome.serial = serial
+            if alias is not None:
+                outcome = join_alias(alias, outcome)
+        except MemoryError as error:
+            # The caller delivers to others, too, and each must be answered.
+            self._fault(error, "delivering", outcome)
+            outcome = failure_outcome(outcome.question, OUT_OF_MEMORY)
+        self._answer(request, outcome)
 
     def _answer(self, request: MeshRequest, outcome: Outcome) -> None:
         try:
@@ -1280,6 +1293,10 @@ class Mesh(JobTable):
             return
         self._stop(job)
         self._queue(job, budget.failure)
+
+
+def _by_deadline(request: MeshRequest) -> float:
+    return request.deadline
 
 
 def _always() -> bool:

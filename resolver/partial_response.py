@@ -144,7 +144,7 @@ def join_alias(alias: Outcome, target: Outcome) -> Outcome:
     outcome.additional = alias.additional + [one for one in target.additional if one not in alias.additional]
     outcome.ede = alias.ede + [reason for reason in target.ede if reason not in alias.ede]
     outcome.applied = target.applied or alias.applied
-    outcome.stale = target.stale
+    outcome.stale = alias.stale or target.stale
     outcome.scope = narrower(alias.scope, target.scope)
     outcome.serial = min(alias.serial, target.serial)
     return outcome

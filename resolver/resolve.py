@@ -544,7 +544,7 @@ def _failed(task: Task, context: Context, failure: Failure, *, has_alias: bool) 
         # cached at all when this query needed too many job slots: other clients may ask the same with success.
         if (
             shortage.kind is not FailureKind.OVERLOAD and kind not in NEVER_CACHED and task.purpose is FOR_CLIENT
-            and not differs
+            and not differs and not too_short
         ):
             rrsets = context.store.rrsets
             rrsets.put_failure(question.qname, question.qtype, kind=kind, verdict=failure.verdict, ede=failure.ede,

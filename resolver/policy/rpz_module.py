@@ -218,6 +218,9 @@ class ResponsePolicyZones(PolicyModule):
             chain = [rrset.without_sigs() for rrset in outcome.answer[:before]]
             made.outcome.question, made.outcome.answer = outcome.question, chain + made.outcome.answer
             made.outcome.ttl = min([made.outcome.ttl, *(rrset.ttl for rrset in chain)])
+            if outcome.stale:  # the current answer may have no rule, so what is made of a stale one is not kept, either
+                made.outcome.stale, made.outcome.ttl = True, 0
+                made.outcome.ede += [reason for reason in outcome.ede if reason not in made.outcome.ede]
         return made
 
     def _is_followed(self, match: Match, question: Question) -> bool:

@@ -33,13 +33,24 @@ NAMES = st.just(".") | st.builds(
     lambda labels, dot: ".".join(labels) + dot, st.lists(LABELS, min_size=1, max_size=3), st.sampled_from(("", "."))
 )
 ADDRESSES = st.lists(st.ip_addresses().map(str), max_size=3).map(tuple)
-ENDPOINT = st.builds(
-    lambda address, port: f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
-    st.ip_addresses().map(str),
-    st.integers(0, 65535),
-)
-ENDPOINTS = st.lists(ENDPOINT, min_size=1, max_size=3).map(tuple)
-LISTENED = st.lists(ENDPOINT, min_size=1, max_size=3, unique=True).map(tuple)
+
+
+def endpoint(addresses):
+    return st.builds(
+        lambda address, port: f"[{address}]:{port}" if ":" in address else f"{address}:{port}", addresses.map(str),
+        st.integers(0, 65535),
+    )
+
+
+def is_listened_on(address):
+    """Linux binds no socket of the daemon to an IPv4-mapped address, nor to a link-local one without interface."""
+    return address.version == 4 or (address.ipv4_mapped is None and not address.is_link_local)
+
+
+ENDPOINTS = st.lists(endpoint(st.ip_addresses()), min_size=1, max_size=3).map(tuple)
+LISTENED = st.lists(
+    endpoint(st.ip_addresses().filter(is_listened_on)), min_size=1, max_size=3, unique=True
+).map(tuple)
 PREFIXES = st.lists(
     st.builds(
         lambda address, bits: str(ipaddress.ip_network((address, bits % (address.max_prefixlen + 1)), strict=False)),

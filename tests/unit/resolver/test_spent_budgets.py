@@ -12,7 +12,7 @@ from support.signing import ZoneKey, sign_zone
 
 from resolver.effects import FailureKind, Outcome, Question
 from resolver.query import Query
-from resolver.settings import DnssecSettings, Settings
+from resolver.settings import DnssecSettings, PolicySettings, Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -158,6 +158,57 @@ def test_that_a_query_with_little_time_ran_out_of_it_is_not_cached(seconds: floa
     m.net.run(m.mesh, until=lambda: bool(found))
     assert found[0].failure is not None and found[0].failure.kind is FailureKind.DEADLINE
     assert (m.store.rrsets.find_failure(name, c.A, m.net.time()) is not None) is cached
+
+
+@pytest.mark.parametrize("seconds", [0.4, 0.0])
+def test_nor_is_it_cached_when_something_was_also_lacking_here(seconds: float) -> None:
+    m = slow_world()
+    m.mesh._deadline = 1.0
+    m.net.links[SLOW], m.net.links["192.0.2.1"] = Link(loss=1.0), Link(local=FailureKind.LOCAL_RESOURCE)
+    name = names.from_text("www.example.com.")
+    found: list[Outcome] = []
+    query = Query(deadline=m.net.monotonic() + seconds if seconds else 0.0)
+    m.mesh.submit(Question(name, c.A), query=query, on_done=found.append)
+    m.net.run(m.mesh, until=lambda: bool(found))
+    assert found[0].failure is not None
+    assert (m.store.rrsets.find_failure(name, c.A, m.net.time()) is not None) is (seconds == 0.0)
+
+
+@pytest.mark.parametrize("dns64", [False, True])
+def test_clients_that_come_one_after_the_other_do_not_start_again_for_ever(dns64: bool) -> None:
+    """They join a job of another query whose time runs out. If those with little time were started again first, the
+    failure would never be cached (RFC 9520 section 3.2), and each client would cost queries to the servers."""
+    count = 13
+    servers = [f"203.0.113.{number}" for number in range(1, count + 1)]
+    glue = "".join(f"n{number}.dead 172800 A {address}\n" for number, address in enumerate(servers))
+    set_of = "".join(f"172800 NS n{number}\n" for number in range(count))
+    com = minet.COM_ZONE + "".join(f"dead 172800 NS n{number}.dead\n" for number in range(count)) + glue
+    com += "lure 172800 NS www.dead\n"
+    dead = "@ 3600 SOA n0 n 1 2 3 4 3600\n" + "".join(f"@ {line}\n" for line in set_of.splitlines())
+    dead += glue.replace(".dead ", " ") + "www 30 A 192.0.2.80\n"
+    settings = Settings(dnssec=DnssecSettings(trust_anchors=()), policy=PolicySettings(
+        lists=(), dns64_prefix=("64:ff9b::/96",) if dns64 else ()))
+    population = minet.standard(a192_5_6_30=[("com.", com)])
+    population |= {address: [("dead.com.", dead)] for address in servers}
+    m = minet.build(population, settings=settings)
+    name = names.from_text("www.dead.com.")
+    if dns64:
+        m.ask("www.dead.com.", "AAAA")
+        m.net.sleep(m.mesh, 40)  # the address has expired, the denial of AAAA has not
+    for address in servers:
+        m.net.links[address] = Link(loss=1.0)
+    before = m.mesh.statistics()["jobs"]
+    first = Question(name, c.AAAA) if dns64 else Question(names.from_text("www.lure.com."), c.A)
+    answered: list[Outcome] = []
+    m.mesh.submit(first, on_done=answered.append)
+    m.net.sleep(m.mesh, 0.3)
+    cached = False
+    for _ in range(50):
+        m.mesh.submit(Question(name, c.A), cd=not dns64, on_done=answered.append)
+        m.net.sleep(m.mesh, 0.5)
+        cached = cached or m.store.rrsets.find_failure(name, c.A, m.net.time()) is not None
+    assert cached
+    assert m.mesh.statistics()["jobs"] - before < 12
 
 
 def test_a_query_with_little_time_fails_none_that_has_joined_it() -> None:

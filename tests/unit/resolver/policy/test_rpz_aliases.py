@@ -22,7 +22,7 @@ from resolver.policy import Action, Pipeline, PolicyModule, PolicyPipeline
 from resolver.policy.rpz_module import ResponsePolicyZones, RpzAliases, options_of
 from resolver.policy.rpz_zone import compile_zone
 from resolver.query import ActionKind, Query
-from resolver.settings import DnssecSettings, PolicySettings, RpzSettings, Settings, ViewSettings
+from resolver.settings import DnssecSettings, PolicySettings, RpzSettings, Settings, ViewSettings, replace
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -308,6 +308,54 @@ def lame_world(capacity: int = limits.JOBS) -> Minet:
     m.net.links["192.0.2.77"] = Link(loss=1.0)
     ask(m, view=0)
     return m
+
+
+def test_without_recursion_a_failure_is_none_the_less_a_failure() -> None:
+    m = lame_world()
+    name = names.from_text("www.lame.example.com.")
+    for outcome in (ask(m, "www.lame.example.com."), m.mesh.peek(Question(name, c.A), query=Query(GUEST, view=1))):
+        assert outcome is not None
+        assert (outcome.rcode, outcome.answer) == (c.SERVFAIL, []) and outcome.failure is not None
+
+
+def test_without_memory_for_one_answer_the_others_get_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    m = world(FOR_ADDRESS + GARDEN)
+    ask(m, view=0)
+    calls = 0
+
+    def lacking(alias: Outcome, target: Outcome) -> Outcome:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise MemoryError
+        return join_alias(alias, target)
+
+    monkeypatch.setattr("resolver.mesh.join_alias", lacking)
+    found: list[list[Outcome]] = [[], [], []]
+    for one in found:
+        submit(m, one)
+    m.net.run(m.mesh, until=lambda: all(found))
+    assert sorted(one[0].rcode for one in found) == [c.NOERROR, c.NOERROR, c.SERVFAIL]
+    assert not m.mesh.statistics()["running"]
+
+
+def test_what_a_rule_makes_of_a_stale_answer_is_stale() -> None:
+    """The current answer may have no rule, so the client and the cache must not keep it for the time of the rule."""
+    m = world(FOR_ADDRESS + GARDEN)
+    made = replace(m.settings, cache=replace(m.settings.cache, max_stale_ttl=86_400))
+    _, module = compiled(FOR_ADDRESS + GARDEN)
+    m.mesh = Mesh(exchange=m.net, crypto=m.net, clock=m.net, rng=m.mesh._context.rng, store=m.store, settings=made,
+                  policy=PolicyPipeline(made, modules=(module, RpzAliases(module))))
+    ask(m)
+    m.net.sleep(m.mesh, 290)
+    ask(m, "garden.example.com.", view=0)
+    m.net.sleep(m.mesh, 20)
+    ask(m, "garden.example.com.", view=0)
+    for address in ("192.0.2.1", "192.0.2.2"):
+        m.net.links[address] = Link(loss=1.0)
+    outcome = ask(m)
+    assert targets(outcome) == ["garden.example.com."] and outcome.stale and outcome.ttl == 0
+    assert any(code == c.EDE_STALE_ANSWER for code, _ in outcome.ede)
 
 
 def fill(m: Minet, found: list[Outcome]) -> None:
