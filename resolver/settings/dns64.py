@@ -30,8 +30,6 @@ def parse_nat64(text: str, where: str) -> IPv6Network:
         raise ValueError(f"{where}: {text!r} is not an IPv6 prefix of {lengths} bits (RFC 6052 2.2)")
     if prefix.network_address.scope_id is not None:
         raise ValueError(f"{where}: {text!r} has an interface; routes lead to a translator, so leave it out")
-    if prefix.network_address.packed[8]:
-        raise ValueError(f"{where}: {text!r} has bits 64 to 71 that are not zero (RFC 6052 2.2)")
     return prefix
 
 

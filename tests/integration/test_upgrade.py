@@ -69,6 +69,7 @@ def wait(self):
     with open(os.path.join(os.path.dirname(__file__), "gate")) as gate:
         fcntl.flock(gate, fcntl.LOCK_SH)
         real(self)
+    os.write(2, b"the gate is passed\\n")
 worker._Worker.report_ready = wait
 sys.exit(main())
 """
@@ -637,14 +638,20 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 def window(tmp_path: Path, upstream: Upstream, manager: Manager, workers: int) -> Iterator[tuple[Daemon, int]]:
     """An old process that has stopped, so that it does not read "ready", and the number of the new one, which has said
     so. The manager has seen the start."""
-    with running(Daemon(tmp_path, upstream, workers=workers), manager.environment()) as daemon:
+    gate = tmp_path / "gate"
+    with (
+        running(Daemon(tmp_path, upstream, workers=workers), manager.environment()) as daemon, gate.open("w") as closed,
+    ):
         assert manager.next()[1].startswith("READY=1")
+        fcntl.flock(closed, fcntl.LOCK_EX)
+        daemon.install(WAITS_AT_GATE)
         os.kill(daemon.pid, signal.SIGUSR2)
         # Only when all was passed on can it be stopped.
-        wait_until(lambda: "cache: took " in daemon.text(), "the cache in the new process", log=daemon.log)
-        os.kill(daemon.pid, signal.SIGSTOP)
-        new = int(re.findall(r"process (\d+) is starting", daemon.text())[-1])
         wait_until(lambda: daemon.text().count("UDP and TCP") == 2 * workers, "the new process", log=daemon.log)
+        os.kill(daemon.pid, signal.SIGSTOP)
+        fcntl.flock(closed, fcntl.LOCK_UN)
+        new = int(re.findall(r"process (\d+) is starting", daemon.text())[-1])
+        wait_until(lambda: daemon.text().count("gate is passed") == workers, "that it is ready", log=daemon.log)
         if workers > 1:
             wait_until(lambda: daemon.text().count(": ready") == 2 * workers, "its workers", log=daemon.log)
         yield daemon, new

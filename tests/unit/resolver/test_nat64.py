@@ -51,10 +51,8 @@ def test_the_well_known_prefix() -> None:
     assert prefix.embed(bytes(4))[:12] == WELL_KNOWN_PREFIX
 
 
-@pytest.mark.parametrize(("prefix", "why"), [
-    ("64:ff9b::%eth0/96", "has an interface"), ("2001:db8:1:2:300::/96", "has bits 64 to 71 that are not zero"),
-])
-def test_a_prefix_that_rfc_6052_does_not_permit_is_refused(prefix: str, why: str) -> None:
+def test_a_prefix_with_an_interface_is_refused() -> None:
+    prefix = "64:ff9b::%eth0/96"
     for check in (lambda: IterationSettings(nat64_prefix=prefix), lambda: PolicySettings(dns64_prefix=(prefix,))):
-        with pytest.raises(ValueError, match=why):
+        with pytest.raises(ValueError, match="has an interface"):
             check()
