@@ -576,8 +576,14 @@ def leader(
 
 async def refreshed(keeper: ZoneKeeper) -> None:
     keeper.refresh("e.test.")
+    await idle(keeper)
+
+
+async def idle(keeper: ZoneKeeper) -> None:
+    """Wait until it has no task."""
     while keeper._tasks:
         await asyncio.gather(*keeper._tasks)
+        await asyncio.sleep(0)  # since Python 3.12 gather does not yield when all are done; their callbacks are due
 
 
 def serial_of(table: ZoneTable) -> int | None:
@@ -637,8 +643,7 @@ def test_differences_are_counted_and_freed_in_a_thread(tmp_path: Path, monkeypat
         history = keeper.history_of(ORIGIN)
         assert history is not None and [len(history.since(serial)) for serial in (5, 6, 7)] == [2, 1, 0]
         keeper.reload("e.test.")  # the copy on disk has both; then the primary has one more
-        while keeper._tasks:
-            await asyncio.gather(*keeper._tasks)
+        await idle(keeper)
         assert Counter(done) == {"_octets_of": 5, "_free_first": 2} and serial_of(table) == 8
         keeper.stop()
 
@@ -663,8 +668,7 @@ def test_without_a_thread_for_the_differences_the_content_serves(
             with monkeypatch.context() as patched:
                 patched.setattr(zone_status, "in_thread", fail)
                 again("e.test.")
-                while keeper._tasks:
-                    await asyncio.gather(*keeper._tasks)
+                await idle(keeper)
             [state] = keeper.describe()
             assert state["state"] == "serving" and not state["error"] and not keeper.counts["load_failures"]
             assert "e.test.: secondaries get all of it, because its differences cannot be kept: " in caplog.text
@@ -705,13 +709,11 @@ def test_without_memory_to_free_differences_in_steps_they_are_freed_at_once(
         with monkeypatch.context() as patched:
             patched.setattr(outgoing, "_free_first", fail)
             keeper.reload("e.test.")  # with a history of its own
-            while keeper._tasks:
-                await asyncio.gather(*keeper._tasks)
+            await idle(keeper)
             assert not given
             patched.setattr(zone_keeper, "in_thread", no_call)
             keeper.reload("e.test.")
-            while keeper._tasks:
-                await asyncio.gather(*keeper._tasks)
+            await idle(keeper)
         assert keeper.describe()[0]["state"] == "serving"
         keeper.stop()
 
@@ -743,8 +745,7 @@ def test_a_reload_and_a_refresh_do_not_use_the_file_at_the_same_time(
             await asyncio.sleep(0)
         await asyncio.to_thread(int)  # whatever the refresh does in a thread before it needs the file
         go.set()
-        while keeper._tasks:
-            await asyncio.gather(*keeper._tasks)
+        await idle(keeper)
         await refreshed(keeper)
         assert serial_of(table) == read_journal((tmp_path / "e.test.zone").read_bytes(), ORIGIN).zone.serial
         assert serial_of(table) is not None and serial_of(table) > 5
@@ -925,8 +926,7 @@ def test_without_a_thread_the_content_so_far_serves(
             assert serial_of(table) == 6 and "the system gives no thread" in state["error"]
             given = write_to_memory(version(9, 2), NOW)
             keeper.take_content("e.test.", given)
-            while keeper._tasks:
-                await asyncio.gather(*keeper._tasks)
+            await idle(keeper)
             assert given.closed and serial_of(table) == 6
         await refreshed(keeper)
         assert read_journal((tmp_path / "e.test.zone").read_bytes(), ORIGIN).zone.serial == serial_of(table) == 8
