@@ -14,9 +14,11 @@ three of them circulate, which stay in the CPU's cache. A record for which no pi
 import os
 
 from cpython.buffer cimport PyBUF_READ
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
 from posix.unistd cimport write
 
 from resolver import limits
@@ -115,16 +117,14 @@ cdef class Pieces:
         """Let several threads produce from now on. To be called by the only producer."""
         self.queue.shared = True
 
-    def add(self, const uint8_t[::1] record not None):
+    def add(self, bytes record not None):
         """Write one record of at least one octet; False when there is no room."""
-        cdef uint32_t size = <uint32_t>min(record.shape[0], <Py_ssize_t>PIECE + 1)
+        cdef uint32_t size = <uint32_t>min(PyBytes_GET_SIZE(record), <Py_ssize_t>PIECE + 1)
         cdef uint8_t *at
-        cdef uint32_t i
         begin_records(&self.queue)
         at = room_for(&self.queue, size)
         if at is not NULL:
-            for i in range(size):
-                at[i] = record[i]
+            memcpy(at, PyBytes_AS_STRING(record), size)
             commit(&self.queue, size)
         end_records(&self.queue)
         return at is not NULL

@@ -82,17 +82,18 @@ cdef class Samples:
             raise ValueError(f"{value} is no power of two")
         atomic_put32(&self.ring.every, value)
 
-    def note(self, const uint8_t[::1] query not None, bytes reply not None, str address not None, int view):
+    def note(self, bytes query not None, bytes reply not None, str address not None, int view):
         """As `sample_reply`, for a reply that was made in Python in the thread of the loop."""
         cdef bytes packed
         try:
             packed = ip_address(address).packed
         except ValueError:
             packed = b""
-        if PyBytes_GET_SIZE(reply) < HEADER_SIZE or not query.shape[0]:
+        if PyBytes_GET_SIZE(reply) < HEADER_SIZE or not PyBytes_GET_SIZE(query):
             return
-        sample_reply(&self.ring, &query[0], query.shape[0], <const uint8_t *>PyBytes_AS_STRING(reply),
-                     <const uint8_t *>PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed), view)
+        sample_reply(&self.ring, <const uint8_t *>PyBytes_AS_STRING(query), PyBytes_GET_SIZE(query),
+                     <const uint8_t *>PyBytes_AS_STRING(reply), <const uint8_t *>PyBytes_AS_STRING(packed),
+                     PyBytes_GET_SIZE(packed), view)
 
     def take(self):
         """How many replies there were since the last call, and what was recorded of them: a list of (address, name in
