@@ -34,7 +34,9 @@ ROUNDS, BATCHES = 5, 2
 SLICES = BATCHES * ROUNDS * 2 + 4
 """pytest-benchmark times four slices more, with a warm-up."""
 COLD_NAMES = int(SECONDS * COLD_RATE)
-ANSWERED_PART = 0.98
+ANSWERED_PART, COLD_ANSWERED_PART = 0.98, 0.88
+"""What must be answered of the names, so that dropping them does not count as speed. The last new names of a slice are
+asked for shortly before its end."""
 PAUSE = 0.001
 
 MISSING = missing_requirement() if has_unbound() else "Unbound is not installed (Debian package unbound)"
@@ -97,10 +99,13 @@ def delay(name: str, pid: int, port: int, world: ColdWorld, program: Path, core:
         assert process.returncode == 0, f"udp_load ended with status {process.returncode}"
         sent, answered, _, _, p99 = map(float, output.split())
         assert answered >= sent * ANSWERED_PART, f"{name} answered {answered:.0f} of {sent:.0f} cached names"
-        assert cold >= COLD_NAMES * ANSWERED_PART * 0.9, f"{name} answered {cold} of {COLD_NAMES} new names"
+        assert cold >= COLD_NAMES * COLD_ANSWERED_PART, f"{name} answered {cold} of {COLD_NAMES} new names"
         return p99 / 1e6
 
-    return Contender(name, lambda _count: measure() and None, count=1, measure=measure)
+    def run(_count: int) -> None:
+        measure()
+
+    return Contender(name, run, count=1, measure=measure)
 
 
 def test_hits_beside_cold(tmp_path: Path, pair) -> None:

@@ -5,6 +5,9 @@ run). The cold iteration runs mesh, iterate, cache and wire in virtual time, wit
 parsing the same replies and nothing else, which a resolver built on it would have to do.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import dns.message
 import pytest
 from ratio import Contender
@@ -138,39 +141,20 @@ def test_cold_walk(pair) -> None:
     pair("cold_walk/dnspython", Contender("resolver", ours), Contender("dnspython", base))
 
 
-@pytest.mark.short
+@pytest.mark.parametrize(("row", "config", "client"), [
+    pytest.param("hit_udp", "", hits, marks=pytest.mark.short), ("hit_udp_loop", "lanes = 0\n", hits),
+    ("hit_tcp", "", hits_tcp),
+])
 @pytest.mark.skipif(not has_unbound(), reason="Unbound is not installed (Debian package unbound)")
-def test_hit_udp(pair) -> None:
+def test_hit(pair, row: str, config: str, client: Callable[..., AbstractContextManager[Contender]]) -> None:
+    """Answers from the cache: over UDP by a lane and by the event loop, and over TCP."""
     with (
-        resolverd() as (pid, port),
+        resolverd(config) as (pid, port),
         unbound(port) as (base_pid, base_port),
-        hits("resolverd", pid, port) as ours,
-        hits("unbound", base_pid, base_port) as base,
+        client("resolverd", pid, port) as ours,
+        client("unbound", base_pid, base_port) as base,
     ):
-        pair("hit_udp/unbound", ours, base)
-
-
-@pytest.mark.skipif(not has_unbound(), reason="Unbound is not installed (Debian package unbound)")
-def test_hit_udp_loop(pair) -> None:
-    """As above, answered by the event loop instead of a lane."""
-    with (
-        resolverd("lanes = 0\n") as (pid, port),
-        unbound(port) as (base_pid, base_port),
-        hits("resolverd", pid, port) as ours,
-        hits("unbound", base_pid, base_port) as base,
-    ):
-        pair("hit_udp_loop/unbound", ours, base)
-
-
-@pytest.mark.skipif(not has_unbound(), reason="Unbound is not installed (Debian package unbound)")
-def test_hit_tcp(pair) -> None:
-    with (
-        resolverd() as (pid, port),
-        unbound(port) as (base_pid, base_port),
-        hits_tcp("resolverd", pid, port) as ours,
-        hits_tcp("unbound", base_pid, base_port) as base,
-    ):
-        pair("hit_tcp/unbound", ours, base)
+        pair(f"{row}/unbound", ours, base)
 
 
 @pytest.mark.short

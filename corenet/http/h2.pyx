@@ -3,8 +3,8 @@
 `feed` returns a list of (stream, event), `data_to_send` the bytes for the peer. A connection error raises `Http2Error`;
 `data_to_send` then returns the GOAWAY with the reason, and the connection cannot be used any more. Before that a server
 can answer the requests that were complete (RFC 9113 section 6.8: activity on those streams may still complete): their
-streams are open until `data_to_send` is called for the last time. An error of one stream resets that stream and is reported as `StreamReset`. Events do not depend on how the input is cut into pieces,
-except for the sizes of Data.
+streams are open until `data_to_send` is called for the last time. An error of one stream resets that stream and is
+reported as `StreamReset`. Events do not depend on how the input is cut into pieces, except for the sizes of Data.
 
 This module receives: it takes the input apart and decides what each frame means for its stream. Streams, windows,
 budgets and sending are in `h2_streams.pyx`, the rules of frames in `h2_frames.pyx`, of messages in `h2_messages.pyx`.

@@ -579,6 +579,33 @@ def test_generators_are_closed_and_files_are_not(loop: str) -> None:
     run_on(loop, bounded(main))
 
 
+class Stubborn:
+    """A body that ignores its cancellation until `go` is set. `waits`: it has been asked for more than its first
+    octet; `ended`: it was asked again after `go`."""
+
+    def __init__(self) -> None:
+        self.go, self.waits = asyncio.Event(), asyncio.Event()
+        self.ended = False
+
+    async def body(self) -> AsyncIterator[bytes]:
+        yield b"x"
+        while not self.go.is_set():
+            self.waits.set()
+            try:
+                await self.go.wait()
+            except asyncio.CancelledError:
+                continue
+        yield b"y"
+        self.ended = True
+
+
+async def answer_at_once(peer: Peer) -> None:
+    """Answer when the head of the request has come, and read the rest."""
+    await peer.reader.readuntil(b"\r\n\r\n")
+    await peer.send(OK)
+    await peer.reader.read()
+
+
 def test_an_exception_of_a_stopped_body_is_reported(loop: str) -> None:
     async def main() -> list[Any]:
         heard: list[Any] = []
@@ -591,12 +618,7 @@ def test_an_exception_of_a_stopped_body_is_reported(loop: str) -> None:
             finally:
                 raise OwnError
 
-        async def serve(peer: Peer) -> None:
-            await peer.reader.readuntil(b"\r\n\r\n")
-            await peer.send(OK)
-            await peer.reader.read()
-
-        async with serving(serve) as server, HttpClient() as client:
+        async with serving(answer_at_once) as server, HttpClient() as client:
             assert (await client.post(server.url, body())).body == b"ok"
         return heard
 
@@ -610,26 +632,13 @@ def test_a_body_that_does_not_end_is_abandoned_and_reported(loop: str, monkeypat
 
     async def main() -> list[Any]:
         heard: list[Any] = []
-        go = asyncio.Event()
+        stubborn = Stubborn()
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context))
 
-        async def body() -> AsyncIterator[bytes]:
-            yield b"x"
-            while not go.is_set():
-                try:
-                    await go.wait()
-                except asyncio.CancelledError:
-                    continue
-
-        async def serve(peer: Peer) -> None:
-            await peer.reader.readuntil(b"\r\n\r\n")
-            await peer.send(OK)
-            await peer.reader.read()
-
-        async with serving(serve) as server, HttpClient() as client:
-            assert (await client.post(server.url, body())).body == b"ok"
+        async with serving(answer_at_once) as server, HttpClient() as client:
+            assert (await client.post(server.url, stubborn.body())).body == b"ok"
             assert len(upload._left_behind) == 1
-            go.set()
+            stubborn.go.set()
             await until(lambda: not upload._left_behind, "the body ended at last")
         return heard
 
@@ -647,20 +656,8 @@ def test_a_body_that_ignores_its_cancellation_does_not_delay_a_timeout(
 
     async def main() -> list[Any]:
         heard: list[Any] = []
-        asked_again: list[bool] = []
-        go, stalls, aborted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        stubborn, aborted = Stubborn(), asyncio.Event()
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context))
-
-        async def body() -> AsyncIterator[bytes]:
-            yield b"x"
-            while not go.is_set():
-                stalls.set()
-                try:
-                    await go.wait()
-                except asyncio.CancelledError:
-                    continue
-            yield b"y"
-            asked_again.append(True)
 
         async def serve(peer: Peer) -> None:
             with pytest.raises(ConnectionResetError):
@@ -669,8 +666,8 @@ def test_a_body_that_ignores_its_cancellation_does_not_delay_a_timeout(
 
         async with serving(serve) as server, HttpClient(timeout=timeout) as client:
             with stopped_clock() as clock:
-                task = asyncio.ensure_future(unanswered(client, server.url, body(), streamed))  # type: ignore[arg-type]
-                await spin(stalls.is_set, "a body that waits")
+                task = asyncio.ensure_future(unanswered(client, server.url, stubborn.body(), streamed))  # type: ignore[arg-type]
+                await spin(stubborn.waits.is_set, "a body that waits")
                 clock.move(10.0)
                 await spin(task.done, "the timeout", 5.0)
                 with pytest.raises(TimeoutExceeded, match="body"):
@@ -678,10 +675,10 @@ def test_a_body_that_ignores_its_cancellation_does_not_delay_a_timeout(
                 assert len(upload._left_behind) == 1 and not heard
                 clock.move(HTTP_CLOSE_TIMEOUT)
                 await spin(lambda: bool(heard), "the report")
-                go.set()
+                stubborn.go.set()
                 await spin(lambda: not upload._left_behind, "the end of the body")
             await aborted.wait()
-        assert not asked_again, "nothing more is taken from a body that was stopped"
+        assert not stubborn.ended, "nothing more is taken from a body that was stopped"
         return heard
 
     (told,) = run_on(loop, bounded(main))
@@ -695,17 +692,8 @@ def test_a_body_that_ignores_its_cancellation_is_kept_and_reported_after_a_secon
 
     async def main() -> list[Any]:
         heard: list[Any] = []
-        go, stalls = asyncio.Event(), asyncio.Event()
+        stubborn = Stubborn()
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context))
-
-        async def body() -> AsyncIterator[bytes]:
-            yield b"x"
-            while not go.is_set():
-                stalls.set()
-                try:
-                    await go.wait()
-                except asyncio.CancelledError:
-                    continue
 
         async def serve(peer: Peer) -> None:
             with pytest.raises(ConnectionResetError):
@@ -713,8 +701,8 @@ def test_a_body_that_ignores_its_cancellation_is_kept_and_reported_after_a_secon
 
         async with serving(serve) as server, HttpClient() as client:
             with stopped_clock() as clock:
-                task = asyncio.ensure_future(client.post(server.url, body()))
-                await spin(stalls.is_set, "a body that waits")
+                task = asyncio.ensure_future(client.post(server.url, stubborn.body()))
+                await spin(stubborn.waits.is_set, "a body that waits")
                 task.cancel()
                 for _ in range(again):
                     await asyncio.sleep(0)
@@ -724,7 +712,7 @@ def test_a_body_that_ignores_its_cancellation_is_kept_and_reported_after_a_secon
                 assert len(upload._left_behind) == 1 and not heard
                 clock.move(HTTP_CLOSE_TIMEOUT)
                 await spin(lambda: bool(heard), "the report")
-                go.set()
+                stubborn.go.set()
                 await spin(lambda: not upload._left_behind, "the end of the body")
         return heard
 
@@ -738,24 +726,11 @@ def test_a_response_waits_for_its_body_until_the_deadline(loop: str) -> None:
     total = HTTP_CLOSE_TIMEOUT / 2
 
     async def main() -> None:
-        go = asyncio.Event()
+        stubborn = Stubborn()
 
-        async def body() -> AsyncIterator[bytes]:
-            yield b"x"
-            while not go.is_set():
-                try:
-                    await go.wait()
-                except asyncio.CancelledError:
-                    continue
-
-        async def serve(peer: Peer) -> None:
-            await peer.reader.readuntil(b"\r\n\r\n")
-            await peer.send(OK)
-            await peer.reader.read()
-
-        async with serving(serve) as server, HttpClient() as client:
+        async with serving(answer_at_once) as server, HttpClient() as client:
             with stopped_clock() as clock:
-                task = asyncio.ensure_future(client.post(server.url, body(), timeout=total))
+                task = asyncio.ensure_future(client.post(server.url, stubborn.body(), timeout=total))
                 await spin(lambda: upload._left_behind, "a body that is waited for")
                 clock.move(total * 0.9)
                 for _ in range(20):
@@ -763,7 +738,7 @@ def test_a_response_waits_for_its_body_until_the_deadline(loop: str) -> None:
                 assert not task.done()
                 clock.move(total * 0.2)
                 await spin(task.done, "the response", 5.0)
-                go.set()
+                stubborn.go.set()
                 await spin(lambda: not upload._left_behind, "the end of the body")
             assert (await task).body == b"ok"
 
@@ -782,24 +757,15 @@ def test_a_body_that_ends_after_its_timeout_leaves_nothing(loop: str) -> None:
         async with serving(serve) as server, HttpClient(timeout=Timeout(total=1.0)) as client:
 
             async def operation() -> None:
-                go, stalls = asyncio.Event(), asyncio.Event()
-
-                async def body() -> AsyncIterator[bytes]:
-                    while not go.is_set():
-                        stalls.set()
-                        try:
-                            await go.wait()
-                        except asyncio.CancelledError:
-                            continue
-                    yield b"x"
+                stubborn = Stubborn()
 
                 with stopped_clock() as clock:
-                    task = asyncio.ensure_future(client.post(server.url, body()))
-                    await spin(stalls.is_set, "a body that waits")
+                    task = asyncio.ensure_future(client.post(server.url, stubborn.body()))
+                    await spin(stubborn.waits.is_set, "a body that waits")
                     clock.move(1.0)
                     await asyncio.wait((task,))
                     assert isinstance(task.exception(), TimeoutExceeded)
-                    go.set()
+                    stubborn.go.set()
                     await spin(lambda: not upload._left_behind, "the end of the body")
 
             found = await left_in_cycles(operation)
