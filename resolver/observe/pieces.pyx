@@ -7,8 +7,9 @@ record never continues in another piece, so the consumer may lose a piece and co
 States of a piece: unused, current (the producer fills it), full, taken (the consumer writes it), empty. It is in the
 hands of one side only, and each change is one release store of a ring position that the other side acquires. So neither
 side ever waits for the other. With lanes there are several producers: then each holds a mutex while it writes a record
-(`begin_records`), which takes less than a microsecond. Pieces that were given back are filled before unused ones: under a usual load two or
-three of them circulate, which stay in the CPU's cache. A record for which no piece is left is counted and dropped.
+(`begin_records`), which takes less than a microsecond. Pieces that were given back are filled before unused ones: under
+a usual load two or three of them circulate, which stay in the CPU's cache. A record for which no piece is left is
+counted and dropped.
 """
 
 import os
